@@ -1,0 +1,98 @@
+/*
+ * Get or compute, once for all callers: single flight among the threads of a
+ * process and among the processes of a machine.
+ *
+ * Who computes a key holds a lock that the kernel drops when the process dies,
+ * so a killed owner is replaced within about 20 ms and nobody waits for a
+ * time-out. A value computed before its key was written, deleted or invalidated
+ * is returned to the caller that computed it, and not stored.
+ */
+#ifndef TERRACE_FETCH_H
+#define TERRACE_FETCH_H
+
+#include <terrace/base.h>
+#include <terrace/cache.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** What a loader fills in. */
+typedef struct terrace_loaded terrace_loaded;
+
+/**
+ * Compute the value of `key`. Return 0 after terrace_loaded_copy() or
+ * terrace_loaded_take(); anything else is returned to every caller that waits
+ * for this key, unchanged (use numbers that mean something to you), with the
+ * message of terrace_fail().
+ */
+typedef int terrace_load_fn(void *ctx, terrace_slice key, terrace_loaded *loaded);
+
+/** Give the value as a copy of `bytes`. */
+TERRACE_API int terrace_loaded_copy(terrace_loaded *loaded, terrace_slice bytes);
+/** Give the value itself: `data` is freed with free() in the end, also on failure. */
+TERRACE_API int terrace_loaded_take(terrace_loaded *loaded, void *data, size_t size);
+/** A time to live for this value; otherwise the cache's. */
+TERRACE_API void terrace_loaded_ttl(terrace_loaded *loaded, int64_t ttl_ms);
+/** A tag. */
+TERRACE_API int terrace_loaded_tag(terrace_loaded *loaded, const char *tag);
+/**
+ * A source: call it before reading the file. Returns as terrace_sources_file();
+ * a missing file is remembered as absent (TERRACE_MISS).
+ */
+TERRACE_API int terrace_loaded_source(terrace_loaded *loaded, const char *path, unsigned flags);
+/** The cost in microseconds; otherwise the time that the loader took. */
+TERRACE_API void terrace_loaded_cost(terrace_loaded *loaded, uint64_t cost_us);
+/** Return the value to the callers, but do not store it. */
+TERRACE_API void terrace_loaded_keep_out(terrace_loaded *loaded);
+
+/**
+ * Get `key`, or compute it with `load` while everybody else who wants it waits
+ * for the result. A caller that has waited for the store's wait_ms computes for
+ * itself. A NULL cache computes every time.
+ *
+ * Owns:    on TERRACE_OK the caller releases *ret.
+ * Returns: TERRACE_OK; what `load` returned when that is not 0; TERRACE_ECYCLE
+ *          when `load` runs for this very key further up on this thread's stack;
+ *          TERRACE_EINVAL; TERRACE_ENOMEM. Never a failure of the cache itself.
+ * Threads: safe; `load` runs on the calling thread.
+ * Cost:    on a hit that of terrace_get().
+ */
+TERRACE_API int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load,
+                              void *ctx, terrace_value **ret);
+
+/**
+ * The right to compute a key, alone among all threads and processes: fetch
+ * without a callback, for bindings and for work that does not fit a loader.
+ */
+typedef struct terrace_lease terrace_lease;
+
+/**
+ * Get `key`, or the right to compute it, waiting for whoever holds it.
+ *
+ * wait_ms: how long to wait; 0 = the store's wait_ms. After that the lease is
+ *          given all the same, so that a stuck owner stops nobody.
+ * Returns: TERRACE_OK with *ret_value; TERRACE_MISS with *ret_lease, which the
+ *          caller ends with terrace_lease_put() or terrace_lease_drop() on the
+ *          same thread; TERRACE_ECYCLE, TERRACE_EINVAL, TERRACE_ENOMEM.
+ */
+TERRACE_API int terrace_lease_begin(terrace_cache *cache, terrace_slice key, int64_t wait_ms,
+                                    terrace_lease **ret_lease, terrace_value **ret_value);
+
+/**
+ * Store the value unless the key was written or invalidated since the lease
+ * began, hand it to those who wait, and end the lease.
+ *
+ * options, ret: may be NULL.
+ * Returns: TERRACE_OK; TERRACE_EINVAL (the lease goes on), TERRACE_ENOMEM.
+ */
+TERRACE_API int terrace_lease_put(terrace_lease *lease, terrace_slice value,
+                                  const terrace_put_options *options, terrace_value **ret);
+
+/** End the lease without a value: the next one who waits gets it. NULL is fine. */
+TERRACE_API void terrace_lease_drop(terrace_lease *lease);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

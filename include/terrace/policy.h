@@ -1,0 +1,82 @@
+/*
+ * Policies: what a cache keeps, where, for how long and how it is encoded.
+ *
+ * A policy is put together from four places. The nearest to the caller wins:
+ * code (the fields set in the struct), then the environment, then the
+ * configuration file, then the built-in default. docs/CONFIGURATION.md has the
+ * file's grammar; terrace_config_each() shows where each value came from.
+ */
+#ifndef TERRACE_POLICY_H
+#define TERRACE_POLICY_H
+
+#include <terrace/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** A time to live that never ends. */
+#define TERRACE_TTL_FOREVER ((int64_t)-1)
+/** A time to live of nothing: the entry is dead at once. */
+#define TERRACE_TTL_NONE ((int64_t)-2)
+
+/** How the bytes of L2 and L3 are compressed; remembered for each entry. */
+typedef enum terrace_codec {
+	TERRACE_CODEC_DEFAULT = 0, /* none for rows, lz4 for files */
+	TERRACE_CODEC_NONE = 1,
+	TERRACE_CODEC_LZ4 = 2,
+	TERRACE_CODEC_ZSTD = 3,
+} terrace_codec;
+
+/** When an entry's sources are looked at again. */
+typedef enum terrace_check {
+	TERRACE_CHECK_DEFAULT = 0,  /* as ON_HIT */
+	TERRACE_CHECK_ON_HIT = 1,   /* on every hit, in L1 too */
+	TERRACE_CHECK_INTERVAL = 2, /* on a hit, at most every check_interval_ms */
+	TERRACE_CHECK_MANUAL = 3,   /* only by terrace_check_sources() */
+} terrace_check;
+
+/**
+ * What L1 holds for an entry when that is not its bytes: a decoded picture, a
+ * parsed tree. L2 and L3 keep the encoded bytes.
+ *
+ * decode runs once per L1 miss and sets *ret_object and its weight in bytes,
+ * and returns 0; any other code means that the bytes cannot be decoded, and the
+ * entry counts as damaged. destroy runs when the last pin of an object that L1
+ * has let go is released. Both may run on any thread, several at a time.
+ */
+typedef struct terrace_form {
+	size_t size; /* set by TERRACE_FORM_INIT */
+	int (*decode)(void *ctx, terrace_slice bytes, void **ret_object, size_t *ret_weight);
+	void (*destroy)(void *ctx, void *object);
+	void *ctx; /* borrowed until the cache and every value of it are released */
+} terrace_form;
+TERRACE_DEFINE_INIT(terrace_form)
+#define TERRACE_FORM_INIT terrace_form_init()
+
+/** Fields left at zero mean the default of the next place down. */
+typedef struct terrace_policy {
+	size_t size;    /* set by TERRACE_POLICY_INIT; new fields come last */
+	unsigned tiers; /* set of terrace_tier; 0 = all three */
+	int64_t ttl_ms; /* TERRACE_TTL_FOREVER, _NONE or milliseconds; 0 = for ever */
+	terrace_codec codec;
+	uint64_t inline_bytes;   /* larger stored values become files; 0 = 32 KiB */
+	uint64_t memory_bytes;   /* L1 of this cache, keys, values and overhead; 0 = the store's */
+	uint64_t memory_entries; /* 0 = no limit */
+	uint64_t encoded_bytes;  /* with a form: memory for encoded bytes besides; 0 = none */
+	uint64_t disk_bytes;     /* L2 and L3 of this cache; 0 = the store's */
+	uint64_t disk_entries;   /* 0 = no limit */
+	terrace_check check;
+	int64_t check_interval_ms; /* with TERRACE_CHECK_INTERVAL */
+	const char *eviction;      /* L1: "s3fifo", "clock" or "fifo"; NULL = "s3fifo" */
+	bool disabled;             /* every call works and nothing is kept */
+	const char *description;   /* for people; NULL = "" */
+	const terrace_form *form;  /* code only; copied; NULL = plain bytes */
+} terrace_policy;
+TERRACE_DEFINE_INIT(terrace_policy)
+#define TERRACE_POLICY_INIT terrace_policy_init()
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,233 @@
+/*
+ * Counters, latencies, and the story of a single entry.
+ *
+ * One table each (the X macros) feeds the structs, `terrace stat` and its JSON.
+ * Counters outlive processes: each process adds its own to the store's when it
+ * closes a cache, and now and then while it writes.
+ */
+#ifndef TERRACE_STATS_H
+#define TERRACE_STATS_H
+
+#include <terrace/base.h>
+#include <terrace/cache.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* X(name, what it counts) */
+#define TERRACE_COUNTERS(X)                                                    \
+	X(gets, "look-ups of a key, by get, get_many and fetch")               \
+	X(hits_l1, "served from memory")                                       \
+	X(hits_l2, "served from SQLite")                                       \
+	X(hits_l3, "served from files")                                        \
+	X(hits_encoded, "decoded again from bytes kept in memory")             \
+	X(misses, "not served")                                                \
+	X(puts, "values stored")                                               \
+	X(deletes, "entries deleted by key")                                   \
+	X(invalidated, "entries removed by clear and invalidate")              \
+	X(evicted_l1, "entries that made room in memory")                      \
+	X(evicted_l2, "entries that made room in SQLite")                      \
+	X(evicted_l3, "entries that made room in files")                       \
+	X(expired, "entries removed, or found, past their time to live")       \
+	X(source_checks, "sources looked at")                                  \
+	X(source_changes, "entries removed because a source changed")          \
+	X(damaged, "entries removed because their bytes were damaged")         \
+	X(loads, "values computed by loaders")                                 \
+	X(load_errors, "loaders that failed")                                  \
+	X(shared_loads, "callers served by another caller's computation")      \
+	X(outdated_loads, "computed values not stored: invalidated meanwhile") \
+	X(rejected, "values too large for any tier of the cache")              \
+	X(errors, "failures of a tier that no caller saw")                     \
+	X(saved_us, "microseconds of computing that hits saved")
+
+/* X(name, what is timed) */
+#define TERRACE_LATENCIES(X)                                     \
+	X(hit_l1, "a hit in memory (one key in 1,024 is timed)") \
+	X(hit_l2, "a hit in SQLite")                             \
+	X(hit_l3, "a hit in files")                              \
+	X(miss, "a miss")                                        \
+	X(put, "a put")                                          \
+	X(load, "a loader")
+
+/** Four buckets an octave from 1 ns to 18 minutes: quantiles are within 19 %. */
+#define TERRACE_LATENCY_BUCKETS 160
+
+typedef struct terrace_latency {
+	uint64_t count;
+	uint64_t sum_ns;
+	uint32_t buckets[TERRACE_LATENCY_BUCKETS];
+} terrace_latency;
+
+/** The q-quantile (0..1) in nanoseconds; 0 without samples. */
+TERRACE_API uint64_t terrace_latency_quantile(const terrace_latency *latency, double q);
+/** The mean in nanoseconds; 0 without samples. */
+TERRACE_API uint64_t terrace_latency_mean(const terrace_latency *latency);
+
+/** What a tier holds now. */
+typedef struct terrace_usage {
+	uint64_t entries;
+	uint64_t bytes;       /* with overhead */
+	uint64_t limit_bytes; /* what it may hold; 0 = no limit of its own */
+} terrace_usage;
+
+typedef struct terrace_stats {
+	size_t size; /* set by TERRACE_STATS_INIT */
+#define X(name, what) uint64_t name;
+	TERRACE_COUNTERS(X)
+#undef X
+#define X(name, what) terrace_latency name##_time;
+	TERRACE_LATENCIES(X)
+#undef X
+	terrace_usage l1;      /* of this process */
+	terrace_usage encoded; /* of this process: encoded bytes beside forms */
+	terrace_usage l2;
+	terrace_usage l3;
+	unsigned tiers;    /* set of terrace_tier that the cache uses */
+	bool low_hit_rate; /* an alert: under 0.5 with more than 10 keys */
+} terrace_stats;
+TERRACE_DEFINE_INIT(terrace_stats)
+#define TERRACE_STATS_INIT terrace_stats_init()
+
+/**
+ * All that is known of a cache: this process's counters and those that were
+ * added to the store.
+ *
+ * Returns: TERRACE_OK, TERRACE_EINVAL, TERRACE_ENOMEM.
+ * Cost:    looks at every entry of L1.
+ */
+TERRACE_API int terrace_cache_stats(terrace_cache *cache, terrace_stats *ret);
+
+/** hits / gets over all tiers, 0 without gets. */
+TERRACE_API double terrace_hit_rate(const terrace_stats *stats);
+
+/* --- one entry ---------------------------------------------------------------- */
+
+typedef enum terrace_source_kind {
+	TERRACE_SOURCE_FILE = 1,
+	TERRACE_SOURCE_ABSENT = 2,
+} terrace_source_kind;
+
+typedef struct terrace_source_info {
+	terrace_source_kind kind;
+	const char *path;
+	bool changed; /* it is no longer what it was */
+} terrace_source_info;
+
+/** What is known of an entry. Times are in milliseconds since 1970. */
+typedef struct terrace_info {
+	size_t size;           /* set by TERRACE_INFO_INIT */
+	unsigned tier;         /* the nearest one that holds it */
+	uint64_t bytes;        /* of the value */
+	uint64_t stored_bytes; /* on disk, encoded; 0 when only in memory */
+	terrace_codec codec;
+	int64_t created_ms;
+	int64_t stored_ms;
+	int64_t accessed_ms;
+	uint64_t access_count; /* how often it served */
+	int64_t age_ms;
+	int64_t ttl_ms;     /* as it was given */
+	int64_t expires_ms; /* 0 = never */
+	int64_t left_ms;    /* until it expires; TERRACE_TTL_FOREVER; 0 when it is dead */
+	uint64_t cost_us;
+	size_t tag_count;
+	const char *const *tags;
+	size_t source_count;
+	const terrace_source_info *sources;
+	void *owned; /* what the arrays point into */
+} terrace_info;
+TERRACE_DEFINE_INIT(terrace_info)
+#define TERRACE_INFO_INIT terrace_info_init()
+
+/**
+ * Describe an entry without counting a hit.
+ *
+ * Owns:    the caller frees what *ret points to with terrace_info_free().
+ * Returns: TERRACE_OK, TERRACE_MISS, TERRACE_EINVAL, TERRACE_EIO, TERRACE_ENOMEM.
+ */
+TERRACE_API int terrace_inspect(terrace_cache *cache, terrace_slice key, terrace_info *ret);
+TERRACE_API void terrace_info_free(terrace_info *info);
+
+/** Why an entry is not there. Every removal leaves a note for a day, 10,000 at most. */
+typedef enum terrace_reason {
+	TERRACE_REASON_LIVE = 0,  /* it is there */
+	TERRACE_REASON_NEVER = 1, /* no trace of it */
+	TERRACE_REASON_EXPIRED = 2,
+	TERRACE_REASON_EVICTED = 3,
+	TERRACE_REASON_CLEARED = 4,
+	TERRACE_REASON_DELETED = 5,
+	TERRACE_REASON_INVALIDATED = 6, /* detail: "tag x", "glob *", … */
+	TERRACE_REASON_SOURCE = 7,      /* detail: the path that changed, and how */
+	TERRACE_REASON_DAMAGED = 8,
+	TERRACE_REASON_REJECTED = 9,  /* too large, or the disk was full */
+	TERRACE_REASON_OUTDATED = 10, /* invalidated while it was computed */
+} terrace_reason;
+
+/** "live", "never stored", "expired", … Static. */
+TERRACE_API const char *terrace_reason_name(terrace_reason reason);
+
+typedef struct terrace_why {
+	size_t size; /* set by TERRACE_WHY_INIT */
+	terrace_reason reason;
+	int64_t when_ms; /* when it went; 0 when live or unknown */
+	char detail[512];
+	terrace_info info; /* when live: free it with terrace_info_free() */
+} terrace_why;
+TERRACE_DEFINE_INIT(terrace_why)
+#define TERRACE_WHY_INIT terrace_why_init()
+
+/**
+ * Say why a get of `key` would miss now, or describe the live entry.
+ *
+ * Returns: TERRACE_OK when live, TERRACE_MISS otherwise (both write *ret),
+ *          TERRACE_EINVAL, TERRACE_EIO, TERRACE_ENOMEM.
+ */
+TERRACE_API int terrace_explain(terrace_cache *cache, terrace_slice key, terrace_why *ret);
+
+/* --- the whole store ------------------------------------------------------------ */
+
+typedef enum terrace_fault_kind {
+	TERRACE_FAULT_ENTRY = 1,    /* a row or file whose checksum does not hold */
+	TERRACE_FAULT_NO_FILE = 2,  /* a row whose file is gone */
+	TERRACE_FAULT_ORPHAN = 3,   /* a file without a row */
+	TERRACE_FAULT_DATABASE = 4, /* what SQLite's own check says */
+} terrace_fault_kind;
+
+typedef struct terrace_fault {
+	size_t size;
+	terrace_fault_kind kind;
+	const char *cache; /* its name; "" where unknown */
+	terrace_slice key; /* empty where unknown */
+	const char *detail;
+	bool repaired;
+} terrace_fault;
+
+typedef struct terrace_verify_report {
+	size_t size;      /* set by TERRACE_VERIFY_INIT */
+	uint64_t entries; /* looked at */
+	uint64_t bytes;   /* read */
+	uint64_t damaged;
+	uint64_t missing_files;
+	uint64_t orphans;
+	uint64_t database_errors;
+	uint64_t repaired;
+} terrace_verify_report;
+TERRACE_DEFINE_INIT(terrace_verify_report)
+#define TERRACE_VERIFY_INIT terrace_verify_report_init()
+
+/**
+ * Read every entry of L2 and L3 and check every checksum, while others go on
+ * working; with `repair`, remove what is damaged.
+ *
+ * fn:      called for each fault; may be NULL. Strings are valid during the call.
+ * Returns: TERRACE_OK when nothing is wrong (any more), TERRACE_ECORRUPT when
+ *          something is, TERRACE_EIO, TERRACE_EINVAL, TERRACE_ENOMEM.
+ */
+TERRACE_API int terrace_verify(terrace *store, bool repair,
+                               int (*fn)(void *ctx, const terrace_fault *fault), void *ctx,
+                               terrace_verify_report *ret);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,150 @@
+#include "util/epoch.h"
+
+#include "util/util.h"
+
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { RECLAIM_EVERY = 64 };
+
+_Atomic uint64_t terrace__epoch_now = 1;
+int terrace__epoch_fences = 1;
+
+static _Atomic(struct epoch_slot *) all_slots;
+static __attribute__((tls_model("initial-exec"))) _Thread_local struct epoch_slot *my_slot;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t slot_key;
+
+/* Retired, newest first; `pending` belongs to whoever holds the lock. */
+static _Atomic(struct epoch_node *) retired;
+static _Atomic uint32_t retired_count;
+static pthread_mutex_t reclaim_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct epoch_node *pending;
+
+static void slot_release(void *slot)
+{
+	atomic_store(&((struct epoch_slot *)slot)->used, 0);
+}
+
+static void start(void)
+{
+	pthread_key_create(&slot_key, slot_release);
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0)
+		terrace__epoch_fences = 0;
+}
+
+static struct epoch_slot *slot_take(void)
+{
+	struct epoch_slot *slot = atomic_load(&all_slots);
+
+	for (; slot; slot = slot->next) {
+		int unused = 0;
+
+		if (atomic_compare_exchange_strong(&slot->used, &unused, 1))
+			return slot;
+	}
+	slot = aligned_alloc(64, sizeof *slot);
+	if (!slot)
+		return NULL;
+	atomic_init(&slot->entered, 0);
+	atomic_init(&slot->used, 1);
+	slot->next = atomic_load(&all_slots);
+	while (!atomic_compare_exchange_weak(&all_slots, &slot->next, slot))
+		;
+	return slot;
+}
+
+struct epoch_slot *terrace__epoch_slot(void)
+{
+	if (LIKELY(my_slot))
+		return my_slot;
+	pthread_once(&once, start);
+	my_slot = slot_take();
+	if (my_slot)
+		pthread_setspecific(slot_key, my_slot);
+	return my_slot;
+}
+
+/* The oldest epoch that a reader is still in. */
+static uint64_t horizon(void)
+{
+	uint64_t oldest = UINT64_MAX;
+
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!terrace__epoch_fences)
+		syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+	for (struct epoch_slot *slot = atomic_load(&all_slots); slot; slot = slot->next) {
+		uint64_t entered = atomic_load(&slot->entered);
+
+		if (entered)
+			oldest = min_u64(oldest, entered);
+	}
+	return oldest;
+}
+
+/* Free what can be freed; the number that must wait. Holds reclaim_lock. */
+static size_t reclaim(void)
+{
+	struct epoch_node *node = atomic_exchange(&retired, NULL), *next, *kept = NULL;
+	uint64_t oldest;
+	size_t waiting = 0;
+
+	atomic_store(&retired_count, 0);
+	for (; node; node = next) {
+		next = node->next;
+		node->next = pending;
+		pending = node;
+	}
+	if (!pending)
+		return 0;
+	oldest = horizon();
+	for (node = pending; node; node = next) {
+		next = node->next;
+		if (node->epoch < oldest) {
+			node->free(node);
+		} else {
+			node->next = kept;
+			kept = node;
+			waiting++;
+		}
+	}
+	pending = kept;
+	return waiting;
+}
+
+void terrace__epoch_retire(struct epoch_node *node)
+{
+	node->epoch = atomic_fetch_add(&terrace__epoch_now, 1);
+	node->next = atomic_load(&retired);
+	while (!atomic_compare_exchange_weak(&retired, &node->next, node))
+		;
+	if (atomic_fetch_add(&retired_count, 1) + 1 < RECLAIM_EVERY)
+		return;
+	if (pthread_mutex_trylock(&reclaim_lock) == 0) {
+		reclaim();
+		pthread_mutex_unlock(&reclaim_lock);
+	}
+}
+
+void terrace__epoch_drain(void)
+{
+	uint64_t before = atomic_load(&terrace__epoch_now);
+
+	for (;;) {
+		bool done = true;
+
+		pthread_mutex_lock(&reclaim_lock);
+		if (reclaim() > 0) {
+			for (struct epoch_node *node = pending; node; node = node->next)
+				done = done && node->epoch >= before;
+		}
+		pthread_mutex_unlock(&reclaim_lock);
+		if (done)
+			return;
+		sched_yield();
+	}
+}

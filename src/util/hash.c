@@ -1,0 +1,52 @@
+#include "util/hash.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+struct hash128 terrace__hash128(const void *data, size_t size, uint64_t seed)
+{
+	XXH128_hash_t hash = XXH3_128bits_withSeed(data, size, seed);
+
+	return (struct hash128){ hash.low64, hash.high64 };
+}
+
+uint64_t terrace__hash64(const void *data, size_t size, uint64_t seed)
+{
+	return XXH3_64bits_withSeed(data, size, seed);
+}
+
+struct hasher *terrace__hasher_new(void)
+{
+	XXH3_state_t *state = XXH3_createState();
+
+	if (state)
+		XXH3_128bits_reset(state);
+	return (struct hasher *)state;
+}
+
+void terrace__hasher_free(struct hasher *hasher)
+{
+	XXH3_freeState((XXH3_state_t *)hasher);
+}
+
+void terrace__hasher_add(struct hasher *hasher, const void *data, size_t size)
+{
+	XXH3_128bits_update((XXH3_state_t *)hasher, data, size);
+}
+
+struct hash128 terrace__hasher_sum(const struct hasher *hasher)
+{
+	XXH128_hash_t hash = XXH3_128bits_digest((const XXH3_state_t *)hasher);
+
+	return (struct hash128){ hash.low64, hash.high64 };
+}
+
+void terrace__hash128_bytes(struct hash128 hash, uint8_t ret[16])
+{
+	XXH128_canonical_t canonical;
+	XXH128_hash_t value = { .low64 = hash.low, .high64 = hash.high };
+
+	XXH128_canonicalFromHash(&canonical, value);
+	for (int i = 0; i < 16; i++)
+		ret[i] = canonical.digest[i];
+}

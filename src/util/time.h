@@ -1,0 +1,25 @@
+/* The machine's clocks. Coarse ones are exact to a scheduler tick and cost 5 ns. */
+#ifndef UTIL_TIME_H
+#define UTIL_TIME_H
+
+#include <stdint.h>
+#include <time.h>
+
+static inline int64_t terrace__clock_ms(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* For measuring how long something takes. */
+static inline uint64_t terrace__now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+#endif

@@ -1,0 +1,274 @@
+#include "tiers/files/files.h"
+
+#include "codec/codec.h"
+#include "util/fs.h"
+#include "util/lock.h"
+#include "util/message.h"
+#include "util/util.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { DIRECTORIES = 256 };
+
+struct files {
+	int dir_fd;
+};
+
+struct file_name {
+	char text[24]; /* "ab/0123456789abcdef" */
+};
+
+static struct file_name name_of(uint64_t number)
+{
+	struct file_name name;
+
+	snprintf(name.text, sizeof name.text, "%02x/%016" PRIx64, (unsigned)(number & 255), number);
+	return name;
+}
+
+static int failed(int err, const char *what, const char *name)
+{
+	terrace__message_set("cannot %s l3 file files/%s: %s", what, name, strerror(err));
+	switch (err) {
+	case ENOSPC:
+	case EDQUOT:
+	case EFBIG:
+		return TERRACE_EFULL;
+	case ENOMEM:
+		return TERRACE_ENOMEM;
+	case EACCES:
+	case EPERM:
+	case EROFS:
+		return TERRACE_EACCESS;
+	}
+	return TERRACE_EIO;
+}
+
+int terrace__files_open(int dir_fd, struct files **ret)
+{
+	struct files *files;
+	int fd;
+
+	if (mkdirat(dir_fd, "files", 0700) < 0 && errno != EEXIST)
+		return failed(errno, "make the directory of", "");
+	fd = openat(dir_fd, "files", O_DIRECTORY | O_NOFOLLOW | O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return failed(errno, "open the directory of", "");
+	files = calloc(1, sizeof *files);
+	if (!files) {
+		close(fd);
+		return TERRACE_ENOMEM;
+	}
+	files->dir_fd = fd;
+	*ret = files;
+	return TERRACE_OK;
+}
+
+void terrace__files_close(struct files *files)
+{
+	if (!files)
+		return;
+	close(files->dir_fd);
+	free(files);
+}
+
+static int create(struct files *files, const struct file_name *name)
+{
+	int flags = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC;
+	int fd = openat(files->dir_fd, name->text, flags, 0600);
+	char directory[3] = { name->text[0], name->text[1], '\0' };
+
+	if (fd >= 0 || errno != ENOENT)
+		return fd;
+	if (mkdirat(files->dir_fd, directory, 0700) < 0 && errno != EEXIST)
+		return -1;
+	return openat(files->dir_fd, name->text, flags, 0600);
+}
+
+int terrace__files_write(struct files *files, uint64_t number, terrace_slice head,
+                         terrace_slice payload, int *ret_fd)
+{
+	struct file_name name = name_of(number);
+	struct iovec parts[] = {
+		{ (void *)(uintptr_t)head.data, head.size },
+		{ (void *)(uintptr_t)payload.data, payload.size },
+	};
+	CLEANUP(terrace__fd_done) int fd = create(files, &name);
+	int rc;
+
+	if (fd < 0)
+		return errno == EEXIST ? TERRACE_EXISTS : failed(errno, "make", name.text);
+	rc = terrace__lock_try(fd, 0, true);
+	if (rc == 0)
+		rc = terrace__writev_full(fd, parts, ARRAY_LEN(parts));
+	if (rc < 0) {
+		rc = failed(-rc, "write", name.text);
+		unlinkat(files->dir_fd, name.text, 0);
+		return rc;
+	}
+	*ret_fd = fd;
+	fd = -1;
+	return TERRACE_OK;
+}
+
+/* The head of the file: its own checksum holds, and it is the row's entry. */
+static bool is_head_of(terrace_slice head, const struct record *row)
+{
+	struct record own;
+
+	/* Time to live and sequence may differ: a touch changes the row alone. */
+	return terrace__record_read(head, &own) == TERRACE_OK && own.key.size == row->key.size &&
+	       memcmp(own.key.data, row->key.data, row->key.size) == 0 && own.codec == row->codec &&
+	       own.value_size == row->value_size && own.payload_size == row->payload_size &&
+	       memcmp(own.payload_sum, row->payload_sum, sizeof row->payload_sum) == 0;
+}
+
+/* Straight into the entry where the payload is the value. */
+static int read_plain(int fd, off_t at, const struct record *row, uint64_t hash, struct entry **ret)
+{
+	struct entry *entry;
+	size_t got = 0;
+	int rc = terrace__record_shell(row, hash, TERRACE_L3, &entry);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = terrace__read_full(fd, entry_value(entry), (size_t)row->payload_size, at, &got);
+	if (rc == 0 && !terrace__record_holds(row, terrace_bytes(entry_value(entry), got))) {
+		entry_unref(entry);
+		return TERRACE_ECORRUPT;
+	}
+	if (rc < 0) {
+		entry_unref(entry);
+		return failed(-rc, "read", "");
+	}
+	*ret = entry;
+	return TERRACE_OK;
+}
+
+static int read_encoded(int fd, off_t at, const struct record *row, uint64_t hash,
+                        struct entry **ret)
+{
+	CLEANUP(terrace__buf_done) struct buf payload = { 0 };
+	int rc;
+
+	if (!terrace__buf_reserve(&payload, (size_t)row->payload_size))
+		return TERRACE_ENOMEM;
+	rc = terrace__read_full(fd, payload.data, (size_t)row->payload_size, at, &payload.size);
+	if (rc < 0)
+		return failed(-rc, "read", "");
+	return terrace__record_entry(row, terrace_bytes(payload.data, payload.size), hash,
+	                             TERRACE_L3, ret);
+}
+
+int terrace__files_read(struct files *files, uint64_t number, const struct record *row,
+                        uint64_t hash, struct entry **ret)
+{
+	struct file_name name = name_of(number);
+	CLEANUP(terrace__buf_done) struct buf head = { 0 };
+	CLEANUP(terrace__fd_done) int fd = -1;
+	/* Tags and sources of the file are those of the row: the head's size stands. */
+	size_t head_size = RECORD_HEAD_FIXED + row->key.size + row->extra.size;
+	struct stat st;
+	int rc;
+
+	fd = openat(files->dir_fd, name.text, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? TERRACE_MISS : failed(errno, "open", name.text);
+	if (fstat(fd, &st) < 0)
+		return failed(errno, "look at", name.text);
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != head_size + row->payload_size)
+		return TERRACE_ECORRUPT;
+	if (!terrace__buf_reserve(&head, head_size))
+		return TERRACE_ENOMEM;
+	rc = terrace__read_full(fd, head.data, head_size, 0, &head.size);
+	if (rc < 0)
+		return failed(-rc, "read", name.text);
+	if (!is_head_of(terrace_bytes(head.data, head.size), row))
+		return TERRACE_ECORRUPT;
+	if (row->codec == TERRACE_CODEC_NONE)
+		return read_plain(fd, (off_t)head_size, row, hash, ret);
+	return read_encoded(fd, (off_t)head_size, row, hash, ret);
+}
+
+void terrace__files_remove(struct files *files, uint64_t number)
+{
+	struct file_name name = name_of(number);
+
+	unlinkat(files->dir_fd, name.text, 0);
+}
+
+/* One directory: "." or one of the 256. */
+static int each_in(struct files *files, const char *path, files_visit_fn *visit, void *ctx,
+                   bool *go_on)
+{
+	struct dirent *item;
+	DIR *dir;
+	int fd;
+
+	fd = openat(files->dir_fd, path, O_DIRECTORY | O_NOFOLLOW | O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? TERRACE_OK : failed(errno, "list", path);
+	dir = fdopendir(fd);
+	if (!dir) {
+		close(fd);
+		return TERRACE_ENOMEM;
+	}
+	while (*go_on && (item = readdir(dir))) {
+		char below[300];
+		uint64_t number;
+		struct stat st;
+
+		snprintf(below, sizeof below, "%s/%s", path, item->d_name);
+		if (fstatat(files->dir_fd, below, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    S_ISDIR(st.st_mode))
+			continue;
+		number = strtoull(item->d_name, NULL, 16);
+		if (strcmp(name_of(number).text, below) != 0)
+			number = 0;
+		*go_on = visit(ctx, below, number, (uint64_t)st.st_size);
+	}
+	closedir(dir);
+	return TERRACE_OK;
+}
+
+int terrace__files_each(struct files *files, files_visit_fn *visit, void *ctx)
+{
+	bool go_on = true;
+	int rc = each_in(files, ".", visit, ctx, &go_on);
+
+	for (unsigned i = 0; i < DIRECTORIES && go_on && rc == TERRACE_OK; i++) {
+		char path[3];
+
+		snprintf(path, sizeof path, "%02x", i & 255);
+		rc = each_in(files, path, visit, ctx, &go_on);
+	}
+	return rc;
+}
+
+int terrace__files_remove_path(struct files *files, const char *path)
+{
+	if (unlinkat(files->dir_fd, path, 0) < 0 && errno != ENOENT)
+		return failed(errno, "remove", path);
+	return TERRACE_OK;
+}
+
+bool terrace__files_busy(struct files *files, uint64_t number)
+{
+	struct file_name name = name_of(number);
+	CLEANUP(terrace__fd_done) int fd = -1;
+
+	fd = openat(files->dir_fd, name.text, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	return fd >= 0 && terrace__lock_try(fd, 0, false) == -EAGAIN;
+}
+
+uint64_t terrace__files_charge(uint64_t bytes)
+{
+	return (bytes + 4095) / 4096 * 4096;
+}

@@ -1,0 +1,53 @@
+/*
+ * The place for bytes of L3: one file an entry, named by a number that is never
+ * used twice, in 256 directories. A file is head and payload (see record.h) and
+ * does not change once it is written. Its row in the catalogue comes after it
+ * and goes before it, so a crash leaves a file without a row, never the
+ * reverse.
+ *
+ * Functions return a terrace_status and set the thread's message.
+ */
+#ifndef FILES_FILES_H
+#define FILES_FILES_H
+
+#include "tiers/record.h"
+
+struct files;
+
+/* dir_fd: where "files" lies or is to be made; duplicated. */
+int terrace__files_open(int dir_fd, struct files **ret);
+void terrace__files_close(struct files *files); /* accepts NULL */
+
+/*
+ * Write a new file. *ret_fd holds a lock that says "being written" until it is
+ * closed, which is for the caller to do when the row is there.
+ * TERRACE_EXISTS when the number is taken.
+ */
+int terrace__files_write(struct files *files, uint64_t number, terrace_slice head,
+                         terrace_slice payload, int *ret_fd);
+
+/*
+ * Read the file of a row. TERRACE_MISS when it is not there, TERRACE_ECORRUPT
+ * when it is not what the row says.
+ */
+int terrace__files_read(struct files *files, uint64_t number, const struct record *row,
+                        uint64_t hash, struct entry **ret);
+
+void terrace__files_remove(struct files *files, uint64_t number);
+
+/*
+ * Everything that lies in our directories, with its path below them. The number
+ * is 0 for what we did not name. Return false to stop.
+ */
+typedef bool files_visit_fn(void *ctx, const char *path, uint64_t number, uint64_t bytes);
+int terrace__files_each(struct files *files, files_visit_fn *visit, void *ctx);
+/* By a path that the visitor was given. */
+int terrace__files_remove_path(struct files *files, const char *path);
+
+/* Is somebody writing it just now? */
+bool terrace__files_busy(struct files *files, uint64_t number);
+
+/* What a file of this size takes on disk. */
+uint64_t terrace__files_charge(uint64_t bytes);
+
+#endif

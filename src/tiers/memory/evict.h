@@ -1,0 +1,45 @@
+/*
+ * Eviction policies of L1: which entry of a shard goes next. Called under the
+ * shard's lock. A hit never calls a policy: it counts up in the entry, and the
+ * policy looks at the count when the entry comes up for a decision.
+ *
+ * An entry's prev, next, queue and seen belong to the policy while it is
+ * between added and removed.
+ */
+#ifndef MEMORY_EVICT_H
+#define MEMORY_EVICT_H
+
+#include "tiers/entry.h"
+
+/* Doubly linked, newest first. */
+struct evict_queue {
+	struct entry *newest, *oldest;
+	uint64_t bytes;
+	uint64_t entries;
+};
+
+void terrace__queue_add(struct evict_queue *queue, struct entry *entry);
+void terrace__queue_remove(struct evict_queue *queue, struct entry *entry);
+
+/* How often the entry was hit since the policy last asked, 3 at most. */
+unsigned terrace__evict_new_hits(struct entry *entry);
+
+struct evict_ops {
+	const char *name;
+	size_t size; /* of the state, which starts zeroed */
+	void (*added)(void *state, struct entry *entry);
+	/* The entry leaves for another reason than being the victim. */
+	void (*removed)(void *state, struct entry *entry);
+	/* Take out and return the next victim; NULL when there is none. */
+	struct entry *(*victim)(void *state);
+	void (*done)(void *state);
+};
+
+extern const struct evict_ops terrace__evict_fifo;
+extern const struct evict_ops terrace__evict_clock;
+extern const struct evict_ops terrace__evict_s3fifo;
+
+/* By name; NULL when there is none. */
+const struct evict_ops *terrace__evict_find(const char *name);
+
+#endif

@@ -1,0 +1,170 @@
+#include "tiers/sqlite/connection.h"
+
+#include "tiers/extra.h"
+#include "util/message.h"
+
+#include <stdlib.h>
+
+enum { BUSY_MS = 2000 };
+
+static const char *const sql[] = {
+#define X(name, text) text,
+	DISK_STATEMENTS(X)
+#undef X
+};
+
+static int status_of(int code)
+{
+	switch (code & 0xff) {
+	case SQLITE_FULL:
+		return TERRACE_EFULL;
+	case SQLITE_NOMEM:
+		return TERRACE_ENOMEM;
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+		return TERRACE_EBUSY;
+	case SQLITE_READONLY:
+	case SQLITE_PERM:
+	case SQLITE_AUTH:
+		return TERRACE_EACCESS;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+		return TERRACE_ECORRUPT;
+	case SQLITE_TOOBIG:
+		return TERRACE_ETOOBIG;
+	}
+	return TERRACE_EIO;
+}
+
+int terrace__sqlite_failed(const struct disk *disk, sqlite3 *db, const char *what)
+{
+	int code = db ? sqlite3_extended_errcode(db) : SQLITE_NOMEM;
+
+	terrace__message_set("l2 cannot %s in %s: %s (SQLite %d)", what, disk->path,
+	                     db ? sqlite3_errmsg(db) : "out of memory", code);
+	return status_of(code);
+}
+
+static void harden(sqlite3 *db)
+{
+	sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+	sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+	/* Checkpoints happen under the writers' lock alone: SQLite 3.40 can lose
+	 * a transaction when one races a writer (fixed in 3.51.3). */
+	sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+	sqlite3_wal_autocheckpoint(db, 0);
+	sqlite3_busy_timeout(db, BUSY_MS);
+}
+
+int terrace__connection_open(const struct disk *disk, int flags, struct connection **ret)
+{
+	struct connection *connection = calloc(1, sizeof *connection);
+	int rc;
+
+	if (!connection)
+		return TERRACE_ENOMEM;
+	rc = sqlite3_open_v2(
+	    disk->path, &connection->db,
+	    flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE | SQLITE_OPEN_NOFOLLOW, NULL);
+	if (rc != SQLITE_OK) {
+		rc = terrace__sqlite_failed(disk, connection->db, "open the database");
+		terrace__connection_close(connection);
+		return rc;
+	}
+	harden(connection->db);
+	*ret = connection;
+	return TERRACE_OK;
+}
+
+void terrace__connection_close(struct connection *connection)
+{
+	if (!connection)
+		return;
+	for (int i = 0; i < STATEMENTS; i++)
+		sqlite3_finalize(connection->statements[i]);
+	sqlite3_close(connection->db);
+	free(connection);
+}
+
+sqlite3_stmt *terrace__statement(struct connection *connection, enum statement which)
+{
+	sqlite3_stmt **statement = &connection->statements[which];
+
+	if (!*statement)
+		sqlite3_prepare_v3(connection->db, sql[which], -1, SQLITE_PREPARE_PERSISTENT,
+		                   statement, NULL);
+	return *statement;
+}
+
+void terrace__statement_done(sqlite3_stmt **statement)
+{
+	if (*statement) {
+		sqlite3_reset(*statement);
+		sqlite3_clear_bindings(*statement);
+	}
+}
+
+int terrace__run(const struct disk *disk, struct connection *connection, sqlite3_stmt *statement,
+                 const char *what)
+{
+	int rc = statement ? sqlite3_step(statement) : SQLITE_ERROR;
+
+	if (rc == SQLITE_DONE || rc == SQLITE_ROW)
+		rc = TERRACE_OK;
+	else
+		rc = terrace__sqlite_failed(disk, connection->db, what);
+	terrace__statement_done(&statement);
+	return rc;
+}
+
+struct connection *terrace__reader_take(struct disk *disk)
+{
+	struct connection *connection;
+
+	pthread_mutex_lock(&disk->lock);
+	connection = disk->readers;
+	if (connection)
+		disk->readers = connection->next;
+	pthread_mutex_unlock(&disk->lock);
+	if (!connection)
+		terrace__connection_open(disk, SQLITE_OPEN_READWRITE, &connection);
+	return connection;
+}
+
+void terrace__reader_give(struct disk *disk, struct connection *connection)
+{
+	if (!connection)
+		return;
+	pthread_mutex_lock(&disk->lock);
+	connection->next = disk->readers;
+	disk->readers = connection;
+	pthread_mutex_unlock(&disk->lock);
+}
+
+bool terrace__row_read(sqlite3_stmt *statement, struct tier_row *ret)
+{
+	struct record record;
+
+	*ret = (struct tier_row){
+		.id = (uint64_t)sqlite3_column_int64(statement, 0),
+		.hash = (uint64_t)sqlite3_column_int64(statement, 1),
+		.cache = (uint32_t)sqlite3_column_int64(statement, 2),
+		.seq = (uint64_t)sqlite3_column_int64(statement, 3),
+		.charge = (uint64_t)sqlite3_column_int64(statement, 4),
+		.expires = sqlite3_column_type(statement, 5) == SQLITE_NULL ?
+		               INT64_MAX :
+		               sqlite3_column_int64(statement, 5),
+		.tier = sqlite3_column_int64(statement, 6) ? TERRACE_L3 : TERRACE_L2,
+	};
+	/* A damaged head leaves no key; the row can still be removed by its id. */
+	if (terrace__record_read(column_slice(statement, 7), &record) != TERRACE_OK)
+		return false;
+	ret->key = record.key;
+	ret->extra = record.extra;
+	return true;
+}
+
+uint64_t terrace__link_name(uint32_t cache, char kind, terrace_slice text)
+{
+	return terrace__hash64(text.data, text.size, (uint64_t)cache << 8 | (uint8_t)kind);
+}

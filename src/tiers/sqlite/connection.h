@@ -1,0 +1,179 @@
+/* SQLite connections and their statements, for the files of this folder. */
+#ifndef SQLITE_CONNECTION_H
+#define SQLITE_CONNECTION_H
+
+#include "tiers/files/files.h"
+#include "tiers/tier.h"
+
+#include <pthread.h>
+#include <sqlite3.h>
+
+/* X(name, SQL): prepared when first used, kept with the connection. */
+#define DISK_STATEMENTS(X)                                                                     \
+	X(BEGIN, "BEGIN IMMEDIATE")                                                            \
+	X(COMMIT, "COMMIT")                                                                    \
+	X(ROLLBACK, "ROLLBACK")                                                                \
+	X(GET, "SELECT id, seq, file, head, value FROM entry WHERE hash = ?1")                 \
+	X(DESCRIBE, "SELECT id, seq, file, head, accessed, hits FROM entry WHERE hash = ?1")   \
+	X(LAST_ID, "SELECT max(id) FROM entry WHERE id < ?1")                                  \
+	X(INSERT, "INSERT INTO entry(id, hash, seq, expires, rank, bytes, file, accessed, "    \
+	          "hits, head, value, cache) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, "   \
+	          "?10, ?11)")                                                                 \
+	X(UPDATE, "UPDATE entry SET hash = ?2, seq = ?3, expires = ?4, rank = ?5, "            \
+	          "bytes = ?6, file = ?7, accessed = ?8, hits = 0, head = ?9, value = ?10 "    \
+	          "WHERE id = ?1")                                                             \
+	X(TOUCH, "UPDATE entry SET seq = ?2, expires = ?3, head = ?4 WHERE id = ?1")           \
+	X(ACCESSED, "UPDATE entry SET hits = hits + ?2, accessed = max(accessed, ?3), "        \
+	            "rank = max(rank, ?3) WHERE hash = ?1")                                    \
+	X(FIND, "SELECT id, seq, bytes, file, cache, head, expires FROM entry "                \
+	        "WHERE hash = ?1")                                                             \
+	X(FILES, "SELECT file FROM entry WHERE file != 0")                                     \
+	X(FIND_ID, "SELECT hash, seq, bytes, file, cache, head, expires FROM entry "           \
+	           "WHERE id = ?1")                                                            \
+	X(DELETE, "DELETE FROM entry WHERE id = ?1")                                           \
+	X(LINK, "INSERT OR IGNORE INTO link(name, entry) VALUES(?1, ?2)")                      \
+	X(UNLINK, "DELETE FROM link WHERE name = ?1 AND entry = ?2")                           \
+	X(LINKED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "        \
+	          "WHERE id IN (SELECT entry FROM link WHERE name = ?1) AND id > ?2 "          \
+	          "ORDER BY id")                                                               \
+	X(MATCHING, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "      \
+	            "WHERE id > ?1 AND id < ?2 ORDER BY id")                                   \
+	X(EXPIRED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "       \
+	           "WHERE expires <= ?1 ORDER BY expires")                                     \
+	X(CLEARED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "       \
+	           "WHERE id > ?1 AND id < ?2 AND seq <= ?3 ORDER BY id")                      \
+	X(RANKED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "        \
+	          "WHERE cache = ?1 ORDER BY rank")                                            \
+	X(COLDEST, "SELECT id FROM (SELECT id, (SELECT min(rank) FROM entry "                  \
+	           "WHERE entry.cache = cache.id) AS rank FROM cache) WHERE rank IS NOT NULL " \
+	           "ORDER BY rank LIMIT 1")                                                    \
+	X(ALL, "SELECT id, hash, cache, seq, bytes, expires, file, head, value FROM entry "    \
+	       "WHERE id > ?1 ORDER BY id LIMIT 64")                                           \
+	X(USAGE, "SELECT l2_bytes, l2_entries, l3_bytes, l3_entries FROM cache WHERE id = ?1") \
+	X(USAGE_ALL, "SELECT sum(l2_bytes), sum(l2_entries), sum(l3_bytes), "                  \
+	             "sum(l3_entries) FROM cache")                                             \
+	X(USAGE_ADD, "UPDATE cache SET l2_bytes = l2_bytes + ?2, "                             \
+	             "l2_entries = l2_entries + ?3, l3_bytes = l3_bytes + ?4, "                \
+	             "l3_entries = l3_entries + ?5 WHERE id = ?1")                             \
+	X(CACHE_ADD, "INSERT OR IGNORE INTO cache(id, name) VALUES(?1, ?2)")                   \
+	X(CACHE_FLOOR, "UPDATE cache SET floor = max(floor, ?2) WHERE id = ?1")                \
+	X(CACHES, "SELECT id, name, floor FROM cache ORDER BY id")                             \
+	X(NOTE_PUT, "INSERT INTO note(hash, made, reason, detail) VALUES(?1, ?2, ?3, ?4)")     \
+	X(NOTE_TRIM, "DELETE FROM note WHERE id <= ?1")                                        \
+	X(NOTE_GET, "SELECT made, reason, detail FROM note WHERE hash = ?1 "                   \
+	            "ORDER BY id DESC LIMIT 1")                                                \
+	X(STATE, "SELECT seq, seed FROM state")                                                \
+	X(SET_STATE, "UPDATE state SET seq = max(seq, ?1), seed = ?2")
+
+enum statement {
+#define X(name, sql) DO_##name,
+	DISK_STATEMENTS(X)
+#undef X
+	    STATEMENTS
+};
+
+struct connection {
+	sqlite3 *db;
+	sqlite3_stmt *statements[STATEMENTS];
+	struct connection *next; /* in the pool */
+};
+
+/* What a transaction has changed of one cache's usage. */
+struct usage_change {
+	uint32_t cache;
+	int64_t bytes[2], entries[2]; /* l2, l3 */
+};
+
+enum { NOTES_MAX = 10000 };
+
+struct disk {
+	struct files *files;
+	char *path;           /* of the database */
+	pthread_mutex_t lock; /* over the pool */
+	struct connection *readers;
+
+	/* The rest belongs to the writer. */
+	struct connection *writer;
+	bool inside;
+	int wal_pages;
+	struct usage_change *changes;
+	size_t change_count, change_capacity;
+	uint64_t *doomed; /* files to remove after the commit */
+	size_t doomed_count, doomed_capacity;
+	uint32_t last_id_cache; /* the cache whose last id is known */
+	uint64_t last_id;
+};
+
+/* The status for SQLite's code, with a message. */
+int terrace__sqlite_failed(const struct disk *disk, sqlite3 *db, const char *what);
+
+int terrace__connection_open(const struct disk *disk, int flags, struct connection **ret);
+void terrace__connection_close(struct connection *connection); /* accepts NULL */
+
+/* A reset statement; NULL when it cannot be prepared. */
+sqlite3_stmt *terrace__statement(struct connection *connection, enum statement which);
+
+/* Reset and forget the bindings: nothing may point into the caller's bytes afterwards. */
+void terrace__statement_done(sqlite3_stmt **statement);
+
+/* Run a statement that gives no rows. */
+int terrace__run(const struct disk *disk, struct connection *connection, sqlite3_stmt *statement,
+                 const char *what);
+
+struct connection *terrace__reader_take(struct disk *disk);
+void terrace__reader_give(struct disk *disk, struct connection *connection);
+
+/* The row of a statement that selects the columns of MATCHING. False for nonsense. */
+bool terrace__row_read(sqlite3_stmt *statement, struct tier_row *ret);
+
+enum { LINK_TAG = 't', LINK_SOURCE = 's' };
+
+/* The name under which tags and sources are linked to rows. */
+uint64_t terrace__link_name(uint32_t cache, char kind, terrace_slice text);
+
+static inline terrace_slice column_slice(sqlite3_stmt *statement, int column)
+{
+	const void *data = sqlite3_column_blob(statement, column);
+
+	return terrace_bytes(data, (size_t)sqlite3_column_bytes(statement, column));
+}
+
+/* disk_read.c, disk_write.c, disk_verify.c */
+int terrace__disk_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret);
+int terrace__disk_get_inside(void *tier, const struct tier_key *key, struct entry **ret);
+int terrace__disk_describe(void *tier, const struct tier_key *key, struct tier_facts *ret);
+int terrace__disk_each(void *tier, uint32_t cache, const terrace_match *match, tier_visit_fn *visit,
+                       void *ctx);
+int terrace__disk_select(void *tier, const struct disk_where *where, tier_visit_fn *visit,
+                         void *ctx);
+int terrace__disk_usage(void *tier, uint32_t cache, terrace_tier which, struct tier_usage *ret);
+int terrace__disk_coldest(void *tier, uint32_t *ret_cache);
+int terrace__disk_note_get(void *tier, uint64_t hash, struct tier_note *ret, char *detail,
+                           size_t detail_size);
+int terrace__disk_caches(void *tier,
+                         bool (*visit)(void *ctx, uint32_t cache, const char *name, uint64_t floor),
+                         void *ctx);
+int terrace__disk_state(void *tier, uint64_t *ret_seq, uint64_t *ret_seed);
+
+int terrace__disk_begin(void *tier);
+int terrace__disk_commit(void *tier);
+void terrace__disk_rollback(void *tier);
+int terrace__disk_put(void *tier, const struct tier_put *put);
+int terrace__disk_remove(void *tier, const struct tier_key *key, const struct tier_note *note);
+int terrace__disk_peek(void *tier, const struct tier_key *key, struct tier_row *ret);
+int terrace__disk_remove_row(void *tier, const struct tier_row *row, const struct tier_note *note);
+int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, int64_t expires,
+                        int64_t ttl);
+int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t when);
+int terrace__disk_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t entries,
+                        const struct tier_note *note, struct tier_evicted *ret);
+int terrace__disk_note_put(void *tier, uint64_t hash, const struct tier_note *note);
+int terrace__disk_cache_add(void *tier, uint32_t cache, const char *name);
+int terrace__disk_cache_floor(void *tier, uint32_t cache, uint64_t floor);
+int terrace__disk_set_state(void *tier, uint64_t seq, uint64_t seed);
+void terrace__disk_checkpoint(void *tier, bool closing);
+
+int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
+                         void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);
+
+#endif

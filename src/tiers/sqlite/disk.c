@@ -1,0 +1,188 @@
+#include "tiers/sqlite/disk.h"
+
+#include "tiers/sqlite/connection.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* "TRRC", so that file(1) can tell. */
+#define APPLICATION_ID "0x54525243"
+
+static const char schema[] =
+    "PRAGMA application_id = " APPLICATION_ID ";"
+    "PRAGMA auto_vacuum = INCREMENTAL;" /* so that a smaller limit can give pages back */
+    "PRAGMA journal_mode = WAL;"
+    "BEGIN IMMEDIATE;"
+    "CREATE TABLE IF NOT EXISTS entry("
+    "  id INTEGER PRIMARY KEY," /* the cache's number, then arrival */
+    "  hash INTEGER NOT NULL,"
+    "  cache INTEGER NOT NULL,"
+    "  seq INTEGER NOT NULL,"
+    "  expires INTEGER,"        /* NULL: never */
+    "  rank INTEGER NOT NULL,"  /* the lowest is evicted first */
+    "  bytes INTEGER NOT NULL," /* what it is charged with */
+    "  file INTEGER NOT NULL,"  /* 0: the payload is in value */
+    "  accessed INTEGER NOT NULL,"
+    "  hits INTEGER NOT NULL,"
+    "  head BLOB NOT NULL,"
+    "  value BLOB) STRICT;"
+    "CREATE UNIQUE INDEX IF NOT EXISTS entry_hash ON entry(hash);"
+    "CREATE INDEX IF NOT EXISTS entry_rank ON entry(cache, rank);"
+    "CREATE INDEX IF NOT EXISTS entry_expires ON entry(expires) WHERE expires IS NOT NULL;"
+    "CREATE TABLE IF NOT EXISTS link(" /* tags and sources, by hash, to rows */
+    "  name INTEGER NOT NULL,"
+    "  entry INTEGER NOT NULL,"
+    "  PRIMARY KEY(name, entry)) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS cache("
+    "  id INTEGER PRIMARY KEY,"
+    "  name TEXT NOT NULL UNIQUE,"
+    "  floor INTEGER NOT NULL DEFAULT 0," /* rows with seq <= floor are dead */
+    "  l2_bytes INTEGER NOT NULL DEFAULT 0,"
+    "  l2_entries INTEGER NOT NULL DEFAULT 0,"
+    "  l3_bytes INTEGER NOT NULL DEFAULT 0,"
+    "  l3_entries INTEGER NOT NULL DEFAULT 0) STRICT;"
+    "CREATE TABLE IF NOT EXISTS note(" /* why what is gone is gone */
+    "  id INTEGER PRIMARY KEY,"
+    "  hash INTEGER NOT NULL,"
+    "  made INTEGER NOT NULL,"
+    "  reason INTEGER NOT NULL,"
+    "  detail TEXT) STRICT;"
+    "CREATE INDEX IF NOT EXISTS note_hash ON note(hash);"
+    "CREATE TABLE IF NOT EXISTS state(" /* one row */
+    "  seq INTEGER NOT NULL,"           /* no row has a higher one */
+    "  seed INTEGER NOT NULL) STRICT;"  /* of the hashes */
+    "INSERT INTO state(seq, seed) SELECT 0, random() WHERE NOT EXISTS (SELECT 1 FROM state);"
+    "COMMIT";
+
+/*
+ * The empty file first, because SQLite gives its companions the mode of the
+ * database. No connection of this process has it open yet, so closing it drops
+ * nobody's lock.
+ */
+static int create(struct disk *disk, int dir_fd, const char *name)
+{
+	struct connection *connection;
+	int fd = openat(dir_fd, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int rc;
+
+	if (fd >= 0)
+		close(fd);
+	rc = terrace__connection_open(disk, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
+	                              &connection);
+	if (rc != TERRACE_OK)
+		return rc;
+	if (sqlite3_exec(connection->db, schema, NULL, NULL, NULL) != SQLITE_OK)
+		rc = terrace__sqlite_failed(disk, connection->db, "make the tables");
+	terrace__connection_close(connection);
+	return rc;
+}
+
+static void disk_close(void *tier)
+{
+	struct disk *disk = tier;
+
+	if (!disk)
+		return;
+	terrace__connection_close(disk->writer);
+	while (disk->readers) {
+		struct connection *connection = disk->readers;
+
+		disk->readers = connection->next;
+		terrace__connection_close(connection);
+	}
+	terrace__files_close(disk->files);
+	pthread_mutex_destroy(&disk->lock);
+	free(disk->changes);
+	free(disk->doomed);
+	free(disk->path);
+	free(disk);
+}
+
+int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make, struct disk **ret)
+{
+	struct disk *disk = calloc(1, sizeof *disk);
+	struct connection *reader;
+	int rc;
+
+	if (!disk)
+		return TERRACE_ENOMEM;
+	pthread_mutex_init(&disk->lock, NULL);
+	if (asprintf(&disk->path, "%s/%s", path, name) < 0) {
+		disk->path = NULL;
+		rc = TERRACE_ENOMEM;
+	} else {
+		rc = terrace__files_open(dir_fd, &disk->files);
+	}
+	if (rc == TERRACE_OK && make)
+		rc = create(disk, dir_fd, name);
+	if (rc == TERRACE_OK) {
+		/* The first reader now, so that a broken database shows at once. */
+		reader = terrace__reader_take(disk);
+		if (!reader)
+			rc = TERRACE_EIO;
+		else if (!terrace__statement(reader, DO_GET))
+			rc = terrace__sqlite_failed(disk, reader->db, "read the tables");
+		terrace__reader_give(disk, reader);
+	}
+	if (rc != TERRACE_OK) {
+		disk_close(disk);
+		return rc;
+	}
+	*ret = disk;
+	return TERRACE_OK;
+}
+
+static int file_write(void *tier, uint64_t number, terrace_slice head, terrace_slice payload,
+                      int *ret_fd)
+{
+	return terrace__files_write(((struct disk *)tier)->files, number, head, payload, ret_fd);
+}
+
+static void file_remove(void *tier, uint64_t number)
+{
+	terrace__files_remove(((struct disk *)tier)->files, number);
+}
+
+static int file_remove_path(void *tier, const char *path)
+{
+	return terrace__files_remove_path(((struct disk *)tier)->files, path);
+}
+
+const struct disk_ops terrace__disk_ops = {
+	.tier = {
+		.name = "disk",
+		.get = terrace__disk_get,
+		.put = terrace__disk_put,
+		.remove = terrace__disk_remove,
+		.each = terrace__disk_each,
+		.usage = terrace__disk_usage,
+		.evict = terrace__disk_evict,
+		.close = disk_close,
+	},
+	.begin = terrace__disk_begin,
+	.commit = terrace__disk_commit,
+	.rollback = terrace__disk_rollback,
+	.get_inside = terrace__disk_get_inside,
+	.peek = terrace__disk_peek,
+	.touch = terrace__disk_touch,
+	.select = terrace__disk_select,
+	.remove_row = terrace__disk_remove_row,
+	.coldest = terrace__disk_coldest,
+	.accessed = terrace__disk_accessed,
+	.file_write = file_write,
+	.file_remove = file_remove,
+	.describe = terrace__disk_describe,
+	.note_put = terrace__disk_note_put,
+	.note_get = terrace__disk_note_get,
+	.cache_add = terrace__disk_cache_add,
+	.cache_floor = terrace__disk_cache_floor,
+	.caches = terrace__disk_caches,
+	.state = terrace__disk_state,
+	.set_state = terrace__disk_set_state,
+	.checkpoint = terrace__disk_checkpoint,
+	.verify = terrace__disk_verify,
+	.file_remove_path = file_remove_path,
+};

@@ -1,0 +1,30 @@
+/*
+ * L2 and L3 behind one catalogue: a SQLite database in WAL mode whose rows hold
+ * the entry's head and either its payload (L2) or the number of the file that
+ * has it (L3).
+ *
+ * Rows come in order of arrival within their cache, whose number is the front
+ * of the id. Lookup goes by a 64-bit hash; the key is compared in the head. A
+ * second key with the same hash replaces the first, which costs a miss.
+ */
+#ifndef SQLITE_DISK_H
+#define SQLITE_DISK_H
+
+#include "tiers/files/files.h"
+#include "tiers/tier.h"
+
+struct disk;
+
+extern const struct disk_ops terrace__disk_ops;
+
+/*
+ * Open the database `name` in the directory. With `create`, make it where it is
+ * missing (the caller sees to it that only one process does).
+ *
+ * path: of the directory, for SQLite and for messages; it is not followed
+ *       through links by the caller's choice of it.
+ */
+int terrace__disk_open(int dir_fd, const char *path, const char *name, bool create,
+                       struct disk **ret);
+
+#endif

@@ -1,0 +1,417 @@
+/* Reading the catalogue: every function may run beside a writer. */
+#include "tiers/sqlite/connection.h"
+
+#include "tiers/extra.h"
+#include "util/util.h"
+
+#include <stdio.h>
+
+static bool is_key_of(const struct record *record, const struct tier_key *key)
+{
+	return record->cache == key->cache && record->key.size == key->key.size &&
+	       memcmp(record->key.data, key->key.data, key->key.size) == 0;
+}
+
+/*
+ * The entry of a GET row. TERRACE_MISS for another key with the same hash;
+ * `*ret_lost` when its file is not there.
+ */
+static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key *key,
+                     struct entry **ret, bool *ret_lost)
+{
+	uint64_t file = (uint64_t)sqlite3_column_int64(row, 2);
+	struct record record;
+	int rc = terrace__record_read(column_slice(row, 3), &record);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	if (!is_key_of(&record, key))
+		return TERRACE_MISS;
+	/* The column decides which write is newer: it must be the head's. */
+	if (record.seq != (uint64_t)sqlite3_column_int64(row, 1))
+		return TERRACE_ECORRUPT;
+	if (!file)
+		return terrace__record_entry(&record, column_slice(row, 4), key->hash, TERRACE_L2,
+		                             ret);
+	rc = terrace__files_read(disk->files, file, &record, key->hash, ret);
+	*ret_lost = rc == TERRACE_MISS;
+	return *ret_lost ? TERRACE_ECORRUPT : rc;
+}
+
+static int get_with(struct disk *disk, struct connection *connection, const struct tier_key *key,
+                    struct entry **ret)
+{
+	CLEANUP(terrace__statement_done) sqlite3_stmt *get = terrace__statement(connection, DO_GET);
+	int rc = TERRACE_MISS;
+
+	if (!get)
+		return terrace__sqlite_failed(disk, connection->db, "prepare a read");
+	/* A file may go between reading its row and opening it; the second look
+	 * sees what took its place. */
+	for (int tries = 0; tries < 2; tries++) {
+		bool lost = false;
+
+		sqlite3_reset(get);
+		sqlite3_bind_int64(get, 1, (sqlite3_int64)key->hash);
+		switch (sqlite3_step(get)) {
+		case SQLITE_ROW:
+			rc = row_entry(disk, get, key, ret, &lost);
+			break;
+		case SQLITE_DONE:
+			rc = TERRACE_MISS;
+			break;
+		default:
+			return terrace__sqlite_failed(disk, connection->db, "read a row");
+		}
+		if (!lost)
+			break;
+	}
+	if (rc == TERRACE_EFORMAT)
+		rc = TERRACE_MISS; /* a newer version's entry: leave it to that */
+	return rc;
+}
+
+int terrace__disk_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret)
+{
+	struct connection *reader = terrace__reader_take(tier);
+	int rc;
+
+	(void)hit;
+	if (!reader)
+		return TERRACE_EIO;
+	rc = get_with(tier, reader, key, ret);
+	terrace__reader_give(tier, reader);
+	return rc;
+}
+
+int terrace__disk_get_inside(void *tier, const struct tier_key *key, struct entry **ret)
+{
+	struct disk *disk = tier;
+
+	return get_with(disk, disk->writer, key, ret);
+}
+
+static int describe_with(struct disk *disk, struct connection *connection,
+                         const struct tier_key *key, struct tier_facts *ret)
+{
+	CLEANUP(terrace__statement_done)
+	sqlite3_stmt *row = terrace__statement(connection, DO_DESCRIBE);
+	struct record record;
+	int rc;
+
+	if (!row)
+		return terrace__sqlite_failed(disk, connection->db, "prepare a read");
+	sqlite3_bind_int64(row, 1, (sqlite3_int64)key->hash);
+	rc = sqlite3_step(row);
+	if (rc == SQLITE_DONE)
+		return TERRACE_MISS;
+	if (rc != SQLITE_ROW)
+		return terrace__sqlite_failed(disk, connection->db, "read a row");
+	rc = terrace__record_read(column_slice(row, 3), &record);
+	if (rc != TERRACE_OK)
+		return rc == TERRACE_EFORMAT ? TERRACE_MISS : rc;
+	if (!is_key_of(&record, key))
+		return TERRACE_MISS;
+	if (record.seq != (uint64_t)sqlite3_column_int64(row, 1))
+		return TERRACE_ECORRUPT;
+	*ret = (struct tier_facts){
+		.tier = sqlite3_column_int64(row, 2) ? TERRACE_L3 : TERRACE_L2,
+		.codec = record.codec,
+		.seq = record.seq,
+		.created = record.created,
+		.stored = record.stored,
+		.expires = record.expires,
+		.ttl = record.ttl,
+		.accessed = sqlite3_column_int64(row, 4),
+		.value_size = record.value_size,
+		.stored_size = record.payload_size,
+		.cost_us = record.cost_us,
+		.hits = (uint64_t)sqlite3_column_int64(row, 5),
+	};
+	terrace__buf_append(&ret->extra, record.extra.data, record.extra.size);
+	return ret->extra.failed ? TERRACE_ENOMEM : TERRACE_OK;
+}
+
+int terrace__disk_describe(void *tier, const struct tier_key *key, struct tier_facts *ret)
+{
+	struct connection *reader = terrace__reader_take(tier);
+	int rc;
+
+	if (!reader)
+		return TERRACE_EIO;
+	rc = describe_with(tier, reader, key, ret);
+	terrace__reader_give(tier, reader);
+	return rc;
+}
+
+/* --- many rows ---------------------------------------------------------------- */
+
+/* The ids of a cache's rows lie between these two, both excluded. */
+static uint64_t first_id(uint32_t cache)
+{
+	return (uint64_t)cache << DISK_ID_SHIFT;
+}
+
+static uint64_t end_id(uint32_t cache)
+{
+	return (uint64_t)(cache + 1) << DISK_ID_SHIFT;
+}
+
+/* The statement that finds what a match means, by index where there is one. */
+static sqlite3_stmt *matching(struct connection *connection, const struct disk_where *where)
+{
+	const terrace_match *match = where->match;
+	sqlite3_stmt *select;
+
+	if (match->kind == TERRACE_MATCH_TAG || match->kind == TERRACE_MATCH_SOURCE) {
+		char kind = match->kind == TERRACE_MATCH_TAG ? LINK_TAG : LINK_SOURCE;
+
+		select = terrace__statement(connection, DO_LINKED);
+		if (select) {
+			uint64_t name = terrace__link_name(where->cache, kind, match->text);
+
+			sqlite3_bind_int64(select, 1, (sqlite3_int64)name);
+			sqlite3_bind_int64(select, 2, (sqlite3_int64)where->after_id);
+		}
+		return select;
+	}
+	select = terrace__statement(connection, DO_MATCHING);
+	if (select) {
+		uint64_t from = where->after_id ? where->after_id : first_id(where->cache);
+
+		sqlite3_bind_int64(select, 1, (sqlite3_int64)from);
+		sqlite3_bind_int64(select, 2, (sqlite3_int64)end_id(where->cache));
+	}
+	return select;
+}
+
+static sqlite3_stmt *prepare_select(struct connection *connection, const struct disk_where *where)
+{
+	sqlite3_stmt *select = NULL;
+
+	switch (where->kind) {
+	case DISK_MATCHING:
+		return matching(connection, where);
+	case DISK_EXPIRED:
+		select = terrace__statement(connection, DO_EXPIRED);
+		if (select)
+			sqlite3_bind_int64(select, 1, (sqlite3_int64)where->until);
+		break;
+	case DISK_CLEARED:
+		select = terrace__statement(connection, DO_CLEARED);
+		if (select) {
+			uint64_t from = where->after_id ? where->after_id : first_id(where->cache);
+
+			sqlite3_bind_int64(select, 1, (sqlite3_int64)from);
+			sqlite3_bind_int64(select, 2, (sqlite3_int64)end_id(where->cache));
+			sqlite3_bind_int64(select, 3, (sqlite3_int64)where->until);
+		}
+		break;
+	case DISK_RANKED:
+		select = terrace__statement(connection, DO_RANKED);
+		if (select)
+			sqlite3_bind_int64(select, 1, where->cache);
+		break;
+	}
+	return select;
+}
+
+static int select_with(struct disk *disk, struct connection *connection,
+                       const struct disk_where *where, tier_visit_fn *visit, void *ctx)
+{
+	CLEANUP(terrace__statement_done)
+	sqlite3_stmt *select = prepare_select(connection, where);
+	int rc;
+
+	if (!select)
+		return terrace__sqlite_failed(disk, connection->db, "prepare a selection");
+	while ((rc = sqlite3_step(select)) == SQLITE_ROW) {
+		struct tier_row row;
+		bool whole = terrace__row_read(select, &row);
+
+		if (where->kind == DISK_MATCHING && row.cache != where->cache)
+			continue;
+		/* What cannot be read matches "all", and is visited without a key. */
+		if (where->match && where->match->kind != TERRACE_MATCH_ALL &&
+		    (!whole || !terrace__match_fits(where->match, row.key, row.extra)))
+			continue;
+		if (!visit(ctx, &row))
+			return TERRACE_OK;
+	}
+	if (rc != SQLITE_DONE)
+		return terrace__sqlite_failed(disk, connection->db, "select rows");
+	return TERRACE_OK;
+}
+
+int terrace__disk_select(void *tier, const struct disk_where *where, tier_visit_fn *visit,
+                         void *ctx)
+{
+	struct disk *disk = tier;
+	struct connection *reader;
+	int rc;
+
+	if (disk->inside)
+		return select_with(disk, disk->writer, where, visit, ctx);
+	reader = terrace__reader_take(disk);
+	if (!reader)
+		return TERRACE_EIO;
+	rc = select_with(disk, reader, where, visit, ctx);
+	terrace__reader_give(disk, reader);
+	return rc;
+}
+
+int terrace__disk_each(void *tier, uint32_t cache, const terrace_match *match, tier_visit_fn *visit,
+                       void *ctx)
+{
+	struct disk_where where = { .kind = DISK_MATCHING, .cache = cache, .match = match };
+
+	return terrace__disk_select(tier, &where, visit, ctx);
+}
+
+/* --- small questions ------------------------------------------------------------ */
+
+static int usage_with(struct disk *disk, struct connection *connection, uint32_t cache,
+                      struct tier_usage ret[2])
+{
+	CLEANUP(terrace__statement_done)
+	sqlite3_stmt *usage = terrace__statement(connection,
+	                                         cache == DISK_ANY_CACHE ? DO_USAGE_ALL : DO_USAGE);
+	int rc;
+
+	if (usage && cache != DISK_ANY_CACHE)
+		sqlite3_bind_int64(usage, 1, cache);
+	rc = usage ? sqlite3_step(usage) : SQLITE_ERROR;
+	if (rc != SQLITE_ROW && rc != SQLITE_DONE)
+		return terrace__sqlite_failed(disk, connection->db, "read the usage");
+	for (int i = 0; i < 2; i++) {
+		ret[i].bytes = rc == SQLITE_ROW ? (uint64_t)sqlite3_column_int64(usage, 2 * i) : 0;
+		ret[i].entries = rc == SQLITE_ROW ?
+		                     (uint64_t)sqlite3_column_int64(usage, 2 * i + 1) :
+		                     0;
+	}
+	return TERRACE_OK;
+}
+
+int terrace__disk_usage(void *tier, uint32_t cache, terrace_tier which, struct tier_usage *ret)
+{
+	struct disk *disk = tier;
+	struct connection *connection = disk->inside ? disk->writer : terrace__reader_take(disk);
+	struct tier_usage both[2];
+	int rc;
+
+	if (!connection)
+		return TERRACE_EIO;
+	rc = usage_with(disk, connection, cache, both);
+	if (connection != disk->writer)
+		terrace__reader_give(disk, connection);
+	if (rc == TERRACE_OK)
+		*ret = both[which == TERRACE_L3];
+	return rc;
+}
+
+int terrace__disk_coldest(void *tier, uint32_t *ret_cache)
+{
+	struct disk *disk = tier;
+	struct connection *connection = disk->inside ? disk->writer : terrace__reader_take(disk);
+	sqlite3_stmt *coldest;
+	int rc;
+
+	if (!connection)
+		return TERRACE_EIO;
+	coldest = terrace__statement(connection, DO_COLDEST);
+	rc = coldest ? sqlite3_step(coldest) : SQLITE_ERROR;
+	if (rc == SQLITE_ROW)
+		*ret_cache = (uint32_t)sqlite3_column_int64(coldest, 0);
+	if (rc == SQLITE_ROW || rc == SQLITE_DONE)
+		rc = rc == SQLITE_ROW ? TERRACE_OK : TERRACE_MISS;
+	else
+		rc = terrace__sqlite_failed(disk, connection->db, "find the coldest row");
+	terrace__statement_done(&coldest);
+	if (connection != disk->writer)
+		terrace__reader_give(disk, connection);
+	return rc;
+}
+
+static int note_get_with(struct disk *disk, struct connection *connection, uint64_t hash,
+                         struct tier_note *ret, char *detail, size_t detail_size)
+{
+	CLEANUP(terrace__statement_done)
+	sqlite3_stmt *note = terrace__statement(connection, DO_NOTE_GET);
+	const char *text;
+	int rc;
+
+	if (note)
+		sqlite3_bind_int64(note, 1, (sqlite3_int64)hash);
+	rc = note ? sqlite3_step(note) : SQLITE_ERROR;
+	if (rc == SQLITE_DONE)
+		return TERRACE_MISS;
+	if (rc != SQLITE_ROW)
+		return terrace__sqlite_failed(disk, connection->db, "read a note");
+	ret->when = sqlite3_column_int64(note, 0);
+	ret->reason = (terrace_reason)sqlite3_column_int64(note, 1);
+	text = (const char *)sqlite3_column_text(note, 2);
+	snprintf(detail, detail_size, "%s", text ? text : "");
+	ret->detail = detail;
+	return TERRACE_OK;
+}
+
+int terrace__disk_note_get(void *tier, uint64_t hash, struct tier_note *ret, char *detail,
+                           size_t detail_size)
+{
+	struct connection *reader = terrace__reader_take(tier);
+	int rc;
+
+	if (!reader)
+		return TERRACE_EIO;
+	rc = note_get_with(tier, reader, hash, ret, detail, detail_size);
+	terrace__reader_give(tier, reader);
+	return rc;
+}
+
+int terrace__disk_caches(void *tier,
+                         bool (*visit)(void *ctx, uint32_t cache, const char *name, uint64_t floor),
+                         void *ctx)
+{
+	struct disk *disk = tier;
+	struct connection *reader = terrace__reader_take(disk);
+	sqlite3_stmt *caches;
+	int rc;
+
+	if (!reader)
+		return TERRACE_EIO;
+	caches = terrace__statement(reader, DO_CACHES);
+	while ((rc = caches ? sqlite3_step(caches) : SQLITE_ERROR) == SQLITE_ROW) {
+		if (!visit(ctx, (uint32_t)sqlite3_column_int64(caches, 0),
+		           (const char *)sqlite3_column_text(caches, 1),
+		           (uint64_t)sqlite3_column_int64(caches, 2))) {
+			rc = SQLITE_DONE;
+			break;
+		}
+	}
+	rc = rc == SQLITE_DONE ? TERRACE_OK :
+	                         terrace__sqlite_failed(disk, reader->db, "list the caches");
+	terrace__statement_done(&caches);
+	terrace__reader_give(disk, reader);
+	return rc;
+}
+
+int terrace__disk_state(void *tier, uint64_t *ret_seq, uint64_t *ret_seed)
+{
+	struct disk *disk = tier;
+	struct connection *reader = terrace__reader_take(disk);
+	sqlite3_stmt *state;
+	int rc = TERRACE_OK;
+
+	if (!reader)
+		return TERRACE_EIO;
+	state = terrace__statement(reader, DO_STATE);
+	if (state && sqlite3_step(state) == SQLITE_ROW) {
+		*ret_seq = (uint64_t)sqlite3_column_int64(state, 0);
+		*ret_seed = (uint64_t)sqlite3_column_int64(state, 1);
+	} else {
+		rc = terrace__sqlite_failed(disk, reader->db, "read the state");
+	}
+	terrace__statement_done(&state);
+	terrace__reader_give(disk, reader);
+	return rc;
+}

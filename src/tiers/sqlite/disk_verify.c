@@ -1,0 +1,269 @@
+/* Check everything that lies on disk, beside readers and writers. */
+#include "tiers/sqlite/connection.h"
+
+#include "codec/codec.h"
+#include "util/message.h"
+#include "util/util.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct verify {
+	struct disk *disk;
+	struct connection *connection;
+	bool (*fault)(void *ctx, const struct disk_fault *fault);
+	void *ctx;
+	bool go_on;
+	uint64_t entries, bytes;
+	uint64_t *files; /* numbers of the files that rows have */
+	size_t file_count, file_capacity;
+};
+
+static void report(struct verify *v, terrace_fault_kind kind, const struct tier_row *row,
+                   const char *path, const char *detail)
+{
+	struct disk_fault fault = { .kind = kind, .path = path, .detail = detail };
+
+	if (row)
+		fault.row = *row;
+	if (v->go_on)
+		v->go_on = v->fault(v->ctx, &fault);
+}
+
+static int remember_file(struct verify *v, uint64_t file)
+{
+	if (v->file_count == v->file_capacity) {
+		size_t capacity = v->file_capacity ? 2 * v->file_capacity : 256;
+		void *grown = realloc(v->files, capacity * sizeof *v->files);
+
+		if (!grown)
+			return TERRACE_ENOMEM;
+		v->files = grown;
+		v->file_capacity = capacity;
+	}
+	v->files[v->file_count++] = file;
+	return TERRACE_OK;
+}
+
+/* One row of ALL: what is wrong with it, NULL when nothing is. */
+static const char *row_fault(struct verify *v, sqlite3_stmt *row, const struct tier_row *seen,
+                             terrace_fault_kind *kind)
+{
+	uint64_t file = (uint64_t)sqlite3_column_int64(row, 6);
+	struct entry *entry = NULL;
+	struct record record;
+	int rc;
+
+	*kind = TERRACE_FAULT_ENTRY;
+	rc = terrace__record_read(column_slice(row, 7), &record);
+	if (rc == TERRACE_EFORMAT)
+		return NULL; /* a newer version's */
+	if (rc != TERRACE_OK)
+		return "the head's checksum does not hold";
+	if (record.seq != seen->seq || record.cache != seen->cache ||
+	    record.expires != seen->expires || seen->id >> DISK_ID_SHIFT != seen->cache)
+		return "the row's columns and its head differ";
+	if (file)
+		rc = terrace__files_read(v->disk->files, file, &record, seen->hash, &entry);
+	else
+		rc = terrace__record_entry(&record, column_slice(row, 8), seen->hash, TERRACE_L2,
+		                           &entry);
+	entry_unref(entry);
+	v->bytes += record.payload_size;
+	switch (rc) {
+	case TERRACE_OK:
+		return NULL;
+	case TERRACE_MISS:
+		*kind = TERRACE_FAULT_NO_FILE;
+		return "its file is gone";
+	case TERRACE_ECORRUPT:
+		return file ? "its file's checksum does not hold" :
+		              "the value's checksum does not hold";
+	}
+	return terrace__message();
+}
+
+/* Is the fault still there, now that the row was read again? */
+static bool still_there(struct verify *v, const struct tier_row *row)
+{
+	sqlite3_stmt *find = terrace__statement(v->connection, DO_FIND_ID);
+	bool there = false;
+
+	if (find) {
+		sqlite3_bind_int64(find, 1, (sqlite3_int64)row->id);
+		there = sqlite3_step(find) == SQLITE_ROW &&
+		        (uint64_t)sqlite3_column_int64(find, 1) == row->seq;
+		terrace__statement_done(&find);
+	}
+	return there;
+}
+
+/* Up to 64 rows behind `*after`; MISS at the end. */
+static int verify_some(struct verify *v, uint64_t *after)
+{
+	CLEANUP(terrace__statement_done)
+	sqlite3_stmt *all = terrace__statement(v->connection, DO_ALL);
+	int rc, step, rows = 0;
+
+	if (!all)
+		return terrace__sqlite_failed(v->disk, v->connection->db, "prepare a check");
+	sqlite3_bind_int64(all, 1, (sqlite3_int64)*after);
+	while (v->go_on && (step = sqlite3_step(all)) == SQLITE_ROW) {
+		struct tier_row row;
+		terrace_fault_kind kind;
+		uint64_t file = (uint64_t)sqlite3_column_int64(all, 6);
+		const char *what;
+
+		terrace__row_read(all, &row);
+		what = row_fault(v, all, &row, &kind);
+		rows++;
+		v->entries++;
+		*after = row.id;
+		rc = file ? remember_file(v, file) : TERRACE_OK;
+		if (rc != TERRACE_OK)
+			return rc;
+		/* A file may have gone with its row while we looked. */
+		if (what && (kind != TERRACE_FAULT_NO_FILE || still_there(v, &row)))
+			report(v, kind, &row, NULL, what);
+	}
+	if (v->go_on && step != SQLITE_DONE)
+		return terrace__sqlite_failed(v->disk, v->connection->db, "read the rows");
+	return rows && v->go_on ? TERRACE_OK : TERRACE_MISS;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+
+	return left < right ? -1 : left > right;
+}
+
+/* Files that were there before the rows were read, so that a new file is no orphan. */
+struct listing {
+	struct found {
+		uint64_t number;
+		char path[64];
+	} * found;
+	size_t count, capacity;
+	bool failed;
+};
+
+static bool list_file(void *ctx, const char *path, uint64_t number, uint64_t bytes)
+{
+	struct listing *listing = ctx;
+
+	(void)bytes;
+	if (listing->count == listing->capacity) {
+		size_t capacity = listing->capacity ? 2 * listing->capacity : 256;
+		void *grown = realloc(listing->found, capacity * sizeof *listing->found);
+
+		if (!grown) {
+			listing->failed = true;
+			return false;
+		}
+		listing->found = grown;
+		listing->capacity = capacity;
+	}
+	listing->found[listing->count].number = number;
+	snprintf(listing->found[listing->count].path, sizeof listing->found->path, "%s", path);
+	listing->count++;
+	return true;
+}
+
+static bool has_row(const struct verify *v, uint64_t number)
+{
+	return v->file_count &&
+	       bsearch(&number, v->files, v->file_count, sizeof *v->files, by_number) != NULL;
+}
+
+/* The numbers of the files that rows have now, instead of those seen on the way. */
+static int refresh_files(struct verify *v)
+{
+	CLEANUP(terrace__statement_done)
+	sqlite3_stmt *files = terrace__statement(v->connection, DO_FILES);
+	int rc = TERRACE_OK, step = SQLITE_ERROR;
+
+	v->file_count = 0;
+	while (rc == TERRACE_OK && files && (step = sqlite3_step(files)) == SQLITE_ROW)
+		rc = remember_file(v, (uint64_t)sqlite3_column_int64(files, 0));
+	if (rc == TERRACE_OK && step != SQLITE_DONE)
+		rc = terrace__sqlite_failed(v->disk, v->connection->db, "list the files");
+	qsort(v->files, v->file_count, sizeof *v->files, by_number);
+	return rc;
+}
+
+/*
+ * A file without a row is an orphan, but for one that is being written. A row
+ * may also have got its file after we passed it; so what looks like an orphan
+ * and is not busy is looked up once more, later than its lock was.
+ */
+static int verify_orphans(struct verify *v, struct listing *listing)
+{
+	size_t suspects = 0;
+	int rc;
+
+	qsort(v->files, v->file_count, sizeof *v->files, by_number);
+	for (size_t i = 0; i < listing->count; i++) {
+		const struct found *found = &listing->found[i];
+
+		if (found->number && (has_row(v, found->number) ||
+		                      terrace__files_busy(v->disk->files, found->number)))
+			continue;
+		listing->found[suspects++] = *found;
+	}
+	rc = suspects ? refresh_files(v) : TERRACE_OK;
+	for (size_t i = 0; i < suspects && rc == TERRACE_OK && v->go_on; i++) {
+		const struct found *found = &listing->found[i];
+
+		if (!found->number || !has_row(v, found->number))
+			report(v, TERRACE_FAULT_ORPHAN, NULL, found->path, "no row has this file");
+	}
+	return rc;
+}
+
+static int verify_database(struct verify *v)
+{
+	sqlite3_stmt *check = NULL;
+	int step;
+
+	if (sqlite3_prepare_v2(v->connection->db, "PRAGMA integrity_check(20)", -1, &check, NULL) !=
+	    SQLITE_OK)
+		return terrace__sqlite_failed(v->disk, v->connection->db, "check the database");
+	while (v->go_on && (step = sqlite3_step(check)) == SQLITE_ROW) {
+		const char *text = (const char *)sqlite3_column_text(check, 0);
+
+		if (text && strcmp(text, "ok") != 0)
+			report(v, TERRACE_FAULT_DATABASE, NULL, NULL, text);
+	}
+	sqlite3_finalize(check);
+	return TERRACE_OK;
+}
+
+int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
+                         void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes)
+{
+	struct verify v = { .disk = tier, .fault = fault, .ctx = ctx, .go_on = true };
+	struct listing listing = { 0 };
+	uint64_t after = 0;
+	int rc;
+
+	v.connection = terrace__reader_take(tier);
+	if (!v.connection)
+		return TERRACE_EIO;
+	rc = terrace__files_each(v.disk->files, list_file, &listing);
+	if (listing.failed)
+		rc = TERRACE_ENOMEM;
+	if (rc == TERRACE_OK)
+		rc = verify_database(&v);
+	while (rc == TERRACE_OK)
+		rc = verify_some(&v, &after);
+	if (rc == TERRACE_MISS) {
+		rc = v.go_on ? verify_orphans(&v, &listing) : TERRACE_OK;
+	}
+	terrace__reader_give(tier, v.connection);
+	*ret_entries = v.entries;
+	*ret_bytes = v.bytes;
+	free(listing.found);
+	free(v.files);
+	return rc;
+}

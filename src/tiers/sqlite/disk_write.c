@@ -1,0 +1,592 @@
+/* Writing the catalogue: one thread of one process at a time. */
+#include "tiers/sqlite/connection.h"
+
+#include "tiers/extra.h"
+#include "util/message.h"
+#include "util/util.h"
+
+#include <stdlib.h>
+
+/* A row's share of pages and indexes, beside head and payload. */
+enum { ROW_OVERHEAD = 100 };
+
+/* --- transactions ------------------------------------------------------------- */
+
+static int on_wal(void *ctx, sqlite3 *db, const char *name, int pages)
+{
+	(void)db;
+	(void)name;
+	((struct disk *)ctx)->wal_pages = pages;
+	return SQLITE_OK;
+}
+
+static int writer_open(struct disk *disk)
+{
+	int rc;
+
+	if (disk->writer)
+		return TERRACE_OK;
+	rc = terrace__connection_open(disk, SQLITE_OPEN_READWRITE, &disk->writer);
+	if (rc != TERRACE_OK)
+		return rc;
+	/* NORMAL: no fsync for a commit; a power cut may take the last ones back. */
+	sqlite3_exec(disk->writer->db, "PRAGMA synchronous = NORMAL; PRAGMA secure_delete = OFF",
+	             NULL, NULL, NULL);
+	sqlite3_wal_hook(disk->writer->db, on_wal, disk);
+	return TERRACE_OK;
+}
+
+static int simple(struct disk *disk, enum statement which, const char *what)
+{
+	return terrace__run(disk, disk->writer, terrace__statement(disk->writer, which), what);
+}
+
+int terrace__disk_begin(void *tier)
+{
+	struct disk *disk = tier;
+	int rc = writer_open(disk);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = simple(disk, DO_BEGIN, "begin a transaction");
+	disk->inside = rc == TERRACE_OK;
+	disk->change_count = 0;
+	disk->doomed_count = 0;
+	disk->last_id = 0;
+	return rc;
+}
+
+void terrace__disk_rollback(void *tier)
+{
+	struct disk *disk = tier;
+
+	/* SQLite may have done so itself, after a full disk for one. */
+	if (disk->inside && !sqlite3_get_autocommit(disk->writer->db))
+		simple(disk, DO_ROLLBACK, "roll back");
+	disk->inside = false;
+	disk->doomed_count = 0;
+}
+
+static int usage_write(struct disk *disk)
+{
+	for (size_t i = 0; i < disk->change_count; i++) {
+		const struct usage_change *change = &disk->changes[i];
+		sqlite3_stmt *add = terrace__statement(disk->writer, DO_USAGE_ADD);
+		int rc;
+
+		if (!add)
+			return terrace__sqlite_failed(disk, disk->writer->db, "prepare the usage");
+		sqlite3_bind_int64(add, 1, change->cache);
+		sqlite3_bind_int64(add, 2, change->bytes[0]);
+		sqlite3_bind_int64(add, 3, change->entries[0]);
+		sqlite3_bind_int64(add, 4, change->bytes[1]);
+		sqlite3_bind_int64(add, 5, change->entries[1]);
+		rc = terrace__run(disk, disk->writer, add, "write the usage");
+		if (rc != TERRACE_OK)
+			return rc;
+	}
+	disk->change_count = 0;
+	return TERRACE_OK;
+}
+
+int terrace__disk_commit(void *tier)
+{
+	struct disk *disk = tier;
+	int rc = usage_write(disk);
+
+	if (rc == TERRACE_OK)
+		rc = simple(disk, DO_COMMIT, "commit");
+	if (rc != TERRACE_OK) {
+		terrace__disk_rollback(disk);
+		return rc;
+	}
+	disk->inside = false;
+	for (size_t i = 0; i < disk->doomed_count; i++)
+		terrace__files_remove(disk->files, disk->doomed[i]);
+	disk->doomed_count = 0;
+	return TERRACE_OK;
+}
+
+/* Remember that the transaction changes a cache's usage. */
+static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int64_t entries)
+{
+	struct usage_change *change = disk->changes;
+	struct usage_change *end = change + disk->change_count;
+
+	while (change < end && change->cache != cache)
+		change++;
+	if (change == end) {
+		if (disk->change_count == disk->change_capacity) {
+			size_t capacity = disk->change_capacity ? 2 * disk->change_capacity : 8;
+			void *grown = realloc(disk->changes, capacity * sizeof *change);
+
+			if (!grown)
+				return TERRACE_ENOMEM;
+			disk->changes = grown;
+			disk->change_capacity = capacity;
+		}
+		change = &disk->changes[disk->change_count++];
+		*change = (struct usage_change){ .cache = cache };
+	}
+	change->bytes[l3] += bytes;
+	change->entries[l3] += entries;
+	return TERRACE_OK;
+}
+
+/* Its row goes with this transaction, so its file goes after it. */
+static int doom(struct disk *disk, uint64_t file)
+{
+	if (disk->doomed_count == disk->doomed_capacity) {
+		size_t capacity = disk->doomed_capacity ? 2 * disk->doomed_capacity : 16;
+		void *grown = realloc(disk->doomed, capacity * sizeof *disk->doomed);
+
+		if (!grown)
+			return TERRACE_ENOMEM;
+		disk->doomed = grown;
+		disk->doomed_capacity = capacity;
+	}
+	disk->doomed[disk->doomed_count++] = file;
+	return TERRACE_OK;
+}
+
+/* --- rows ----------------------------------------------------------------------- */
+
+/* The row that is there, as far as writing needs it. */
+struct old_row {
+	uint64_t id, hash, seq;
+	uint32_t cache;
+	uint64_t bytes, file;
+	int64_t expires;
+	bool has_key; /* the head could be read */
+	bool is_key;  /* and is of the key that was asked for */
+	struct buf head;
+};
+
+static void old_row_done(struct old_row *row)
+{
+	terrace__buf_done(&row->head);
+}
+
+/* FIND or FIND_ID. */
+static int find(struct disk *disk, enum statement which, uint64_t value, const struct tier_key *key,
+                struct old_row *ret)
+{
+	CLEANUP(terrace__statement_done)
+	sqlite3_stmt *row = terrace__statement(disk->writer, which);
+	struct record record;
+	terrace_slice head;
+	int rc;
+
+	if (row)
+		sqlite3_bind_int64(row, 1, (sqlite3_int64)value);
+	rc = row ? sqlite3_step(row) : SQLITE_ERROR;
+	if (rc == SQLITE_DONE)
+		return TERRACE_MISS;
+	if (rc != SQLITE_ROW)
+		return terrace__sqlite_failed(disk, disk->writer->db, "find a row");
+	ret->id = which == DO_FIND ? (uint64_t)sqlite3_column_int64(row, 0) : value;
+	ret->hash = which == DO_FIND ? value : (uint64_t)sqlite3_column_int64(row, 0);
+	ret->seq = (uint64_t)sqlite3_column_int64(row, 1);
+	ret->bytes = (uint64_t)sqlite3_column_int64(row, 2);
+	ret->file = (uint64_t)sqlite3_column_int64(row, 3);
+	ret->cache = (uint32_t)sqlite3_column_int64(row, 4);
+	ret->expires = sqlite3_column_type(row, 6) == SQLITE_NULL ? INT64_MAX :
+	                                                            sqlite3_column_int64(row, 6);
+	head = column_slice(row, 5);
+	terrace__buf_append(&ret->head, head.data, head.size);
+	if (ret->head.failed)
+		return TERRACE_ENOMEM;
+	ret->has_key = terrace__record_read(head, &record) == TERRACE_OK;
+	ret->is_key = ret->has_key && key && record.cache == key->cache &&
+	              record.key.size == key->key.size &&
+	              memcmp(record.key.data, key->key.data, key->key.size) == 0;
+	return TERRACE_OK;
+}
+
+static int link_one(struct disk *disk, enum statement which, uint64_t name, uint64_t id)
+{
+	sqlite3_stmt *link = terrace__statement(disk->writer, which);
+
+	if (!link)
+		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a link");
+	sqlite3_bind_int64(link, 1, (sqlite3_int64)name);
+	sqlite3_bind_int64(link, 2, (sqlite3_int64)id);
+	return terrace__run(disk, disk->writer, link, "link tags and sources");
+}
+
+/* LINK or UNLINK the row to its tags and sources. */
+static int links(struct disk *disk, enum statement which, uint64_t id, uint32_t cache,
+                 terrace_slice extra)
+{
+	struct extra_walk walk;
+	struct source_mark mark;
+	terrace_slice tag;
+	int rc = TERRACE_OK;
+
+	terrace__extra_start(&walk, extra);
+	while (rc == TERRACE_OK && terrace__extra_next_tag(&walk, &tag))
+		rc = link_one(disk, which, terrace__link_name(cache, LINK_TAG, tag), id);
+	while (rc == TERRACE_OK && terrace__extra_next_source(&walk, &mark))
+		rc = link_one(disk, which, terrace__link_name(cache, LINK_SOURCE, mark.path), id);
+	return rc;
+}
+
+/* Undo what the old row has beside itself: links, file, usage. */
+static int detach(struct disk *disk, const struct old_row *old)
+{
+	struct record record;
+	int rc = TERRACE_OK;
+
+	if (old->has_key) {
+		terrace__record_read(terrace_bytes(old->head.data, old->head.size), &record);
+		rc = links(disk, DO_UNLINK, old->id, old->cache, record.extra);
+	}
+	if (rc == TERRACE_OK && old->file)
+		rc = doom(disk, old->file);
+	if (rc == TERRACE_OK)
+		rc = charge(disk, old->cache, old->file != 0, -(int64_t)old->bytes, -1);
+	return rc;
+}
+
+static int delete_old(struct disk *disk, const struct old_row *old)
+{
+	sqlite3_stmt *delete = terrace__statement(disk->writer, DO_DELETE);
+	int rc;
+
+	if (!delete)
+		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a delete");
+	sqlite3_bind_int64(delete, 1, (sqlite3_int64)old->id);
+	rc = terrace__run(disk, disk->writer, delete, "delete a row");
+	return rc == TERRACE_OK ? detach(disk, old) : rc;
+}
+
+/* The next id of a cache: one behind its last row. */
+static int next_id(struct disk *disk, uint32_t cache, uint64_t *ret)
+{
+	uint64_t first = (uint64_t)cache << DISK_ID_SHIFT;
+
+	if (!disk->last_id || disk->last_id_cache != cache) {
+		CLEANUP(terrace__statement_done)
+		sqlite3_stmt *last = terrace__statement(disk->writer, DO_LAST_ID);
+
+		if (last)
+			sqlite3_bind_int64(last, 1,
+			                   (sqlite3_int64)((uint64_t)(cache + 1) << DISK_ID_SHIFT));
+		if (!last || sqlite3_step(last) != SQLITE_ROW)
+			return terrace__sqlite_failed(disk, disk->writer->db, "number a row");
+		disk->last_id = max_u64((uint64_t)sqlite3_column_int64(last, 0), first);
+		disk->last_id_cache = cache;
+	}
+	*ret = ++disk->last_id;
+	return TERRACE_OK;
+}
+
+static int write_row(struct disk *disk, uint64_t id, bool insert, const struct tier_put *put,
+                     terrace_slice head, uint64_t bytes)
+{
+	const struct record *record = put->record;
+	sqlite3_stmt *row = terrace__statement(disk->writer, insert ? DO_INSERT : DO_UPDATE);
+
+	if (!row)
+		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a write");
+	sqlite3_bind_int64(row, 1, (sqlite3_int64)id);
+	sqlite3_bind_int64(row, 2, (sqlite3_int64)put->key.hash);
+	sqlite3_bind_int64(row, 3, (sqlite3_int64)record->seq);
+	if (record->expires == INT64_MAX)
+		sqlite3_bind_null(row, 4);
+	else
+		sqlite3_bind_int64(row, 4, record->expires);
+	sqlite3_bind_int64(row, 5, record->stored);
+	sqlite3_bind_int64(row, 6, (sqlite3_int64)bytes);
+	sqlite3_bind_int64(row, 7, (sqlite3_int64)put->file);
+	sqlite3_bind_int64(row, 8, record->stored);
+	sqlite3_bind_blob64(row, 9, head.data, head.size, SQLITE_STATIC);
+	if (put->file)
+		sqlite3_bind_null(row, 10);
+	else
+		sqlite3_bind_blob64(row, 10, put->payload.size ? put->payload.data : "",
+		                    put->payload.size, SQLITE_STATIC);
+	if (insert)
+		sqlite3_bind_int64(row, 11, put->key.cache);
+	return terrace__run(disk, disk->writer, row, "write a row");
+}
+
+int terrace__disk_put(void *tier, const struct tier_put *put)
+{
+	struct disk *disk = tier;
+	const struct record *record = put->record;
+	CLEANUP(terrace__buf_done) struct buf head = { 0 };
+	CLEANUP(old_row_done) struct old_row old = { 0 };
+	uint64_t id, bytes;
+	bool insert;
+	int rc;
+
+	terrace__record_write(record, &head);
+	if (head.failed)
+		return TERRACE_ENOMEM;
+	bytes = head.size + ROW_OVERHEAD;
+	bytes += put->file ? terrace__files_charge(head.size + put->payload.size) :
+	                     put->payload.size;
+	rc = find(disk, DO_FIND, put->key.hash, &put->key, &old);
+	if (rc != TERRACE_OK && rc != TERRACE_MISS)
+		return rc;
+	insert = rc == TERRACE_MISS;
+	/* Another cache's key with the same hash lies in another range of ids. */
+	if (!insert && old.cache != put->key.cache) {
+		rc = delete_old(disk, &old);
+		if (rc != TERRACE_OK)
+			return rc;
+		insert = true;
+	} else if (!insert) {
+		rc = detach(disk, &old);
+		if (rc != TERRACE_OK)
+			return rc;
+	}
+	id = old.id;
+	if (insert)
+		rc = next_id(disk, put->key.cache, &id);
+	else
+		rc = TERRACE_OK;
+	if (rc == TERRACE_OK)
+		rc = write_row(disk, id, insert, put, terrace_bytes(head.data, head.size), bytes);
+	if (rc == TERRACE_OK)
+		rc = links(disk, DO_LINK, id, put->key.cache, record->extra);
+	if (rc == TERRACE_OK)
+		rc = charge(disk, put->key.cache, put->file != 0, (int64_t)bytes, 1);
+	return rc;
+}
+
+int terrace__disk_remove(void *tier, const struct tier_key *key, const struct tier_note *note)
+{
+	struct disk *disk = tier;
+	CLEANUP(old_row_done) struct old_row old = { 0 };
+	int rc = find(disk, DO_FIND, key->hash, key, &old);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	/* A row whose head is damaged may well be this key's: it goes too. */
+	if (old.has_key && !old.is_key)
+		return TERRACE_MISS;
+	if (note && note->only_seq && note->only_seq != old.seq)
+		return TERRACE_MISS;
+	rc = delete_old(disk, &old);
+	if (rc == TERRACE_OK && note)
+		rc = terrace__disk_note_put(disk, key->hash, note);
+	return rc;
+}
+
+int terrace__disk_peek(void *tier, const struct tier_key *key, struct tier_row *ret)
+{
+	CLEANUP(old_row_done) struct old_row old = { 0 };
+	int rc = find(tier, DO_FIND, key->hash, key, &old);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	if (!old.is_key)
+		return TERRACE_MISS;
+	*ret = (struct tier_row){
+		.id = old.id,
+		.hash = old.hash,
+		.cache = old.cache,
+		.tier = old.file ? TERRACE_L3 : TERRACE_L2,
+		.seq = old.seq,
+		.charge = old.bytes,
+		.expires = old.expires,
+	};
+	return TERRACE_OK;
+}
+
+int terrace__disk_remove_row(void *tier, const struct tier_row *row, const struct tier_note *note)
+{
+	struct disk *disk = tier;
+	CLEANUP(old_row_done) struct old_row old = { 0 };
+	int rc = find(disk, DO_FIND_ID, row->id, NULL, &old);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	if (row->seq && old.seq != row->seq)
+		return TERRACE_MISS;
+	rc = delete_old(disk, &old);
+	if (rc == TERRACE_OK && note)
+		rc = terrace__disk_note_put(disk, old.hash, note);
+	return rc;
+}
+
+int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, int64_t expires,
+                        int64_t ttl)
+{
+	struct disk *disk = tier;
+	CLEANUP(terrace__buf_done) struct buf head = { 0 };
+	CLEANUP(old_row_done) struct old_row old = { 0 };
+	struct record record;
+	sqlite3_stmt *touch;
+	int rc = find(disk, DO_FIND, key->hash, key, &old);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	if (!old.is_key)
+		return TERRACE_MISS;
+	terrace__record_read(terrace_bytes(old.head.data, old.head.size), &record);
+	record.seq = seq;
+	record.expires = expires;
+	record.ttl = ttl;
+	terrace__record_write(&record, &head);
+	touch = terrace__statement(disk->writer, DO_TOUCH);
+	if (head.failed)
+		return TERRACE_ENOMEM;
+	if (!touch)
+		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a touch");
+	sqlite3_bind_int64(touch, 1, (sqlite3_int64)old.id);
+	sqlite3_bind_int64(touch, 2, (sqlite3_int64)seq);
+	if (expires == INT64_MAX)
+		sqlite3_bind_null(touch, 3);
+	else
+		sqlite3_bind_int64(touch, 3, expires);
+	sqlite3_bind_blob64(touch, 4, head.data, head.size, SQLITE_STATIC);
+	return terrace__run(disk, disk->writer, touch, "touch a row");
+}
+
+int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t when)
+{
+	struct disk *disk = tier;
+	sqlite3_stmt *accessed = terrace__statement(disk->writer, DO_ACCESSED);
+
+	if (!accessed)
+		return terrace__sqlite_failed(disk, disk->writer->db, "prepare an access");
+	sqlite3_bind_int64(accessed, 1, (sqlite3_int64)hash);
+	sqlite3_bind_int64(accessed, 2, (sqlite3_int64)count);
+	sqlite3_bind_int64(accessed, 3, when);
+	return terrace__run(disk, disk->writer, accessed, "count an access");
+}
+
+/* --- making room ---------------------------------------------------------------- */
+
+enum { EVICT_AT_ONCE = 512 };
+
+struct victims {
+	struct tier_row rows[32]; /* without their slices */
+	size_t count;
+};
+
+static bool take_victim(void *ctx, const struct tier_row *row)
+{
+	struct victims *victims = ctx;
+
+	victims->rows[victims->count] = *row;
+	victims->count++;
+	return victims->count < ARRAY_LEN(victims->rows);
+}
+
+int terrace__disk_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t entries,
+                        const struct tier_note *note, struct tier_evicted *ret)
+{
+	struct disk_where where = { .kind = DISK_RANKED, .cache = cache };
+	uint64_t gone = 0;
+
+	while (ret->bytes < bytes || gone < entries) {
+		struct victims victims = { .count = 0 };
+		int rc = terrace__disk_select(tier, &where, take_victim, &victims);
+
+		if (rc != TERRACE_OK)
+			return rc;
+		if (victims.count == 0)
+			return TERRACE_OK;
+		for (size_t i = 0; i < victims.count; i++) {
+			const struct tier_row *row = &victims.rows[i];
+
+			if ((ret->bytes >= bytes && gone >= entries) || gone >= EVICT_AT_ONCE)
+				return TERRACE_OK;
+			rc = terrace__disk_remove_row(tier, row, note);
+			if (rc != TERRACE_OK)
+				return rc;
+			ret->bytes += row->charge;
+			gone++;
+			if (row->tier == TERRACE_L3)
+				ret->entries_l3++;
+			else
+				ret->entries_l2++;
+		}
+	}
+	return TERRACE_OK;
+}
+
+/* --- notes, caches, the log -------------------------------------------------------- */
+
+int terrace__disk_note_put(void *tier, uint64_t hash, const struct tier_note *note)
+{
+	struct disk *disk = tier;
+	sqlite3_stmt *put = terrace__statement(disk->writer, DO_NOTE_PUT), *trim;
+	sqlite3_int64 id;
+	int rc;
+
+	if (!put)
+		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a note");
+	sqlite3_bind_int64(put, 1, (sqlite3_int64)hash);
+	sqlite3_bind_int64(put, 2, note->when);
+	sqlite3_bind_int64(put, 3, note->reason);
+	sqlite3_bind_text(put, 4, note->detail, -1, SQLITE_STATIC);
+	rc = terrace__run(disk, disk->writer, put, "write a note");
+	id = sqlite3_last_insert_rowid(disk->writer->db);
+	/* Not for every note: a few hundred too many do no harm. */
+	if (rc != TERRACE_OK || id <= NOTES_MAX || id % 256)
+		return rc;
+	trim = terrace__statement(disk->writer, DO_NOTE_TRIM);
+	if (!trim)
+		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a trim");
+	sqlite3_bind_int64(trim, 1, id - NOTES_MAX);
+	return terrace__run(disk, disk->writer, trim, "trim the notes");
+}
+
+int terrace__disk_cache_add(void *tier, uint32_t cache, const char *name)
+{
+	struct disk *disk = tier;
+	sqlite3_stmt *add = terrace__statement(disk->writer, DO_CACHE_ADD);
+
+	if (!add)
+		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a cache");
+	sqlite3_bind_int64(add, 1, cache);
+	sqlite3_bind_text(add, 2, name, -1, SQLITE_STATIC);
+	return terrace__run(disk, disk->writer, add, "add a cache");
+}
+
+int terrace__disk_cache_floor(void *tier, uint32_t cache, uint64_t floor)
+{
+	struct disk *disk = tier;
+	sqlite3_stmt *set = terrace__statement(disk->writer, DO_CACHE_FLOOR);
+
+	if (!set)
+		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a clear");
+	sqlite3_bind_int64(set, 1, cache);
+	sqlite3_bind_int64(set, 2, (sqlite3_int64)floor);
+	return terrace__run(disk, disk->writer, set, "clear a cache");
+}
+
+int terrace__disk_set_state(void *tier, uint64_t seq, uint64_t seed)
+{
+	struct disk *disk = tier;
+	sqlite3_stmt *set = terrace__statement(disk->writer, DO_SET_STATE);
+
+	if (!set)
+		return terrace__sqlite_failed(disk, disk->writer->db, "prepare the state");
+	sqlite3_bind_int64(set, 1, (sqlite3_int64)seq);
+	sqlite3_bind_int64(set, 2, (sqlite3_int64)seed);
+	return terrace__run(disk, disk->writer, set, "write the state");
+}
+
+/* Pages of log that are worth the two fsyncs: 4 MiB at work, 400 KiB when the
+ * next process would have to read it all to start. */
+enum { CHECKPOINT_PAGES = 1000, CHECKPOINT_PAGES_CLOSING = 100 };
+
+void terrace__disk_checkpoint(void *tier, bool closing)
+{
+	struct disk *disk = tier;
+	int in_log = 0, moved = 0;
+
+	if (disk->wal_pages < (closing ? CHECKPOINT_PAGES_CLOSING : CHECKPOINT_PAGES))
+		return;
+	/* PASSIVE waits for nobody; with all of it moved the next writer starts the log anew. */
+	if (sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_log,
+	                              &moved) == SQLITE_OK &&
+	    moved == in_log)
+		disk->wal_pages = 0;
+}

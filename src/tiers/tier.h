@@ -1,0 +1,201 @@
+/*
+ * What the core knows of a tier: a table of functions. A tier stores bytes; it
+ * has no policy, writes no log and calls nobody back but the visitor it was
+ * given.
+ */
+#ifndef TIERS_TIER_H
+#define TIERS_TIER_H
+
+#include "tiers/entry.h"
+#include "tiers/record.h"
+
+#include <terrace/base.h>
+#include <terrace/cache.h>
+#include <terrace/stats.h>
+
+/* A key, hashed once. */
+struct tier_key {
+	terrace_slice key;
+	uint64_t hash;  /* of cache and key; finds it in every tier */
+	uint32_t slot;  /* of the version table; see core/coherence.h */
+	uint32_t cache; /* its number */
+};
+
+/* What is to be stored, in both shapes; a tier takes the one it keeps. */
+struct tier_put {
+	struct tier_key key;
+	struct entry *entry;   /* memory takes a reference */
+	struct record *record; /* disk writes head and payload */
+	terrace_slice payload;
+	uint64_t file; /* the payload lies in this file already; 0: in the row */
+	/* Memory: only in the place of `expected` (NULL: of nothing). */
+	bool conditional;
+	struct entry *expected;
+};
+
+/* An entry of a tier, as the visitor of `each` and the notes see it. */
+struct tier_row {
+	uint64_t id; /* disk: of the row */
+	uint64_t hash;
+	uint32_t cache;
+	uint8_t tier;
+	uint64_t seq;
+	uint64_t charge;
+	int64_t expires;
+	terrace_slice key;
+	terrace_slice extra;
+	struct entry *entry; /* memory: itself */
+};
+
+/* Why something is removed: what a note says. */
+struct tier_note {
+	terrace_reason reason;
+	int64_t when;
+	const char *detail; /* NULL: none */
+	uint64_t only_seq;  /* removing by key: this write alone; 0: whichever is there */
+};
+
+/* What evict has removed. */
+struct tier_evicted {
+	uint64_t entries_l1, entries_l2, entries_l3;
+	uint64_t bytes;
+	struct entry *chain; /* memory: the entries, linked by next; the caller drops them */
+};
+
+/* What several tiers hold together. */
+struct tier_pool {
+	_Atomic uint64_t bytes;
+	_Atomic uint64_t entries;
+};
+
+struct tier_usage {
+	uint64_t entries;
+	uint64_t bytes;
+};
+
+/* What is known of an entry, without its value. */
+struct tier_facts {
+	unsigned tier;
+	uint8_t codec;
+	uint64_t seq;
+	int64_t created, stored, expires, ttl, accessed;
+	uint64_t value_size, stored_size, cost_us, hits;
+	struct buf extra; /* a copy */
+};
+
+/* Return false to stop. */
+typedef bool tier_visit_fn(void *ctx, const struct tier_row *row);
+
+struct tier_ops {
+	const char *name;
+
+	/*
+	 * TERRACE_OK with a reference, TERRACE_MISS, TERRACE_ECORRUPT, or a
+	 * failure. With `hit` the entry's count goes up.
+	 */
+	int (*get)(void *tier, const struct tier_key *key, bool hit, struct entry **ret);
+	/* Replaces what is there; TERRACE_EXISTS when a condition did not hold. */
+	int (*put)(void *tier, const struct tier_put *put);
+	/* TERRACE_OK, or TERRACE_MISS when it was not there. */
+	int (*remove)(void *tier, const struct tier_key *key, const struct tier_note *note);
+	/* Visits what matches, dead entries included, in no promised order. */
+	int (*each)(void *tier, uint32_t cache, const terrace_match *match, tier_visit_fn *visit,
+	            void *ctx);
+	int (*usage)(void *tier, uint32_t cache, terrace_tier which, struct tier_usage *ret);
+	/*
+	 * Makes room: at least so many bytes and entries, or all there is. The
+	 * disk may stop early after some hundred rows, having removed some.
+	 */
+	int (*evict)(void *tier, uint32_t cache, uint64_t bytes, uint64_t entries,
+	             const struct tier_note *note, struct tier_evicted *ret);
+	void (*close)(void *tier); /* accepts NULL */
+};
+
+/* Which rows of the catalogue. */
+struct disk_where {
+	enum {
+		DISK_MATCHING, /* of a cache, in order of arrival */
+		DISK_EXPIRED,  /* of all caches: expires <= until */
+		DISK_CLEARED,  /* of a cache: seq <= until */
+		DISK_RANKED,   /* of a cache: the first to be evicted comes first */
+	} kind;
+	uint32_t cache;
+	uint64_t until;
+	uint64_t after_id; /* MATCHING, CLEARED: go on behind this row; 0: from the start */
+	const terrace_match *match; /* MATCHING; never of kind KEY: there is get for that */
+};
+
+/* A cache's number is the front of its rows' ids. */
+enum { DISK_ID_SHIFT = 44 };
+/* For usage and evict: all of them together. */
+#define DISK_ANY_CACHE UINT32_MAX
+
+struct disk_fault {
+	terrace_fault_kind kind;
+	struct tier_row row; /* id 0: none */
+	const char *path;    /* of a file without a row */
+	const char *detail;
+};
+
+/*
+ * The disk: L2 and L3 behind one catalogue. Its get reads either; usage tells
+ * them apart. What changes something happens within a transaction; that there
+ * is one writer at a time, threads and processes alike, is the caller's to see
+ * to. Reading goes on beside it.
+ */
+struct disk_ops {
+	struct tier_ops tier;
+
+	int (*begin)(void *disk);
+	int (*commit)(void *disk); /* on failure it has rolled back */
+	void (*rollback)(void *disk);
+
+	/* Within the transaction: as get, and a look at the row without its slices. */
+	int (*get_inside)(void *disk, const struct tier_key *key, struct entry **ret);
+	int (*peek)(void *disk, const struct tier_key *key, struct tier_row *ret);
+	/* A new time to live; TERRACE_MISS when there is no row. */
+	int (*touch)(void *disk, const struct tier_key *key, uint64_t seq, int64_t expires,
+	             int64_t ttl);
+	/* Within a transaction or not. */
+	int (*select)(void *disk, const struct disk_where *where, tier_visit_fn *visit, void *ctx);
+	/* Only if the row is still of that seq; 0: of any. */
+	int (*remove_row)(void *disk, const struct tier_row *row, const struct tier_note *note);
+	/* Which cache has the row that would go first; TERRACE_MISS when there are none. */
+	int (*coldest)(void *disk, uint32_t *ret_cache);
+	/* It served `count` times, last at `when`. */
+	int (*accessed)(void *disk, uint64_t hash, uint64_t count, int64_t when);
+
+	/* Bytes of L3 before their row: see files.h. */
+	int (*file_write)(void *disk, uint64_t number, terrace_slice head, terrace_slice payload,
+	                  int *ret_fd);
+	void (*file_remove)(void *disk, uint64_t number);
+
+	/* The caller frees ret->extra. */
+	int (*describe)(void *disk, const struct tier_key *key, struct tier_facts *ret);
+
+	int (*note_put)(void *disk, uint64_t hash, const struct tier_note *note);
+	/* TERRACE_MISS when there is none; the detail goes to `detail`. */
+	int (*note_get)(void *disk, uint64_t hash, struct tier_note *ret, char *detail,
+	                size_t detail_size);
+
+	int (*cache_add)(void *disk, uint32_t cache, const char *name);
+	int (*cache_floor)(void *disk, uint32_t cache, uint64_t floor);
+	int (*caches)(void *disk,
+	              bool (*visit)(void *ctx, uint32_t cache, const char *name, uint64_t floor),
+	              void *ctx);
+	/* No row has a higher sequence number; the seed of all hashes. */
+	int (*state)(void *disk, uint64_t *ret_seq, uint64_t *ret_seed);
+	int (*set_state)(void *disk, uint64_t seq, uint64_t seed);
+
+	/* Move the log into the database when it has grown; the caller holds the writers' lock. */
+	void (*checkpoint)(void *disk, bool closing);
+	/* Check everything; the visitor returns false to stop. */
+	int (*verify)(void *disk, bool (*fault)(void *ctx, const struct disk_fault *fault),
+	              void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);
+	int (*file_remove_path)(void *disk, const char *path);
+};
+
+/* Does an entry's key, tags or sources fit? */
+bool terrace__match_fits(const terrace_match *match, terrace_slice key, terrace_slice extra);
+
+#endif

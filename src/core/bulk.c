@@ -1,0 +1,443 @@
+#include "core/bulk.h"
+
+#include "core/sources.h"
+#include "util/util.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Rows that go in one transaction: others wait no longer than for that. */
+enum { ROWS_AT_ONCE = 512 };
+
+/* --- rows of the disk, some at a time --------------------------------------------------------- */
+
+struct doomed {
+	struct terrace_cache *cache;
+	unsigned tiers; /* of the rows to take */
+	bool mark;      /* void the copies in memory */
+	struct tier_note note;
+	const terrace_match *match;
+	uint64_t after_id; /* the last row looked at */
+
+	struct doomed_row {
+		struct tier_row row; /* without its slices */
+		uint32_t slot;
+		uint32_t key_at, key_size;
+	} rows[ROWS_AT_ONCE];
+	size_t count;
+	struct buf keys;
+	uint64_t removed;
+};
+
+static bool take_row(void *ctx, const struct tier_row *row)
+{
+	struct doomed *doomed = ctx;
+	struct doomed_row *taken = &doomed->rows[doomed->count];
+
+	doomed->after_id = row->id;
+	if (!(row->tier & doomed->tiers))
+		return true;
+	*taken = (struct doomed_row){ .row = *row, .key_at = (uint32_t)doomed->keys.size };
+	taken->row.seq = 0;
+	if (row->key.size) {
+		taken->slot = cache_key(doomed->cache, row->key).slot;
+		taken->key_size = (uint32_t)row->key.size;
+		terrace__buf_append(&doomed->keys, row->key.data, row->key.size);
+	}
+	doomed->count++;
+	return doomed->count < ROWS_AT_ONCE && !doomed->keys.failed;
+}
+
+static int remove_taken(struct doomed *doomed, struct transaction *transaction)
+{
+	struct terrace *store = doomed->cache->store;
+	int rc = TERRACE_OK;
+
+	for (size_t i = 0; i < doomed->count && rc == TERRACE_OK; i++) {
+		struct doomed_row *taken = &doomed->rows[i];
+
+		if (taken->key_size && doomed->mark)
+			rc = terrace__transaction_mark(transaction, taken->slot);
+		else
+			atomic_store(&doomed->cache->shared->rowless, 1);
+		if (rc == TERRACE_OK)
+			rc = store->disk_ops->remove_row(store->disk, &taken->row, &doomed->note);
+		if (rc == TERRACE_OK)
+			doomed->removed++;
+		else if (rc == TERRACE_MISS)
+			rc = TERRACE_OK;
+	}
+	return rc;
+}
+
+/* Under the writers' lock. */
+static int remove_batch(struct terrace *store, void *ctx)
+{
+	struct transaction transaction;
+	int rc = terrace__transaction_begin(store, &transaction);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = remove_taken(ctx, &transaction);
+	if (rc == TERRACE_OK)
+		return terrace__transaction_commit(&transaction);
+	terrace__transaction_rollback(&transaction);
+	return rc;
+}
+
+static void forget_taken(struct doomed *doomed)
+{
+	for (size_t i = 0; i < doomed->count; i++) {
+		const struct doomed_row *taken = &doomed->rows[i];
+		struct tier_key key;
+
+		if (!taken->key_size || !doomed->mark)
+			continue;
+		key = cache_key(doomed->cache,
+		                terrace_bytes(doomed->keys.data + taken->key_at, taken->key_size));
+		terrace__memory_forget(doomed->cache, &key);
+	}
+}
+
+/*
+ * Looking for rows needs no lock; removing a batch of them takes it for a
+ * moment. A row that was touched or put again in between goes all the same: it
+ * may hold what was there before we were called.
+ */
+static int remove_all(struct doomed *doomed)
+{
+	struct terrace *store = doomed->cache->store;
+	struct disk_where where = {
+		.kind = DISK_MATCHING,
+		.cache = doomed->cache->number,
+		.match = doomed->match,
+	};
+	int rc;
+
+	do {
+		doomed->count = 0;
+		doomed->keys.size = 0;
+		rc = store->disk_ops->select(store->disk, &where, take_row, doomed);
+		if (rc == TERRACE_OK && doomed->keys.failed)
+			rc = TERRACE_ENOMEM;
+		if (rc == TERRACE_OK && doomed->count > 0)
+			rc = terrace__write_alone(store, remove_batch, doomed);
+		if (rc == TERRACE_OK)
+			forget_taken(doomed);
+		where.after_id = doomed->after_id;
+	} while (rc == TERRACE_OK && doomed->count == ROWS_AT_ONCE);
+	terrace__buf_done(&doomed->keys);
+	return rc;
+}
+
+/* --- entries of memory -------------------------------------------------------------------------- */
+
+struct memory_match {
+	struct terrace_cache *cache;
+	const terrace_match *match;
+	uint64_t old_epoch, new_epoch;
+	struct buf keys; /* of those that match: u32 size, bytes */
+};
+
+/* Under a shard's lock. What stays moves to the new epoch, what goes is noted down. */
+static bool sort_entry(void *ctx, const struct tier_row *row)
+{
+	struct memory_match *m = ctx;
+	uint64_t old = m->old_epoch;
+
+	if (!terrace__match_fits(m->match, row->key, row->extra)) {
+		atomic_compare_exchange_strong(&row->entry->epoch, &old, m->new_epoch);
+		return true;
+	}
+	terrace__buf_u32(&m->keys, (uint32_t)row->key.size);
+	terrace__buf_append(&m->keys, row->key.data, row->key.size);
+	return true;
+}
+
+static const char *describe_match(const terrace_match *match, char *text, size_t size)
+{
+	static const char *const kinds[] = { "all", "key", "prefix", "glob", "tag", "source" };
+
+	if (match->kind == TERRACE_MATCH_ALL)
+		snprintf(text, size, "all");
+	else
+		snprintf(text, size, "%s %.*s", kinds[match->kind],
+		         (int)min_u64(match->text.size, 200), (const char *)match->text.data);
+	return text;
+}
+
+/*
+ * Other processes cannot be told which of their entries match, so they lose
+ * all of this cache's; ours that do not match stay.
+ */
+static int memory_invalidate(struct terrace_cache *cache, const terrace_match *match,
+                             const struct tier_note *note, uint64_t *ret_count)
+{
+	static const terrace_match all = { TERRACE_MATCH_ALL, { NULL, 0 } };
+	struct memory_match m = { .cache = cache, .match = match };
+	struct terrace *store = cache->store;
+	struct reader reader;
+
+	pthread_mutex_lock(&store->bulk_lock);
+	m.old_epoch = atomic_load(&cache->shared->epoch);
+	m.new_epoch = terrace__epoch_move(store->shared, cache->shared);
+	cache->memory_ops->each(cache->memory, cache->number, &all, sort_entry, &m);
+	if (cache->encoded)
+		cache->memory_ops->each(cache->encoded, cache->number, &all, sort_entry, &m);
+	pthread_mutex_unlock(&store->bulk_lock);
+	reader = terrace__reader(m.keys.data, m.keys.size);
+	while (reader.at < reader.end) {
+		size_t size = terrace__read_u32(&reader);
+		terrace_slice key = terrace_bytes(terrace__read_bytes(&reader, size), size);
+		struct tier_key hashed = cache_key(cache, key);
+
+		if (cache->memory_ops->remove(cache->memory, &hashed, NULL) == TERRACE_OK) {
+			++*ret_count;
+			terrace__note_put(store, hashed.hash, note->reason, note->when,
+			                  note->detail);
+		}
+		terrace__memory_forget(cache, &hashed);
+	}
+	terrace__buf_done(&m.keys);
+	return m.keys.failed ? TERRACE_ENOMEM : TERRACE_OK;
+}
+
+/* --- invalidate, clear ------------------------------------------------------------------------------ */
+
+/* Copies of rows that were evicted are found by no index: void all copies. */
+static int void_rowless(struct terrace *store, void *ctx)
+{
+	struct terrace_cache *cache = ctx;
+
+	terrace__bulk_move(store->shared, cache->shared);
+	if (atomic_exchange(&cache->shared->rowless, 0))
+		terrace__epoch_move(store->shared, cache->shared);
+	return TERRACE_OK;
+}
+
+int terrace__invalidate(struct terrace_cache *cache, const terrace_match *match,
+                        uint64_t *ret_count)
+{
+	char detail[256];
+	struct doomed *doomed;
+	int rc;
+
+	*ret_count = 0;
+	doomed = calloc(1, sizeof *doomed);
+	if (!doomed)
+		return TERRACE_ENOMEM;
+	doomed->cache = cache;
+	doomed->match = match;
+	doomed->tiers = TERRACE_L2 | TERRACE_L3;
+	doomed->mark = true;
+	doomed->note.reason = TERRACE_REASON_INVALIDATED;
+	doomed->note.when = terrace__now(cache->store);
+	doomed->note.detail = describe_match(match, detail, sizeof detail);
+	if (cache->on_disk) {
+		rc = terrace__write_alone(cache->store, void_rowless, cache);
+		if (rc == TERRACE_OK)
+			rc = remove_all(doomed);
+		*ret_count = doomed->removed;
+	} else {
+		rc = memory_invalidate(cache, match, &doomed->note, ret_count);
+	}
+	count_add(&cache->counts, COUNT_invalidated, *ret_count);
+	free(doomed);
+	return rc;
+}
+
+static int raise_floor(struct terrace *store, void *ctx)
+{
+	struct terrace_cache *cache = ctx;
+	struct transaction transaction;
+	uint64_t floor;
+	int rc = terrace__transaction_begin(store, &transaction);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	floor = shared_draw(store->shared);
+	rc = store->disk_ops->cache_floor(store->disk, cache->number, floor);
+	if (rc != TERRACE_OK) {
+		terrace__transaction_rollback(&transaction);
+		return rc;
+	}
+	rc = terrace__transaction_commit(&transaction);
+	if (rc != TERRACE_OK)
+		return rc;
+	atomic_store(&cache->shared->floor, floor);
+	atomic_store(&cache->shared->rowless, 0);
+	terrace__epoch_move(store->shared, cache->shared);
+	return TERRACE_OK;
+}
+
+struct sweep {
+	struct terrace_cache *cache;
+	uint64_t count;
+};
+
+static int sweep_some(struct terrace *store, void *ctx)
+{
+	struct sweep *sweep = ctx;
+
+	return terrace__sweep(store, sweep->cache, &sweep->count);
+}
+
+static int sweep_all(struct terrace_cache *cache, uint64_t *count)
+{
+	struct sweep sweep = { .cache = cache };
+	int rc;
+
+	do {
+		rc = terrace__write_alone(cache->store, sweep_some, &sweep);
+		*count += rc == TERRACE_OK ? sweep.count : 0;
+	} while (rc == TERRACE_OK && sweep.count > 0);
+	return rc;
+}
+
+int terrace__clear(struct terrace_cache *cache, uint64_t *ret_count)
+{
+	static const terrace_match all = { TERRACE_MATCH_ALL, { NULL, 0 } };
+	struct tier_note note = { .reason = TERRACE_REASON_CLEARED,
+		                  .when = terrace__now(cache->store) };
+	int rc;
+
+	*ret_count = 0;
+	if (!cache->on_disk) {
+		rc = memory_invalidate(cache, &all, &note, ret_count);
+	} else {
+		/* Dead in one stroke; then the rows are swept away, in turns with others. */
+		rc = terrace__write_alone(cache->store, raise_floor, cache);
+		if (rc == TERRACE_OK)
+			rc = sweep_all(cache, ret_count);
+		terrace__memory_clear(cache);
+	}
+	count_add(&cache->counts, COUNT_invalidated, *ret_count);
+	return rc;
+}
+
+int terrace__clear_tiers(struct terrace_cache *cache, unsigned tiers, uint64_t *ret_count)
+{
+	static const terrace_match all = { TERRACE_MATCH_ALL, { NULL, 0 } };
+	uint64_t in_memory = 0;
+	struct doomed *doomed;
+	int rc = TERRACE_OK;
+
+	if (tiers & TERRACE_L1)
+		in_memory = terrace__memory_clear(cache);
+	doomed = calloc(1, sizeof *doomed);
+	if (!doomed)
+		return TERRACE_ENOMEM;
+	doomed->cache = cache;
+	doomed->match = &all;
+	doomed->tiers = tiers & (TERRACE_L2 | TERRACE_L3);
+	doomed->note.reason = TERRACE_REASON_CLEARED;
+	doomed->note.when = terrace__now(cache->store);
+	if (cache->on_disk && doomed->tiers)
+		rc = remove_all(doomed);
+	*ret_count = max_u64(in_memory, doomed->removed);
+	count_add(&cache->counts, COUNT_invalidated, *ret_count);
+	free(doomed);
+	return rc;
+}
+
+/* --- cleaning up --------------------------------------------------------------------------------------- */
+
+struct expired {
+	int64_t now;
+	struct buf keys;
+};
+
+static bool note_expired(void *ctx, const struct tier_row *row)
+{
+	struct expired *expired = ctx;
+
+	if (row->expires <= expired->now) {
+		terrace__buf_u32(&expired->keys, (uint32_t)row->key.size);
+		terrace__buf_append(&expired->keys, row->key.data, row->key.size);
+	}
+	return true;
+}
+
+/* Expired entries of L1; they count where there is no disk that has them too. */
+static uint64_t expire_memory(struct terrace_cache *cache)
+{
+	static const terrace_match all = { TERRACE_MATCH_ALL, { NULL, 0 } };
+	struct expired expired = { .now = terrace__now(cache->store) };
+	struct reader reader;
+	uint64_t count = 0;
+
+	if (!cache->memory)
+		return 0;
+	cache->memory_ops->each(cache->memory, cache->number, &all, note_expired, &expired);
+	reader = terrace__reader(expired.keys.data, expired.keys.size);
+	while (reader.at < reader.end) {
+		size_t size = terrace__read_u32(&reader);
+		struct tier_key key = cache_key(
+		    cache, terrace_bytes(terrace__read_bytes(&reader, size), size));
+
+		terrace__memory_forget(cache, &key);
+		count++;
+		if (!cache->on_disk)
+			terrace__note_put(cache->store, key.hash, TERRACE_REASON_EXPIRED,
+			                  expired.now, NULL);
+	}
+	terrace__buf_done(&expired.keys);
+	return cache->on_disk ? 0 : count;
+}
+
+static int expire_some(struct terrace *store, void *ctx)
+{
+	return terrace__expire(store, UINT64_MAX, ctx);
+}
+
+static int room_alone(struct terrace *store, void *ctx)
+{
+	return terrace__make_room(store, ctx);
+}
+
+static uint64_t rows_of(struct terrace_cache *cache)
+{
+	struct terrace *store = cache->store;
+	struct tier_usage l2 = { 0 }, l3 = { 0 };
+
+	store->disk_ops->tier.usage(store->disk, cache->number, TERRACE_L2, &l2);
+	store->disk_ops->tier.usage(store->disk, cache->number, TERRACE_L3, &l3);
+	return l2.entries + l3.entries;
+}
+
+int terrace__cleanup(struct terrace_cache *cache, uint64_t *ret_count)
+{
+	uint64_t count = expire_memory(cache), some, before, after;
+	int rc = TERRACE_OK;
+
+	*ret_count = count;
+	if (!cache->on_disk)
+		return TERRACE_OK;
+	before = rows_of(cache);
+	do {
+		rc = terrace__write_alone(cache->store, expire_some, &some);
+	} while (rc == TERRACE_OK && some > 0);
+	count_add(&cache->counts, COUNT_expired, count);
+	if (rc == TERRACE_OK)
+		rc = sweep_all(cache, &count);
+	if (rc == TERRACE_OK)
+		rc = terrace__write_alone(cache->store, room_alone, cache);
+	after = rows_of(cache);
+	*ret_count += before > after ? before - after : 0;
+	return rc;
+}
+
+int terrace__check_sources(struct terrace_cache *cache, uint64_t *ret_count)
+{
+	struct key_list list;
+	terrace_slice key;
+	int rc = terrace__keys_start(cache, NULL, &list);
+
+	*ret_count = 0;
+	if (rc != TERRACE_OK)
+		return rc;
+	while ((rc = terrace__keys_next(&list, &key)) == TERRACE_OK)
+		*ret_count += terrace__check_entry(cache, key);
+	terrace__keys_done(&list);
+	return rc == TERRACE_MISS ? TERRACE_OK : rc;
+}

@@ -1,0 +1,363 @@
+#include "core/caches.h"
+
+#include "core/lookup.h"
+#include "util/message.h"
+#include "util/util.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+
+bool terrace__struct_in(void *ours, size_t our_size, const void *theirs)
+{
+	size_t their_size;
+
+	memset(ours, 0, our_size);
+	if (theirs) {
+		memcpy(&their_size, theirs, sizeof their_size);
+		if (their_size < sizeof their_size)
+			return false;
+		memcpy(ours, theirs, their_size < our_size ? their_size : our_size);
+		for (size_t i = our_size; i < their_size; i++) {
+			if (((const char *)theirs)[i])
+				return false;
+		}
+	}
+	memcpy(ours, &our_size, sizeof our_size);
+	return true;
+}
+
+/* --- names and numbers ------------------------------------------------------------------------ */
+
+static int check_name(const char *name, bool own)
+{
+	size_t size = strlen(name);
+
+	if (size == 0 || size > TERRACE_NAME_MAX) {
+		terrace__message_set("a cache's name has 1 to %u bytes; \"%.70s\" has %zu",
+		                     TERRACE_NAME_MAX, name, size);
+		return TERRACE_EINVAL;
+	}
+	if (name[0] == '.' && !own) {
+		terrace__message_set("cache names that begin with '.' are Terrace's own: \"%s\"",
+		                     name);
+		return TERRACE_EINVAL;
+	}
+	for (const char *c = name; *c; c++) {
+		if (*c == '/' || iscntrl((unsigned char)*c)) {
+			terrace__message_set(
+			    "a cache's name holds no '/' and no control characters: "
+			    "\"%s\"",
+			    name);
+			return TERRACE_EINVAL;
+		}
+	}
+	return TERRACE_OK;
+}
+
+/* The number of a name; TERRACE_MISS with the first free one. */
+static int find_number(const struct shared *shared, const char *name, uint32_t *ret)
+{
+	for (uint32_t i = 0; i < CACHES_MAX; i++) {
+		const struct shared_cache *cache = &shared->caches[i];
+
+		*ret = i;
+		if (!atomic_load_explicit(&cache->in_use, memory_order_acquire))
+			return TERRACE_MISS;
+		if (strcmp(cache->name, name) == 0)
+			return TERRACE_OK;
+	}
+	terrace__message_set("the store has %d caches already; cache %s cannot be made", CACHES_MAX,
+	                     name);
+	return TERRACE_EFULL;
+}
+
+struct new_number {
+	const char *name;
+	uint32_t number;
+};
+
+/* Under the writers' lock. */
+static int take_number(struct terrace *store, void *ctx)
+{
+	struct new_number *new = ctx;
+	struct transaction transaction;
+	struct shared_cache *cache;
+	int rc = find_number(store->shared, new->name, &new->number);
+
+	if (rc != TERRACE_MISS)
+		return rc;
+	rc = terrace__transaction_begin(store, &transaction);
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = store->disk_ops->cache_add(store->disk, new->number, new->name);
+	if (rc != TERRACE_OK) {
+		terrace__transaction_rollback(&transaction);
+		return rc;
+	}
+	rc = terrace__transaction_commit(&transaction);
+	if (rc != TERRACE_OK)
+		return rc;
+	cache = &store->shared->caches[new->number];
+	strcpy(cache->name, new->name);
+	atomic_store_explicit(&cache->in_use, 1, memory_order_release);
+	return TERRACE_OK;
+}
+
+static int number_cache(struct terrace *store, struct terrace_cache *cache)
+{
+	struct new_number new = { .name = cache->name };
+	int rc = find_number(store->shared, cache->name, &new.number);
+
+	if (rc == TERRACE_MISS)
+		rc = terrace__write_alone(store, take_number, &new);
+	if (rc != TERRACE_OK)
+		return rc;
+	cache->number = new.number;
+	cache->shared = &store->shared->caches[new.number];
+	/* Caches must not share hashes: their rows share an index. */
+	cache->seed = terrace__hash64(&new.number, sizeof new.number, store->shared->seed);
+	return TERRACE_OK;
+}
+
+/* --- policy --------------------------------------------------------------------------------------- */
+
+static int check_policy(const terrace_policy *policy)
+{
+	const char *what = NULL;
+
+	if (policy->tiers & ~(unsigned)(TERRACE_L1 | TERRACE_L2 | TERRACE_L3))
+		what = "tiers holds an unknown tier";
+	else if (policy->ttl_ms < TERRACE_TTL_NONE)
+		what = "ttl_ms is negative";
+	else if (policy->codec > TERRACE_CODEC_ZSTD)
+		what = "codec is unknown";
+	else if (policy->check > TERRACE_CHECK_MANUAL)
+		what = "check is unknown";
+	else if (policy->check == TERRACE_CHECK_INTERVAL && policy->check_interval_ms <= 0)
+		what = "check_interval_ms must be set with TERRACE_CHECK_INTERVAL";
+	else if (policy->eviction && !terrace__tiers_evictions(policy->eviction))
+		what = "eviction is not one of s3fifo, clock, fifo";
+	else if (policy->form && (!policy->form->decode || !policy->form->destroy))
+		what = "a form needs decode and destroy";
+	if (!what)
+		return TERRACE_OK;
+	terrace__message_set("the cache's policy: %s", what);
+	return TERRACE_EINVAL;
+}
+
+static void apply_settings(struct terrace_cache *cache)
+{
+	const struct setting *settings = cache->settings;
+
+	cache->tiers = (unsigned)settings[CACHE_tiers].number;
+	if (settings[CACHE_disabled].number || cache->store->disabled)
+		cache->tiers = 0;
+	cache->on_disk = cache->tiers & (TERRACE_L2 | TERRACE_L3);
+	cache->ttl_ms = settings[CACHE_ttl].number;
+	cache->codec = (terrace_codec)settings[CACHE_codec].number;
+	cache->inline_bytes = (uint64_t)settings[CACHE_inline_bytes].number;
+	cache->memory_bytes = (uint64_t)settings[CACHE_memory_bytes].number;
+	cache->memory_entries = (uint64_t)settings[CACHE_memory_entries].number;
+	cache->encoded_bytes = (uint64_t)settings[CACHE_encoded_bytes].number;
+	cache->disk_bytes = (uint64_t)settings[CACHE_disk_bytes].number;
+	cache->disk_entries = (uint64_t)settings[CACHE_disk_entries].number;
+	cache->check_ms = settings[CACHE_check].number;
+}
+
+/* Small limits are kept to the entry, large ones by many threads at once. */
+static unsigned shards_for(const struct terrace_cache *cache)
+{
+	uint64_t bytes = cache->memory_bytes ? cache->memory_bytes : cache->store->memory_bytes;
+
+	if ((cache->memory_entries && cache->memory_entries < 4096) || (bytes && bytes < 8 << 20))
+		return 1;
+	return 16;
+}
+
+static int open_memory(struct terrace_cache *cache)
+{
+	const char *eviction = cache->settings[CACHE_eviction].text;
+	struct tier_pool *pool = &cache->store->pool;
+	int rc = TERRACE_OK;
+
+	if (cache->tiers & TERRACE_L1)
+		rc = terrace__tiers_memory(eviction, shards_for(cache), pool, &cache->memory_ops,
+		                           &cache->memory);
+	if (rc == TERRACE_OK && cache->memory && cache->has_form && cache->encoded_bytes)
+		rc = terrace__tiers_memory(eviction, 1, NULL, &cache->memory_ops, &cache->encoded);
+	return rc;
+}
+
+static int cache_make(struct terrace *store, const char *name, const terrace_policy *policy,
+                      struct terrace_cache **ret)
+{
+	struct terrace_cache *cache = calloc(1, sizeof *cache);
+	int rc;
+
+	if (!cache)
+		return TERRACE_ENOMEM;
+	cache->magic = CACHE_MAGIC;
+	cache->store = store;
+	strcpy(cache->name, name);
+	*ret = cache;
+	rc = terrace__settings_cache(store->config, name, policy, cache->settings);
+	if (rc != TERRACE_OK)
+		return rc;
+	apply_settings(cache);
+	if (policy->form) {
+		cache->has_form = true;
+		cache->form = *policy->form;
+	}
+	if (cache->tiers == 0)
+		return TERRACE_OK;
+	rc = number_cache(store, cache);
+	return rc == TERRACE_OK ? open_memory(cache) : rc;
+}
+
+static void cache_free(struct terrace_cache *cache)
+{
+	if (!cache)
+		return;
+	if (cache->memory)
+		cache->memory_ops->close(cache->memory);
+	if (cache->encoded)
+		cache->memory_ops->close(cache->encoded);
+	terrace__settings_free(cache->settings, CACHE_SETTING_COUNT);
+	cache->magic = 0;
+	free(cache);
+}
+
+static struct terrace_cache *find_open(struct terrace *store, const char *name)
+{
+	struct terrace_cache *cache = store->caches;
+
+	while (cache && strcmp(cache->name, name) != 0)
+		cache = cache->next;
+	return cache;
+}
+
+int terrace__cache_open(struct terrace *store, const char *name, const terrace_policy *policy,
+                        bool own, struct terrace_cache **ret)
+{
+	struct terrace_cache *cache, *made = NULL;
+	terrace_policy ours;
+	int rc;
+
+	if (!terrace__struct_in(&ours, sizeof ours, policy)) {
+		terrace__message_set("the policy has fields that this version does not know");
+		return TERRACE_EINVAL;
+	}
+	rc = check_name(name, own);
+	if (rc == TERRACE_OK)
+		rc = check_policy(&ours);
+	if (rc != TERRACE_OK)
+		return rc;
+	pthread_mutex_lock(&store->caches_lock);
+	cache = find_open(store, name);
+	if (cache)
+		cache->handles++;
+	pthread_mutex_unlock(&store->caches_lock);
+	if (!cache) {
+		/* Outside the lock, because it may have to wait for writers. */
+		rc = cache_make(store, name, &ours, &made);
+		if (rc != TERRACE_OK) {
+			cache_free(made);
+			return rc;
+		}
+		pthread_mutex_lock(&store->caches_lock);
+		cache = find_open(store, name); /* another thread may have been faster */
+		if (!cache) {
+			cache = made;
+			made = NULL;
+			cache->next = store->caches;
+			store->caches = cache;
+		}
+		cache->handles++;
+		pthread_mutex_unlock(&store->caches_lock);
+		cache_free(made);
+	}
+	*ret = cache;
+	return TERRACE_OK;
+}
+
+void terrace__cache_close(struct terrace_cache *cache, bool force)
+{
+	struct terrace *store = cache->store;
+	struct terrace_cache **at;
+	bool last;
+
+	pthread_mutex_lock(&store->caches_lock);
+	last = force || --cache->handles == 0;
+	if (last) {
+		for (at = &store->caches; *at != cache; at = &(*at)->next)
+			;
+		*at = cache->next;
+	}
+	pthread_mutex_unlock(&store->caches_lock);
+	if (!last)
+		return;
+	if (cache->tiers)
+		terrace__stats_fold(cache);
+	terrace__memory_clear(cache);
+	terrace__memory_leave(cache);
+	cache_free(cache);
+}
+
+void terrace__stats_fold(struct terrace_cache *cache)
+{
+	struct terrace *store = cache->store;
+	uint64_t hits = 0, saved_us = 0;
+	int rc;
+
+	pthread_mutex_lock(&store->stats_lock);
+	if (cache->memory)
+		terrace__tiers_memory_hits(cache->memory, &hits, &saved_us);
+	count_add(&cache->counts, COUNT_hits_l1, hits - cache->folded_hits);
+	count_add(&cache->counts, COUNT_saved_us, saved_us - cache->folded_saved_us);
+	cache->folded_hits = hits;
+	cache->folded_saved_us = saved_us;
+	rc = terrace__stats_file_add(store->dir_fd, store->lock_fd, cache->number, &cache->counts);
+	pthread_mutex_unlock(&store->stats_lock);
+	if (rc < 0)
+		terrace__log(store, TERRACE_LOG_WARN, "%s: adding to the statistics: %s",
+		             cache->name, strerror(-rc));
+}
+
+struct terrace_cache *terrace__digests(struct terrace *store)
+{
+	struct terrace_cache *cache = NULL;
+
+	if (!store || store->disabled)
+		return NULL;
+	pthread_mutex_lock(&store->caches_lock);
+	cache = store->digests;
+	pthread_mutex_unlock(&store->caches_lock);
+	if (cache)
+		return cache;
+	if (terrace__cache_open(store, ".files", NULL, true, &cache) != TERRACE_OK) {
+		terrace__swallow(store, NULL, "opening the cache of file hashes");
+		return NULL;
+	}
+	pthread_mutex_lock(&store->caches_lock);
+	if (!store->digests)
+		store->digests = cache;
+	else
+		cache->handles--; /* another thread was faster: the same cache, counted twice */
+	pthread_mutex_unlock(&store->caches_lock);
+	return cache;
+}
+
+void terrace__count_evicted(struct terrace *store, uint32_t number,
+                            const struct tier_evicted *evicted)
+{
+	struct terrace_cache *cache;
+
+	pthread_mutex_lock(&store->caches_lock);
+	for (cache = store->caches; cache; cache = cache->next) {
+		if (cache->number != number || !cache->tiers)
+			continue;
+		count_add(&cache->counts, COUNT_evicted_l2, evicted->entries_l2);
+		count_add(&cache->counts, COUNT_evicted_l3, evicted->entries_l3);
+	}
+	pthread_mutex_unlock(&store->caches_lock);
+}

@@ -1,0 +1,30 @@
+/* Opening and closing stores and caches: what the api counts handles of. */
+#ifndef CORE_CACHES_H
+#define CORE_CACHES_H
+
+#include "core/store.h"
+
+/*
+ * Copy a caller's struct of another age: what it lacks becomes zero, what it
+ * has beyond ours must be zero. Both begin with their size.
+ */
+bool terrace__struct_in(void *ours, size_t our_size, const void *theirs);
+
+/*
+ * Open the directory (absolute). The store has its settings, log and clock; on
+ * failure the caller closes it all the same.
+ */
+int terrace__attach(struct terrace *store);
+/* Accepts what was opened half. Caches are closed before. */
+void terrace__detach(struct terrace *store);
+
+/* Get or make the open cache and count a handle. `own`: a name that begins with '.'. */
+int terrace__cache_open(struct terrace *store, const char *name, const terrace_policy *policy,
+                        bool own, struct terrace_cache **ret);
+/* One handle less; all of them with `force`. */
+void terrace__cache_close(struct terrace_cache *cache, bool force);
+
+/* Add this process's statistics of a cache to the store's. */
+void terrace__stats_fold(struct terrace_cache *cache);
+
+#endif

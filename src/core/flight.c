@@ -1,0 +1,396 @@
+#include "core/flight.h"
+
+#include "core/locks.h"
+#include "core/lookup.h"
+#include "util/lock.h"
+#include "util/message.h"
+#include "util/time.h"
+#include "util/util.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* How soon another process's death is noticed. */
+enum { LOOK_AGAIN_MS = 20 };
+
+/* The leases that this thread holds, innermost first. */
+static _Thread_local struct terrace_lease *held;
+
+static bool same_key(const struct terrace_cache *cache, terrace_slice key,
+                     const struct terrace_cache *other, terrace_slice other_key)
+{
+	return cache == other && key.size == other_key.size &&
+	       memcmp(key.data, other_key.data, key.size) == 0;
+}
+
+static bool holds(const struct terrace_cache *cache, terrace_slice key)
+{
+	for (struct terrace_lease *lease = held; lease; lease = lease->outer) {
+		if (same_key(cache, key, lease->cache, lease->key))
+			return true;
+	}
+	return false;
+}
+
+/* --- flights: the list is guarded by flights.lock ------------------------------------------------ */
+
+static struct flight *flight_find(struct flights *flights, struct terrace_cache *cache,
+                                  terrace_slice key)
+{
+	struct flight *flight = flights->first;
+
+	while (flight && !same_key(cache, key, flight->cache, flight->key.key))
+		flight = flight->next;
+	return flight;
+}
+
+static struct flight *flight_new(struct flights *flights, struct terrace_cache *cache,
+                                 terrace_slice key)
+{
+	struct flight *flight = calloc(1, sizeof *flight + key.size);
+
+	if (!flight)
+		return NULL;
+	memcpy(flight + 1, key.data, key.size);
+	flight->cache = cache;
+	flight->key.key = terrace_bytes(flight + 1, key.size);
+	flight->users = 1;
+	flight->next = flights->first;
+	flights->first = flight;
+	return flight;
+}
+
+static void flight_leave(struct flight *flight)
+{
+	if (--flight->users > 0)
+		return;
+	entry_unref(flight->entry);
+	free(flight);
+}
+
+/* Nobody finds it from now on; those who wait see what came out. */
+static void flight_land(struct flights *flights, struct flight *flight, struct entry *entry,
+                        int code, const char *message)
+{
+	struct flight **at = &flights->first;
+
+	pthread_mutex_lock(&flights->lock);
+	while (*at != flight)
+		at = &(*at)->next;
+	*at = flight->next;
+	flight->landed = true;
+	flight->entry = entry ? entry_ref(entry) : NULL;
+	flight->code = code;
+	snprintf(flight->message, sizeof flight->message, "%s", message ? message : "");
+	flight_leave(flight);
+	pthread_cond_broadcast(&flights->landed);
+	pthread_mutex_unlock(&flights->lock);
+}
+
+static void wait_until(struct flights *flights, int64_t deadline)
+{
+	struct timespec until = { deadline / 1000, (long)(deadline % 1000) * 1000000 };
+
+	pthread_cond_timedwait(&flights->landed, &flights->lock, &until);
+}
+
+/* What waiting for a flight came to. */
+enum wait_outcome {
+	WAIT_VALUE, /* the entry, or the code */
+	WAIT_AGAIN, /* nothing of use: look again */
+	WAIT_LATE,  /* the deadline */
+};
+
+/*
+ * Wait for somebody else's flight. Who joins after the key was invalidated must
+ * not be given what was computed before; for them it is as if it failed.
+ */
+static enum wait_outcome flight_join(struct flights *flights, struct flight *flight,
+                                     const struct write_lease *mine, int64_t deadline,
+                                     struct entry **ret_entry, int *ret_code)
+{
+	bool same = mine->version == flight->lease.version && mine->bulk == flight->lease.bulk;
+	enum wait_outcome outcome = WAIT_AGAIN;
+
+	flight->users++;
+	while (!flight->landed && terrace__clock_ms(CLOCK_MONOTONIC) < deadline)
+		wait_until(flights, deadline);
+	if (!flight->landed) {
+		outcome = WAIT_LATE;
+	} else if (same && flight->entry) {
+		*ret_entry = entry_ref(flight->entry);
+		*ret_code = 0;
+		outcome = WAIT_VALUE;
+	} else if (same && flight->code) {
+		terrace__message_set("%s", flight->message);
+		*ret_code = flight->code;
+		outcome = WAIT_VALUE;
+	}
+	flight_leave(flight);
+	return outcome;
+}
+
+/* --- among processes ---------------------------------------------------------------------------------- */
+
+static uint64_t byte_of(uint64_t hash)
+{
+	return LOCK_FLIGHTS + (hash & (LOCK_FLIGHTS - 1));
+}
+
+static struct shared_outcome *outcome_of(struct terrace *store, uint64_t hash)
+{
+	return &store->shared->outcomes[hash % OUTCOMES];
+}
+
+/* For those in other processes who waited: this is how it failed. */
+static void publish_outcome(struct terrace *store, uint64_t hash, int code)
+{
+	struct shared_outcome *outcome = outcome_of(store, hash);
+
+	atomic_store(&outcome->code, code);
+	atomic_store(&outcome->hash, hash);
+	atomic_store(&outcome->made, terrace__now(store));
+	atomic_fetch_add(&outcome->turn, 1);
+}
+
+/* The code with which the key's loader failed since `turn`; 0: it did not. */
+static int outcome_since(struct terrace *store, uint64_t hash, uint64_t turn)
+{
+	struct shared_outcome *outcome = outcome_of(store, hash);
+
+	if (atomic_load(&outcome->turn) == turn || atomic_load(&outcome->hash) != hash)
+		return 0;
+	return atomic_load(&outcome->code);
+}
+
+/*
+ * Take the key's byte: TERRACE_OK; a loader's code when another process's
+ * computation failed while we waited; TERRACE_EBUSY at the deadline.
+ */
+static int take_byte(struct terrace *store, uint64_t hash, int64_t deadline)
+{
+	_Atomic uint32_t *word = &store->shared->flight_turn;
+	uint64_t turn = atomic_load(&outcome_of(store, hash)->turn);
+
+	for (;;) {
+		uint32_t seen = atomic_load(word);
+		int64_t left = deadline - terrace__clock_ms(CLOCK_MONOTONIC);
+		int code, rc = terrace__lock_try(store->lock_fd, byte_of(hash), true);
+
+		if (rc != -EAGAIN && rc != 0) {
+			terrace__message_set("cannot lock a key: %s", strerror(-rc));
+			terrace__swallow(store, NULL, "single flight");
+			return TERRACE_EBUSY;
+		}
+		code = outcome_since(store, hash, turn);
+		if (rc == 0 && code) {
+			terrace__unlock(store->lock_fd, byte_of(hash));
+			terrace__message_set("the computation failed in another process with %d",
+			                     code);
+			return code;
+		}
+		if (rc == 0)
+			return TERRACE_OK;
+		if (left <= 0)
+			return TERRACE_EBUSY;
+		terrace__futex_wait(word, seen, left < LOOK_AGAIN_MS ? left : LOOK_AGAIN_MS);
+	}
+}
+
+static void give_byte(struct terrace *store, uint64_t hash)
+{
+	terrace__unlock(store->lock_fd, byte_of(hash));
+	atomic_fetch_add(&store->shared->flight_turn, 1);
+	terrace__futex_wake_all(&store->shared->flight_turn);
+}
+
+/* --- leases -------------------------------------------------------------------------------------------- */
+
+bool terrace__lease_holds(struct terrace_cache *cache, const struct tier_key *key,
+                          const struct write_lease *lease)
+{
+	return version_load(cache->store->shared, key->slot) == lease->version &&
+	       atomic_load(&cache->shared->bulk) == lease->bulk &&
+	       !(lease->outdated && atomic_load(lease->outdated));
+}
+
+void terrace__lease_outdate(struct terrace_cache *cache, terrace_slice key)
+{
+	struct flights *flights = &cache->store->flights;
+
+	if (atomic_load(&flights->lease_count) == 0)
+		return;
+	pthread_mutex_lock(&flights->lock);
+	for (struct terrace_lease *lease = flights->leases; lease; lease = lease->next) {
+		if (same_key(cache, key, lease->cache, lease->key))
+			atomic_store(&lease->outdated, true);
+	}
+	pthread_mutex_unlock(&flights->lock);
+}
+
+static void lease_register(struct terrace_lease *lease)
+{
+	struct flights *flights = &lease->cache->store->flights;
+
+	pthread_mutex_lock(&flights->lock);
+	lease->next = flights->leases;
+	flights->leases = lease;
+	atomic_fetch_add(&flights->lease_count, 1);
+	pthread_mutex_unlock(&flights->lock);
+}
+
+static void lease_unregister(struct terrace_lease *lease)
+{
+	struct flights *flights = &lease->cache->store->flights;
+	struct terrace_lease **at = &flights->leases;
+
+	pthread_mutex_lock(&flights->lock);
+	while (*at != lease)
+		at = &(*at)->next;
+	*at = lease->next;
+	atomic_fetch_sub(&flights->lease_count, 1);
+	pthread_mutex_unlock(&flights->lock);
+}
+
+static int lease_new(struct terrace_cache *cache, terrace_slice key, struct flight *flight,
+                     struct terrace_lease **ret)
+{
+	struct terrace_lease *lease = malloc(sizeof *lease + key.size);
+
+	if (!lease)
+		return TERRACE_ENOMEM;
+	memcpy(lease + 1, key.data, key.size);
+	*lease = (struct terrace_lease){
+		.cache = cache,
+		.key = terrace_bytes(lease + 1, key.size),
+		.flight = flight,
+		.outer = held,
+		.started_ns = terrace__now_ns(),
+	};
+	/* Known to those who write before it looks at what is there. */
+	lease_register(lease);
+	lease->lease = terrace__lease_take(cache, key);
+	lease->lease.outdated = &lease->outdated;
+	held = lease;
+	*ret = lease;
+	return TERRACE_MISS;
+}
+
+/*
+ * This thread owns the flight. With others at work on the same key in another
+ * process, wait for them; then look again before computing.
+ */
+static int own_flight(struct terrace_cache *cache, struct flight *flight, int64_t deadline,
+                      struct terrace_lease **ret_lease, struct entry **ret_entry,
+                      unsigned *ret_tier)
+{
+	struct terrace *store = cache->store;
+	struct tier_key hashed = cache_key(cache, flight->key.key);
+	bool has_byte = false;
+	int rc;
+
+	if (cache->on_disk) {
+		/* Two processes that each hold what the other wants would wait for ever. */
+		rc = take_byte(store, hashed.hash, held ? 0 : deadline);
+		has_byte = rc == TERRACE_OK;
+		if (rc != TERRACE_OK && rc != TERRACE_EBUSY) {
+			flight_land(&store->flights, flight, NULL, rc, terrace__message());
+			return rc;
+		}
+	}
+	if (cache->tiers &&
+	    terrace__look_again(cache, flight->key.key, ret_entry, ret_tier) == TERRACE_OK) {
+		if (has_byte)
+			give_byte(store, hashed.hash);
+		flight_land(&store->flights, flight, *ret_entry, 0, NULL);
+		return TERRACE_OK;
+	}
+	rc = lease_new(cache, flight->key.key, flight, ret_lease);
+	if (rc != TERRACE_MISS) {
+		if (has_byte)
+			give_byte(store, hashed.hash);
+		flight_land(&store->flights, flight, NULL, 0, NULL);
+		return rc;
+	}
+	(*ret_lease)->has_byte = has_byte;
+	/* Who joins from now on compares with this. */
+	pthread_mutex_lock(&store->flights.lock);
+	flight->lease = (*ret_lease)->lease;
+	pthread_mutex_unlock(&store->flights.lock);
+	return TERRACE_MISS;
+}
+
+int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
+                         struct terrace_lease **ret_lease, struct entry **ret_entry,
+                         unsigned *ret_tier)
+{
+	struct flights *flights = &cache->store->flights;
+	int64_t deadline = add_sat_i64(terrace__clock_ms(CLOCK_MONOTONIC), wait_ms);
+
+	if (holds(cache, key)) {
+		terrace__message_set("the loader of a key of cache %s asked for that very key",
+		                     cache->name);
+		return TERRACE_ECYCLE;
+	}
+	for (;;) {
+		struct write_lease mine;
+		struct flight *flight;
+		enum wait_outcome outcome;
+		int code;
+
+		if (cache->tiers && terrace__get(cache, key, ret_entry, ret_tier) == TERRACE_OK)
+			return TERRACE_OK;
+		mine = terrace__lease_take(cache, key);
+		pthread_mutex_lock(&flights->lock);
+		flight = flight_find(flights, cache, key);
+		if (!flight) {
+			flight = flight_new(flights, cache, key);
+			/* Until it owns the key, it computes for those who come now. */
+			if (flight)
+				flight->lease = mine;
+			pthread_mutex_unlock(&flights->lock);
+			return flight ? own_flight(cache, flight, deadline, ret_lease, ret_entry,
+			                           ret_tier) :
+			                TERRACE_ENOMEM;
+		}
+		/* Who holds one key and waits for another may wait for themselves in
+		 * the end; they compute alongside. */
+		if (held) {
+			pthread_mutex_unlock(&flights->lock);
+			return lease_new(cache, key, NULL, ret_lease);
+		}
+		outcome = flight_join(flights, flight, &mine, deadline, ret_entry, &code);
+		pthread_mutex_unlock(&flights->lock);
+		if (outcome == WAIT_VALUE) {
+			count_add(&cache->counts, COUNT_shared_loads, 1);
+			*ret_tier = 0;
+			return code;
+		}
+		if (outcome == WAIT_LATE)
+			return lease_new(cache, key, NULL, ret_lease);
+	}
+}
+
+void terrace__lease_end(struct terrace_lease *lease, struct entry *entry, int code)
+{
+	struct terrace_cache *cache = lease->cache;
+	struct terrace *store = cache->store;
+	struct terrace_lease **at = &held;
+
+	if (lease->has_byte) {
+		uint64_t hash = cache_key(cache, lease->key).hash;
+
+		if (code)
+			publish_outcome(store, hash, code);
+		give_byte(store, hash);
+	}
+	if (lease->flight)
+		flight_land(&store->flights, lease->flight, entry, code, terrace__message());
+	while (*at && *at != lease)
+		at = &(*at)->outer;
+	if (*at)
+		*at = lease->outer;
+	lease_unregister(lease);
+	free(lease);
+}

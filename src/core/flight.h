@@ -1,0 +1,62 @@
+/*
+ * Single flight: one computation of a key at a time, among the threads of this
+ * process (a list) and among processes (a lock on a byte of the lock file,
+ * which falls when its holder dies).
+ */
+#ifndef CORE_FLIGHT_H
+#define CORE_FLIGHT_H
+
+#include "core/write.h"
+
+#include <terrace/fetch.h>
+
+/* One computation under way in this process, and those who wait for it. */
+struct flight {
+	struct flight *next;
+	struct terrace_cache *cache;
+	struct tier_key key;
+	uint8_t *key_bytes;
+	unsigned users; /* the owner and everybody who waits */
+	bool landed;
+	/* What came out: a value, a loader's code, or neither (the next one tries). */
+	struct entry *entry;
+	int code;
+	char message[256];
+	struct write_lease lease; /* what was true when it began */
+};
+
+struct terrace_lease {
+	struct terrace_cache *cache;
+	terrace_slice key;     /* points behind this struct */
+	struct flight *flight; /* NULL: alongside another one, waiting for nobody */
+	bool has_byte;         /* holds the lock among processes */
+	struct write_lease lease;
+	_Atomic bool outdated;       /* in memory alone: the key was written since */
+	struct terrace_lease *next;  /* of all */
+	struct terrace_lease *outer; /* of this thread */
+	uint64_t started_ns;
+};
+
+/*
+ * As terrace_lease_begin(), on entries. TERRACE_OK with *ret_entry and its
+ * tier; TERRACE_MISS with *ret_lease; a loader's code of another caller, with
+ * its message set; TERRACE_ECYCLE, TERRACE_ENOMEM.
+ */
+int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
+                         struct terrace_lease **ret_lease, struct entry **ret_entry,
+                         unsigned *ret_tier);
+
+/* End it: hand `entry` (may be NULL) or `code` (0: none) to those who wait, and free it. */
+void terrace__lease_end(struct terrace_lease *lease, struct entry *entry, int code);
+
+/* Was nothing invalidated since it began? Under flights.lock where it has `outdated`. */
+bool terrace__lease_holds(struct terrace_cache *cache, const struct tier_key *key,
+                          const struct write_lease *lease);
+
+/*
+ * In memory alone: the key is about to be written, so what is being computed
+ * for it now must not be stored afterwards.
+ */
+void terrace__lease_outdate(struct terrace_cache *cache, terrace_slice key);
+
+#endif

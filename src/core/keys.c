@@ -1,0 +1,196 @@
+/* Listing keys, and checking everything. */
+#include "core/bulk.h"
+
+#include "core/entries.h"
+#include "util/util.h"
+
+enum { KEYS_AT_ONCE = 256 };
+
+struct batch {
+	struct key_list *list;
+	unsigned count;
+};
+
+static bool take_key(void *ctx, const struct tier_row *row)
+{
+	struct batch *batch = ctx;
+	struct key_list *list = batch->list;
+
+	list->after_id = row->id;
+	if (row->key.size == 0 ||
+	    terrace__times_reason(list->cache, 0, row->expires, row->seq) != TERRACE_REASON_LIVE)
+		return true;
+	/* What memory alone holds may be out of date by other marks. */
+	if (row->entry &&
+	    atomic_load(&row->entry->epoch) != atomic_load(&list->cache->shared->epoch))
+		return true;
+	terrace__buf_u32(&list->keys, (uint32_t)row->key.size);
+	terrace__buf_append(&list->keys, row->key.data, row->key.size);
+	batch->count++;
+	return row->entry || batch->count < KEYS_AT_ONCE;
+}
+
+int terrace__keys_start(struct terrace_cache *cache, const terrace_match *match,
+                        struct key_list *ret)
+{
+	*ret = (struct key_list){ .cache = cache };
+	if (match) {
+		terrace__buf_append(&ret->match_text, match->text.data, match->text.size);
+		if (ret->match_text.failed)
+			return TERRACE_ENOMEM;
+		ret->match.kind = match->kind;
+		ret->match.text = terrace_bytes(ret->match_text.data, ret->match_text.size);
+	}
+	ret->at_end = cache->tiers == 0;
+	return TERRACE_OK;
+}
+
+/* The next batch of keys into list->keys. Memory is listed in one go. */
+static int fill(struct key_list *list)
+{
+	struct terrace_cache *cache = list->cache;
+	struct terrace *store = cache->store;
+	struct batch batch = { .list = list };
+	int rc;
+
+	list->keys.size = 0;
+	if (cache->on_disk) {
+		struct disk_where where = {
+			.kind = DISK_MATCHING,
+			.cache = cache->number,
+			.after_id = list->after_id,
+			.match = &list->match,
+		};
+
+		rc = store->disk_ops->select(store->disk, &where, take_key, &batch);
+		list->at_end = batch.count < KEYS_AT_ONCE;
+	} else {
+		rc = cache->memory_ops->each(cache->memory, cache->number, &list->match, take_key,
+		                             &batch);
+		list->at_end = true;
+	}
+	list->reader = terrace__reader(list->keys.data, list->keys.size);
+	return list->keys.failed ? TERRACE_ENOMEM : rc;
+}
+
+int terrace__keys_next(struct key_list *list, terrace_slice *ret)
+{
+	size_t size;
+
+	while (list->reader.at == list->reader.end) {
+		int rc;
+
+		if (list->at_end)
+			return TERRACE_MISS;
+		rc = fill(list);
+		if (rc != TERRACE_OK)
+			return rc;
+	}
+	size = terrace__read_u32(&list->reader);
+	*ret = terrace_bytes(terrace__read_bytes(&list->reader, size), size);
+	return TERRACE_OK;
+}
+
+void terrace__keys_done(struct key_list *list)
+{
+	terrace__buf_done(&list->keys);
+	terrace__buf_done(&list->match_text);
+}
+
+/* --- verify ---------------------------------------------------------------------------------------- */
+
+struct verify {
+	struct terrace *store;
+	bool repair;
+	int (*fn)(void *ctx, const terrace_fault *fault);
+	void *ctx;
+	terrace_verify_report *report;
+	const struct disk_fault *fault; /* to be repaired */
+};
+
+static const char *name_of(struct terrace *store, const struct disk_fault *fault)
+{
+	if (fault->row.id == 0 || fault->row.cache >= CACHES_MAX)
+		return "";
+	return store->shared->caches[fault->row.cache].name;
+}
+
+/* Under the writers' lock. */
+static int repair_row(struct terrace *store, void *ctx)
+{
+	const struct disk_fault *fault = ctx;
+	struct tier_note note = { .reason = TERRACE_REASON_DAMAGED,
+		                  .when = terrace__now(store),
+		                  .detail = fault->detail };
+	struct transaction transaction;
+	int rc = terrace__transaction_begin(store, &transaction);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	if (fault->row.cache < CACHES_MAX)
+		atomic_store(&store->shared->caches[fault->row.cache].rowless, 1);
+	rc = store->disk_ops->remove_row(store->disk, &fault->row, &note);
+	if (rc == TERRACE_OK)
+		return terrace__transaction_commit(&transaction);
+	terrace__transaction_rollback(&transaction);
+	return rc == TERRACE_MISS ? TERRACE_OK : rc; /* gone already */
+}
+
+static bool repair(struct terrace *store, const struct disk_fault *fault)
+{
+	switch (fault->kind) {
+	case TERRACE_FAULT_ENTRY:
+	case TERRACE_FAULT_NO_FILE:
+		return terrace__write_alone(store, repair_row, (void *)(uintptr_t)fault) ==
+		       TERRACE_OK;
+	case TERRACE_FAULT_ORPHAN:
+		return store->disk_ops->file_remove_path(store->disk, fault->path) == TERRACE_OK;
+	case TERRACE_FAULT_DATABASE:
+		break;
+	}
+	return false;
+}
+
+static bool on_fault(void *ctx, const struct disk_fault *fault)
+{
+	struct verify *verify = ctx;
+	terrace_fault seen = { .size = sizeof seen };
+	CLEANUP(terrace__buf_done) struct buf detail = { 0 };
+
+	seen.kind = fault->kind;
+	seen.cache = name_of(verify->store, fault);
+	seen.key = fault->row.key;
+	terrace__buf_printf(&detail, "%s%s%s", fault->path ? fault->path : "",
+	                    fault->path ? ": " : "", fault->detail);
+	seen.detail = detail.data ? (const char *)detail.data : fault->detail;
+	if (verify->repair)
+		seen.repaired = repair(verify->store, fault);
+	switch (fault->kind) {
+	case TERRACE_FAULT_ENTRY:
+		verify->report->damaged++;
+		break;
+	case TERRACE_FAULT_NO_FILE:
+		verify->report->missing_files++;
+		break;
+	case TERRACE_FAULT_ORPHAN:
+		verify->report->orphans++;
+		break;
+	case TERRACE_FAULT_DATABASE:
+		verify->report->database_errors++;
+		break;
+	}
+	verify->report->repaired += seen.repaired;
+	return !verify->fn || verify->fn(verify->ctx, &seen) == 0;
+}
+
+int terrace__verify(struct terrace *store, bool mend,
+                    int (*fn)(void *ctx, const terrace_fault *fault), void *ctx,
+                    terrace_verify_report *report)
+{
+	struct verify verify = {
+		.store = store, .repair = mend, .fn = fn, .ctx = ctx, .report = report
+	};
+
+	return store->disk_ops->verify(store->disk, on_fault, &verify, &report->entries,
+	                               &report->bytes);
+}

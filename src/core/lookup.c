@@ -1,0 +1,380 @@
+/* Reading: nearest tier first, and what makes a copy good. */
+#include "core/lookup.h"
+
+#include "core/entries.h"
+#include "core/sources.h"
+#include "util/time.h"
+#include "util/util.h"
+
+/* One key in so many has its hits in L1 timed. */
+enum { SAMPLE_MASK = 1023 };
+
+/* Nobody has written the key or voided the cache since this copy was made. */
+static inline bool is_current(struct terrace_cache *cache, const struct tier_key *key,
+                              const struct entry *entry)
+{
+	return atomic_load_explicit(&entry->stamp, memory_order_relaxed) ==
+	           version_load(cache->store->shared, key->slot) &&
+	       atomic_load_explicit(&entry->epoch, memory_order_relaxed) ==
+	           atomic_load_explicit(&cache->shared->epoch, memory_order_acquire);
+}
+
+static inline bool is_expired(struct terrace_cache *cache, const struct entry *entry)
+{
+	int64_t expires = atomic_load_explicit(&entry->expires, memory_order_relaxed);
+
+	return UNLIKELY(expires != INT64_MAX) && expires <= terrace__now(cache->store);
+}
+
+/* Remove a dead entry everywhere, with a note; this write of it alone. */
+static void drop(struct terrace_cache *cache, const struct tier_key *key, uint64_t seq,
+                 terrace_reason reason, const char *detail)
+{
+	struct write write = {
+		.kind = WRITE_DROP,
+		.cache = cache,
+		.put.key = *key,
+		.file_fd = -1,
+		.note = { .reason = reason,
+		          .when = terrace__now(cache->store),
+		          .detail = detail,
+		          .only_seq = seq },
+	};
+
+	terrace__memory_forget(cache, key);
+	if (!cache->on_disk)
+		terrace__note_put(cache->store, key->hash, reason, write.note.when, detail);
+	else if (terrace__write(cache->store, &write, 1) != TERRACE_OK)
+		terrace__swallow(cache->store, cache, "removing a dead entry");
+}
+
+/* Sources as the cache's policy has them checked. False: it is a miss. */
+static bool sources_hold(struct terrace_cache *cache, const struct tier_key *key,
+                         const struct entry *entry)
+{
+	struct entry_rest *rest = entry_rest(entry);
+	char why[512] = "";
+	enum source_state state;
+	uint64_t looked_at;
+
+	if (cache->check_ms < 0)
+		return true;
+	if (cache->check_ms > 0) {
+		int64_t now = terrace__now(cache->store);
+
+		if (now - atomic_load(&rest->checked) < cache->check_ms)
+			return true;
+		atomic_store(&rest->checked, now);
+	}
+	state = terrace__sources_check(cache->store, entry_extra(entry), &looked_at, why,
+	                               sizeof why);
+	count_add(&cache->counts, COUNT_source_checks, looked_at);
+	if (state == SOURCE_CHANGED) {
+		count_add(&cache->counts, COUNT_source_changes, 1);
+		drop(cache, key, rest->seq, TERRACE_REASON_SOURCE, why);
+	} else if (state == SOURCE_UNKNOWN) {
+		terrace__swallow(cache->store, cache, "looking at a source");
+	}
+	return state == SOURCE_SAME;
+}
+
+/* A copy in one of the memory tiers that is good; hits that are not are not counted. */
+static int memory_get(struct terrace_cache *cache, void *tier, const struct tier_key *key,
+                      struct entry **ret)
+{
+	struct entry *entry;
+
+	if (cache->memory_ops->get(tier, key, true, &entry) != TERRACE_OK)
+		return TERRACE_MISS;
+	if (LIKELY(is_current(cache, key, entry) && !is_expired(cache, entry))) {
+		if (LIKELY(entry->source_count == 0) || sources_hold(cache, key, entry)) {
+			*ret = entry;
+			return TERRACE_OK;
+		}
+	} else if (!cache->on_disk && is_current(cache, key, entry)) {
+		count_add(&cache->counts, COUNT_expired, 1);
+		drop(cache, key, 0, TERRACE_REASON_EXPIRED, NULL);
+	}
+	entry_drop(entry, ENTRY_REF | ENTRY_HIT);
+	return TERRACE_MISS;
+}
+
+/* --- below L1 --------------------------------------------------------------------------------- */
+
+/* What is read from disk, and under which version a copy of it may be kept. */
+struct found {
+	struct entry *entry;
+	bool keep; /* a copy in memory would be good */
+};
+
+/* seq: the write that is damaged; 0 where its head could not be read. */
+static void damaged(struct terrace_cache *cache, const struct tier_key *key, uint64_t seq,
+                    const char *how)
+{
+	count_add(&cache->counts, COUNT_damaged, 1);
+	terrace__log(cache->store, TERRACE_LOG_WARN, "%s: a damaged entry is removed: %s",
+	             cache->name, how);
+	drop(cache, key, seq, TERRACE_REASON_DAMAGED, how);
+}
+
+static int disk_get(struct terrace_cache *cache, const struct tier_key *key, struct found *ret)
+{
+	struct terrace *store = cache->store;
+	/* Before the row: what is written from now on must void what we read. */
+	uint64_t version = version_load(store->shared, key->slot);
+	uint64_t epoch = atomic_load(&cache->shared->epoch);
+	terrace_reason reason;
+	struct entry *entry;
+	int rc = store->disk_ops->tier.get(store->disk, key, true, &entry);
+
+	if (rc == TERRACE_ECORRUPT)
+		damaged(cache, key, 0, "its checksum did not hold");
+	else if (rc != TERRACE_OK && rc != TERRACE_MISS)
+		terrace__swallow(store, cache, "reading");
+	if (rc != TERRACE_OK)
+		return TERRACE_MISS;
+	reason = terrace__entry_reason(cache, entry);
+	if (reason == TERRACE_REASON_EXPIRED)
+		count_add(&cache->counts, COUNT_expired, 1);
+	if (reason != TERRACE_REASON_LIVE ||
+	    (entry->source_count && !sources_hold(cache, key, entry))) {
+		entry_unref(entry);
+		return TERRACE_MISS;
+	}
+	atomic_init(&entry->stamp, version);
+	atomic_init(&entry->epoch, epoch);
+	ret->entry = entry;
+	/* Odd: a transaction may be changing it as we speak. */
+	ret->keep = !version_is_odd(version);
+	return TERRACE_OK;
+}
+
+/* Bytes of an entry that L1 does not have: kept beside a form, or from disk. */
+static int bytes_get(struct terrace_cache *cache, const struct tier_key *key, struct found *ret,
+                     unsigned *ret_tier)
+{
+	int rc;
+
+	if (cache->encoded && memory_get(cache, cache->encoded, key, &ret->entry) == TERRACE_OK) {
+		ret->keep = true;
+		*ret_tier = TERRACE_L1;
+		return TERRACE_OK;
+	}
+	if (!cache->on_disk)
+		return TERRACE_MISS;
+	rc = disk_get(cache, key, ret);
+	if (rc != TERRACE_OK)
+		return rc;
+	*ret_tier = ret->entry->tier;
+	if (cache->encoded && ret->keep)
+		terrace__encoded_keep(cache, key, ret->entry);
+	terrace__access_note(cache->store, key->hash, 1, terrace__now(cache->store));
+	return TERRACE_OK;
+}
+
+/* From bytes to what a get gives: the same, or decoded. Takes over found->entry. */
+static int to_form(struct terrace_cache *cache, const struct tier_key *key, struct found *found)
+{
+	uint64_t seq = entry_rest(found->entry)->seq;
+	struct entry *decoded;
+	int rc;
+
+	if (!cache->has_form)
+		return TERRACE_OK;
+	rc = terrace__entry_decode(cache, found->entry, &decoded);
+	entry_unref(found->entry);
+	if (rc == TERRACE_ECORRUPT)
+		damaged(cache, key, seq, "it could not be decoded");
+	else if (rc != TERRACE_OK)
+		terrace__swallow(cache->store, cache, "decoding");
+	if (rc != TERRACE_OK)
+		return TERRACE_MISS;
+	found->entry = decoded;
+	return TERRACE_OK;
+}
+
+static void count_hit(struct terrace_cache *cache, unsigned tier, uint64_t cost_us, uint64_t ns)
+{
+	switch (tier) {
+	case TERRACE_L1:
+		count_add(&cache->counts, COUNT_hits_encoded, 1);
+		break;
+	case TERRACE_L2:
+		count_add(&cache->counts, COUNT_hits_l2, 1);
+		terrace__count_time(&cache->counts, TIME_hit_l2, ns);
+		break;
+	case TERRACE_L3:
+		count_add(&cache->counts, COUNT_hits_l3, 1);
+		terrace__count_time(&cache->counts, TIME_hit_l3, ns);
+		break;
+	}
+	count_add(&cache->counts, COUNT_saved_us, cost_us);
+}
+
+static int get_below(struct terrace_cache *cache, const struct tier_key *key, bool count_miss,
+                     struct entry **ret, unsigned *ret_tier)
+{
+	uint64_t start = terrace__now_ns();
+	struct found found;
+	int rc = bytes_get(cache, key, &found, ret_tier);
+
+	if (rc == TERRACE_OK)
+		rc = to_form(cache, key, &found);
+	/* Another set of keys is timed from here on. */
+	atomic_store_explicit(&cache->sample, key->hash & SAMPLE_MASK, memory_order_relaxed);
+	if (rc != TERRACE_OK) {
+		if (count_miss) {
+			count_add(&cache->counts, COUNT_misses, 1);
+			terrace__count_time(&cache->counts, TIME_miss, terrace__now_ns() - start);
+		}
+		return rc;
+	}
+	if (cache->memory && found.keep) {
+		struct tier_put put = { .key = *key, .entry = found.entry };
+
+		terrace__memory_keep(cache, &put, NULL);
+	}
+	count_hit(cache, *ret_tier, entry_rest(found.entry)->cost_us, terrace__now_ns() - start);
+	*ret = found.entry;
+	return TERRACE_OK;
+}
+
+int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                 unsigned *ret_tier)
+{
+	struct tier_key hashed = cache_key(cache, key);
+	bool timed = (hashed.hash & SAMPLE_MASK) ==
+	             atomic_load_explicit(&cache->sample, memory_order_relaxed);
+	uint64_t start = UNLIKELY(timed) ? terrace__now_ns() : 0;
+
+	if (LIKELY(cache->memory != NULL) &&
+	    LIKELY(memory_get(cache, cache->memory, &hashed, ret) == TERRACE_OK)) {
+		if (UNLIKELY(timed))
+			terrace__count_time(&cache->counts, TIME_hit_l1, terrace__now_ns() - start);
+		*ret_tier = TERRACE_L1;
+		return TERRACE_OK;
+	}
+	return get_below(cache, &hashed, true, ret, ret_tier);
+}
+
+int terrace__look_again(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                        unsigned *ret_tier)
+{
+	struct tier_key hashed = cache_key(cache, key);
+
+	if (cache->memory && memory_get(cache, cache->memory, &hashed, ret) == TERRACE_OK) {
+		*ret_tier = TERRACE_L1;
+		return TERRACE_OK;
+	}
+	return get_below(cache, &hashed, false, ret, ret_tier);
+}
+
+int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                         unsigned *ret_tier)
+{
+	struct tier_key hashed = cache_key(cache, key);
+	uint64_t start = terrace__now_ns();
+	struct found found;
+	int rc;
+
+	if (!cache->has_form)
+		return terrace__get(cache, key, ret, ret_tier);
+	rc = bytes_get(cache, &hashed, &found, ret_tier);
+	if (rc != TERRACE_OK) {
+		count_add(&cache->counts, COUNT_misses, 1);
+		return rc;
+	}
+	count_hit(cache, *ret_tier, entry_rest(found.entry)->cost_us, terrace__now_ns() - start);
+	*ret = found.entry;
+	return TERRACE_OK;
+}
+
+/* --- facts ------------------------------------------------------------------------------------- */
+
+static void facts_of(const struct entry *entry, struct tier_facts *ret)
+{
+	const struct entry_rest *rest = entry_rest(entry);
+
+	*ret = (struct tier_facts){
+		.tier = TERRACE_L1,
+		.codec = entry->codec,
+		.seq = rest->seq,
+		.created = rest->created,
+		.stored = rest->stored,
+		.expires = atomic_load(&entry->expires),
+		.ttl = atomic_load(&rest->ttl),
+		.accessed = atomic_load(&rest->accessed),
+		.value_size = entry->is_object ? entry_object(entry)->weight : entry->value_size,
+		.stored_size = rest->stored_size,
+		.cost_us = rest->cost_us,
+		.hits = entry_hits(entry),
+	};
+	terrace__buf_append(&ret->extra, entry_extra(entry).data, entry->extra_size);
+}
+
+static terrace_reason reason_of(struct terrace_cache *cache, const struct tier_facts *facts)
+{
+	terrace_slice extra = terrace_bytes(facts->extra.data, facts->extra.size);
+	terrace_reason reason = terrace__times_reason(cache, facts->created, facts->expires,
+	                                              facts->seq);
+	uint64_t looked_at;
+
+	if (reason == TERRACE_REASON_LIVE && cache->check_ms >= 0 &&
+	    terrace__sources_check(cache->store, extra, &looked_at, NULL, 0) != SOURCE_SAME)
+		reason = TERRACE_REASON_SOURCE;
+	return reason;
+}
+
+int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tier_facts *ret,
+                      terrace_reason *ret_reason)
+{
+	struct tier_key hashed = cache_key(cache, key);
+	struct entry *entry;
+	uint64_t hits = 0;
+	bool in_memory = false;
+	int rc;
+
+	*ret_reason = TERRACE_REASON_NEVER;
+	if (cache->memory &&
+	    cache->memory_ops->get(cache->memory, &hashed, false, &entry) == TERRACE_OK) {
+		in_memory = is_current(cache, &hashed, entry);
+		hits = entry_hits(entry);
+		if (in_memory && !cache->on_disk)
+			facts_of(entry, ret);
+		entry_unref(entry);
+	}
+	if (cache->on_disk) {
+		rc = cache->store->disk_ops->describe(cache->store->disk, &hashed, ret);
+		if (rc != TERRACE_OK)
+			return rc;
+		ret->hits += in_memory ? hits : 0;
+		if (in_memory)
+			ret->tier = TERRACE_L1;
+	} else if (!in_memory) {
+		return TERRACE_MISS;
+	}
+	*ret_reason = reason_of(cache, ret);
+	return *ret_reason == TERRACE_REASON_LIVE ? TERRACE_OK : TERRACE_MISS;
+}
+
+bool terrace__check_entry(struct terrace_cache *cache, terrace_slice key)
+{
+	struct tier_facts facts = { 0 };
+	struct tier_key hashed = cache_key(cache, key);
+	terrace_reason reason;
+	uint64_t looked_at = 0;
+	char why[512] = "";
+	bool changed = false;
+
+	terrace__describe(cache, key, &facts, &reason);
+	if (facts.extra.size &&
+	    terrace__sources_check(cache->store, terrace_bytes(facts.extra.data, facts.extra.size),
+	                           &looked_at, why, sizeof why) == SOURCE_CHANGED) {
+		changed = true;
+		count_add(&cache->counts, COUNT_source_changes, 1);
+		drop(cache, &hashed, facts.seq, TERRACE_REASON_SOURCE, why);
+	}
+	count_add(&cache->counts, COUNT_source_checks, looked_at);
+	terrace__buf_done(&facts.extra);
+	return changed;
+}

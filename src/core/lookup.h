@@ -1,0 +1,78 @@
+/*
+ * The verbs of a cache, on entries: what the api wraps, and what the core
+ * itself uses to keep things in a cache of its own.
+ *
+ * `cache` is never NULL and its keys are of a valid size.
+ */
+#ifndef CORE_LOOKUP_H
+#define CORE_LOOKUP_H
+
+#include "core/write.h"
+
+/* TERRACE_OK with a pinned entry and the tier that gave it, or TERRACE_MISS. */
+int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                 unsigned *ret_tier);
+/* The same after a miss that was counted: another miss is not. */
+int terrace__look_again(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                        unsigned *ret_tier);
+/* The bytes of a cache with a form. */
+int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                         unsigned *ret_tier);
+
+/* Facts without a value; TERRACE_MISS with the reason when it is there but dead. */
+int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tier_facts *ret,
+                      terrace_reason *ret_reason);
+
+/* Look at an entry's sources now, whatever the policy; true when it was removed. */
+bool terrace__check_entry(struct terrace_cache *cache, terrace_slice key);
+
+/* One put of terrace__put_many(). */
+struct put_item {
+	terrace_slice key, value;
+	const struct write_lease *lease; /* may be NULL */
+	enum write_kind kind;            /* PUT or ADD */
+	int rc;
+	struct entry *entry; /* what was stored, pinned; the caller's */
+};
+
+/* options and cost may be NULL. Fills in every rc; the first failure is returned. */
+int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_t count,
+                      const terrace_put_options *options);
+/* ret may be NULL. TERRACE_MISS when the lease no longer held. */
+int terrace__put(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
+                 const terrace_put_options *options, const struct write_lease *lease,
+                 struct entry **ret);
+int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta, int64_t initial,
+                  int64_t *ret);
+int terrace__delete_many(struct terrace_cache *cache, const terrace_slice *keys, size_t count,
+                         uint64_t *ret_count);
+int terrace__touch(struct terrace_cache *cache, terrace_slice key, int64_t ttl_ms);
+
+/* What must still be true when a value computed from now on is stored. */
+struct write_lease terrace__lease_take(struct terrace_cache *cache, terrace_slice key);
+
+/* The cache of file hashes; NULL when the store keeps nothing. */
+struct terrace_cache *terrace__digests(struct terrace *store);
+
+/* --- memory.c ------------------------------------------------------------------------------ */
+
+/*
+ * Put into L1, and keep cache and store within their limits. With a lease
+ * (which may be NULL), only while that holds: else TERRACE_MISS. TERRACE_ETOOBIG
+ * when it would push too much out; what was there is gone all the same.
+ */
+int terrace__memory_keep(struct terrace_cache *cache, const struct tier_put *put,
+                         const struct write_lease *lease);
+/* In memory alone, before the first put: be a holder. */
+int terrace__memory_join(struct terrace_cache *cache);
+void terrace__memory_leave(struct terrace_cache *cache);
+/* In memory alone: the stamp of an entry that is about to be put; load the epoch before. */
+uint64_t terrace__memory_stamp(struct terrace_cache *cache, const struct tier_key *key);
+void terrace__encoded_keep(struct terrace_cache *cache, const struct tier_key *key,
+                           struct entry *entry);
+/* Drop what memory holds of a key, in this process. */
+void terrace__memory_forget(struct terrace_cache *cache, const struct tier_key *key);
+/* Drop a cache's copies in memory; how many the larger of its two tiers held. */
+uint64_t terrace__memory_clear(struct terrace_cache *cache);
+
+#endif

@@ -1,0 +1,234 @@
+/* What the core does with L1: admission, limits, forgetting. */
+#include "core/lookup.h"
+
+#include "core/flight.h"
+#include "core/locks.h"
+#include "util/lock.h"
+#include "util/message.h"
+#include "util/util.h"
+
+#include <errno.h>
+
+static void unref_chain(struct tier_evicted *evicted)
+{
+	while (evicted->chain) {
+		struct entry *entry = evicted->chain;
+
+		evicted->chain = entry_rest(entry)->next;
+		entry_unref(entry);
+	}
+}
+
+/* Count what eviction has taken out, and tell the catalogue of its hits. */
+static void note_evicted(struct terrace_cache *cache, const struct tier_evicted *evicted)
+{
+	int64_t now = evicted->chain ? terrace__now(cache->store) : 0;
+
+	count_add(&cache->counts, COUNT_evicted_l1, evicted->entries_l1);
+	for (struct entry *entry = evicted->chain; entry; entry = entry_rest(entry)->next) {
+		if (!cache->on_disk)
+			terrace__note_put(cache->store, entry->hash, TERRACE_REASON_EVICTED, now,
+			                  "to keep memory within its limit");
+		else if (entry_hits(entry))
+			terrace__access_note(cache->store, entry->hash, entry_hits(entry), now);
+	}
+}
+
+static uint64_t above(uint64_t used, uint64_t limit)
+{
+	return limit && used > limit ? used - limit : 0;
+}
+
+/* The open cache that holds most memory: it gives when the store is over its limit. */
+static struct terrace_cache *largest(struct terrace *store)
+{
+	struct terrace_cache *found = NULL;
+	uint64_t most = 0;
+
+	for (struct terrace_cache *cache = store->caches; cache; cache = cache->next) {
+		uint64_t bytes = cache->memory ? terrace__tiers_memory_bytes(cache->memory) : 0;
+
+		if (bytes > most) {
+			most = bytes;
+			found = cache;
+		}
+	}
+	return found;
+}
+
+static void keep_within(struct terrace_cache *cache)
+{
+	struct tier_evicted evicted = { 0 };
+	struct terrace *store = cache->store;
+	uint64_t bytes = above(terrace__tiers_memory_bytes(cache->memory), cache->memory_bytes);
+	uint64_t entries = above(terrace__tiers_memory_entries(cache->memory),
+	                         cache->memory_entries);
+
+	if (bytes || entries) {
+		cache->memory_ops->evict(cache->memory, cache->number, bytes, entries, NULL,
+		                         &evicted);
+		note_evicted(cache, &evicted);
+		unref_chain(&evicted);
+	}
+	bytes = above(atomic_load(&store->pool.bytes), store->memory_bytes);
+	entries = above(atomic_load(&store->pool.entries), store->memory_entries);
+	if (bytes || entries) {
+		struct terrace_cache *victim;
+
+		evicted = (struct tier_evicted){ 0 };
+		/* Under the lock, so that the victim is not closed meanwhile; what
+		 * it lets go may run a program's destructor, so that comes after. */
+		pthread_mutex_lock(&store->caches_lock);
+		victim = largest(store);
+		if (victim) {
+			victim->memory_ops->evict(victim->memory, victim->number, bytes, entries,
+			                          NULL, &evicted);
+			note_evicted(victim, &evicted);
+		}
+		pthread_mutex_unlock(&store->caches_lock);
+		unref_chain(&evicted);
+	}
+}
+
+/* As on disk: what is over an eighth of the limit may have what is free. */
+static bool fits_memory(struct terrace_cache *cache, const struct entry *entry)
+{
+	struct terrace *store = cache->store;
+	uint64_t charge = entry_rest(entry)->charge;
+
+	if (cache->memory_bytes && charge > cache->memory_bytes / 8 &&
+	    terrace__tiers_memory_bytes(cache->memory) + charge > cache->memory_bytes)
+		return false;
+	return !store->memory_bytes || charge <= store->memory_bytes / 8 ||
+	       atomic_load(&store->pool.bytes) + charge <= store->memory_bytes;
+}
+
+/*
+ * Under flights.lock no thread of ours can write the key between the look and
+ * the put; that no other process has is for the version to say.
+ */
+static int put_leased(struct terrace_cache *cache, const struct tier_put *put,
+                      const struct write_lease *lease)
+{
+	struct terrace *store = cache->store;
+	_Atomic uint64_t *version = &store->shared->versions[put->key.slot];
+	bool alone = atomic_load(&cache->shared->holder) == store->token;
+	uint64_t seen = lease->version, stamp = alone ? seen : seen + 2;
+	int rc = TERRACE_MISS;
+
+	pthread_mutex_lock(&store->flights.lock);
+	if (terrace__lease_holds(cache, &put->key, lease) &&
+	    (alone || atomic_compare_exchange_strong(version, &seen, stamp))) {
+		atomic_store(&put->entry->stamp, stamp);
+		rc = cache->memory_ops->put(cache->memory, put);
+	}
+	pthread_mutex_unlock(&store->flights.lock);
+	return rc;
+}
+
+int terrace__memory_keep(struct terrace_cache *cache, const struct tier_put *put,
+                         const struct write_lease *lease)
+{
+	int rc;
+
+	if (!fits_memory(cache, put->entry)) {
+		/* An older one must not stay in its place. */
+		cache->memory_ops->remove(cache->memory, &put->key, NULL);
+		terrace__message_set("a value of %llu bytes is over an eighth of the memory limit "
+		                     "of cache %s, and that much is not free; raise memory_bytes",
+		                     (unsigned long long)put->entry->value_size, cache->name);
+		return TERRACE_ETOOBIG;
+	}
+	rc = lease ? put_leased(cache, put, lease) : cache->memory_ops->put(cache->memory, put);
+	keep_within(cache);
+	return rc;
+}
+
+int terrace__memory_join(struct terrace_cache *cache)
+{
+	struct terrace *store = cache->store;
+	uint64_t byte = LOCK_HOLDERS + cache->number;
+	int rc;
+
+	if (atomic_load_explicit(&cache->joined, memory_order_relaxed))
+		return TERRACE_OK;
+	pthread_mutex_lock(&store->bulk_lock);
+	rc = terrace__lock_try(store->lock_fd, byte, true);
+	if (rc == 0) {
+		/* Nobody else has it: what a dead process left is void. */
+		atomic_store(&cache->shared->holder, store->token);
+		rc = terrace__lock_try(store->lock_fd, byte, false);
+	} else if (rc == -EAGAIN) {
+		rc = terrace__lock_wait(store->lock_fd, byte, false);
+		if (rc == 0 && atomic_load(&cache->shared->holder) != HELD_BY_MANY) {
+			/* Who was alone is told before it can lose a write to us:
+			 * what it puts without moving a version carries the epoch
+			 * that it read before it looked who holds the cache. */
+			atomic_store(&cache->shared->holder, HELD_BY_MANY);
+			terrace__epoch_move(store->shared, cache->shared);
+		}
+	}
+	atomic_store(&cache->joined, rc == 0);
+	pthread_mutex_unlock(&store->bulk_lock);
+	if (rc == 0)
+		return TERRACE_OK;
+	terrace__message_set("cannot lock cache %s: %s", cache->name, strerror(-rc));
+	return TERRACE_EIO;
+}
+
+void terrace__memory_leave(struct terrace_cache *cache)
+{
+	if (atomic_load(&cache->joined))
+		terrace__unlock(cache->store->lock_fd, LOCK_HOLDERS + cache->number);
+}
+
+uint64_t terrace__memory_stamp(struct terrace_cache *cache, const struct tier_key *key)
+{
+	struct shared *shared = cache->store->shared;
+
+	if (atomic_load(&cache->shared->holder) == cache->store->token)
+		return version_load(shared, key->slot);
+	return terrace__version_move(shared, key->slot);
+}
+
+void terrace__encoded_keep(struct terrace_cache *cache, const struct tier_key *key,
+                           struct entry *entry)
+{
+	struct tier_put put = { .key = *key, .entry = entry };
+	uint64_t bytes;
+
+	if (entry_rest(entry)->charge > cache->encoded_bytes / 8)
+		return;
+	cache->memory_ops->put(cache->encoded, &put);
+	bytes = above(terrace__tiers_memory_bytes(cache->encoded), cache->encoded_bytes);
+	if (bytes) {
+		struct tier_evicted evicted = { 0 };
+
+		cache->memory_ops->evict(cache->encoded, cache->number, bytes, 0, NULL, &evicted);
+		unref_chain(&evicted);
+	}
+}
+
+void terrace__memory_forget(struct terrace_cache *cache, const struct tier_key *key)
+{
+	if (cache->memory)
+		cache->memory_ops->remove(cache->memory, key, NULL);
+	if (cache->encoded)
+		cache->memory_ops->remove(cache->encoded, key, NULL);
+}
+
+static uint64_t clear_tier(struct terrace_cache *cache, void *tier)
+{
+	struct tier_evicted all = { 0 };
+
+	if (!tier)
+		return 0;
+	cache->memory_ops->evict(tier, cache->number, UINT64_MAX, UINT64_MAX, NULL, &all);
+	unref_chain(&all);
+	return all.entries_l1;
+}
+
+uint64_t terrace__memory_clear(struct terrace_cache *cache)
+{
+	return max_u64(clear_tier(cache, cache->memory), clear_tier(cache, cache->encoded));
+}

@@ -1,0 +1,464 @@
+/* Writing: put, add, count up, delete, touch. */
+#include "core/lookup.h"
+
+#include "core/entries.h"
+#include "core/flight.h"
+#include "util/message.h"
+#include "util/time.h"
+#include "util/util.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct write_lease terrace__lease_take(struct terrace_cache *cache, terrace_slice key)
+{
+	struct tier_key hashed = cache_key(cache, key);
+
+	if (!cache->tiers)
+		return (struct write_lease){ 0 }; /* nothing will be stored */
+	return (struct write_lease){
+		.version = version_load(cache->store->shared, hashed.slot),
+		.bulk = atomic_load(&cache->shared->bulk),
+		.epoch = atomic_load(&cache->shared->epoch),
+	};
+}
+
+/* --- caches that live in memory alone --------------------------------------------------------- */
+
+/* Good, whatever was found in the table. */
+static bool is_good(struct terrace_cache *cache, const struct tier_key *key,
+                    const struct entry *entry)
+{
+	return atomic_load(&entry->stamp) == version_load(cache->store->shared, key->slot) &&
+	       atomic_load(&entry->epoch) == atomic_load(&cache->shared->epoch) &&
+	       terrace__entry_alive(cache, entry);
+}
+
+/* The entry of a table, good or not, without counting a hit; NULL when there is none. */
+static struct entry *peek(struct terrace_cache *cache, void *tier, const struct tier_key *key)
+{
+	struct entry *entry;
+
+	if (!tier || cache->memory_ops->get(tier, key, false, &entry) != TERRACE_OK)
+		return NULL;
+	return entry;
+}
+
+static bool has_good(struct terrace_cache *cache, void *tier, const struct tier_key *key)
+{
+	struct entry *entry = peek(cache, tier, key);
+	bool good = entry && is_good(cache, key, entry);
+
+	entry_unref(entry);
+	return good;
+}
+
+/* What is put: the bytes, and with a form what they decode to, because nothing else has them. */
+static int in_form(struct terrace_cache *cache, struct entry *entry, struct entry **ret)
+{
+	int rc;
+
+	if (!cache->has_form) {
+		*ret = entry_ref(entry);
+		return TERRACE_OK;
+	}
+	rc = terrace__entry_decode(cache, entry, ret);
+	if (rc == TERRACE_ECORRUPT) {
+		terrace__message_set("cache %s cannot decode the value that was put", cache->name);
+		rc = TERRACE_EINVAL;
+	}
+	return rc;
+}
+
+/*
+ * Put under the stamp of now. `put` has key and condition, and the bytes as
+ * its entry; epoch was loaded before anything else was looked at.
+ */
+static int memory_store(struct terrace_cache *cache, struct tier_put *put, uint64_t epoch,
+                        const struct write_lease *lease)
+{
+	struct entry *bytes = put->entry, *entry;
+	uint64_t stamp;
+	int rc = in_form(cache, bytes, &entry);
+
+	if (rc != TERRACE_OK) {
+		terrace__memory_forget(cache, &put->key);
+		return rc;
+	}
+	if (!lease)
+		terrace__lease_outdate(cache, put->key.key);
+	/* With a lease the stamp is given when it is seen to hold. */
+	stamp = lease ? lease->version : terrace__memory_stamp(cache, &put->key);
+	atomic_store(&entry->stamp, stamp);
+	atomic_store(&entry->epoch, epoch);
+	put->entry = entry;
+	rc = terrace__memory_keep(cache, put, lease);
+	if (rc == TERRACE_OK && cache->encoded) {
+		atomic_store(&bytes->stamp, atomic_load(&entry->stamp));
+		atomic_store(&bytes->epoch, epoch);
+		terrace__encoded_keep(cache, &put->key, bytes);
+	}
+	put->entry = bytes;
+	entry_unref(entry);
+	return rc;
+}
+
+static int memory_add(struct terrace_cache *cache, struct tier_put *put, uint64_t epoch)
+{
+	int rc;
+
+	do {
+		struct entry *old = peek(cache, cache->memory, &put->key);
+
+		if ((old && is_good(cache, &put->key, old)) ||
+		    has_good(cache, cache->encoded, &put->key)) {
+			entry_unref(old);
+			return TERRACE_EXISTS;
+		}
+		put->conditional = true;
+		put->expected = old;
+		rc = memory_store(cache, put, epoch, NULL);
+		entry_unref(old);
+	} while (rc == TERRACE_EXISTS); /* somebody was faster: look again */
+	return rc;
+}
+
+static int memory_put(struct terrace_cache *cache, const struct tier_key *key,
+                      struct put_item *item)
+{
+	struct tier_put put = { .key = *key, .entry = item->entry };
+	uint64_t epoch;
+	int rc = terrace__memory_join(cache);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	epoch = item->lease ? item->lease->epoch : atomic_load(&cache->shared->epoch);
+	if (item->kind == WRITE_ADD)
+		return memory_add(cache, &put, epoch);
+	return memory_store(cache, &put, epoch, item->lease);
+}
+
+static int memory_incr(struct terrace_cache *cache, struct write *write)
+{
+	const struct tier_key *key = &write->put.key;
+	int64_t initial = write->number;
+	int rc = terrace__memory_join(cache);
+
+	while (rc == TERRACE_OK) {
+		uint64_t epoch = atomic_load(&cache->shared->epoch);
+		struct entry *old = peek(cache, cache->memory, key);
+
+		write->number = initial;
+		rc = terrace__number_write(write, old && is_good(cache, key, old) ? old : NULL);
+		if (rc == TERRACE_OK) {
+			write->put.conditional = true;
+			write->put.expected = old;
+			rc = memory_store(cache, &write->put, epoch, NULL);
+		}
+		entry_unref(old);
+		if (rc != TERRACE_EXISTS)
+			break;
+		terrace__write_done(write);
+		rc = TERRACE_OK;
+	}
+	return rc;
+}
+
+/* --- put ----------------------------------------------------------------------------------------- */
+
+static terrace_reason rejected_reason(int rc)
+{
+	return rc == TERRACE_ETOOBIG || rc == TERRACE_EFULL ? TERRACE_REASON_REJECTED :
+	                                                      TERRACE_REASON_DELETED;
+}
+
+/* The value could not be stored: at least the older one must not stay. */
+static void as_delete(struct terrace_cache *cache, struct write *write, int rc)
+{
+	struct tier_key key = write->put.key;
+
+	terrace__write_done(write);
+	*write = (struct write){
+		.kind = WRITE_DELETE,
+		.cache = cache,
+		.put.key = key,
+		.file_fd = -1,
+		.note = { .reason = rejected_reason(rc),
+		          .when = terrace__now(cache->store),
+		          .detail = rc == TERRACE_ETOOBIG ? "too large" : "could not be written" },
+	};
+}
+
+/* Make a write of an item; its rc says when it cannot be one. */
+static void prepare(struct terrace_cache *cache, struct put_item *item, struct write *write)
+{
+	*write = (struct write){
+		.kind = item->kind,
+		.cache = cache,
+		.put.key = cache_key(cache, item->key),
+		.file_fd = -1,
+		.lease = item->lease,
+	};
+	item->rc = terrace__entry_encode(cache, entry_ref(item->entry), write);
+	if (item->rc == TERRACE_ETOOBIG)
+		count_add(&cache->counts, COUNT_rejected, 1);
+	if (item->rc != TERRACE_OK)
+		as_delete(cache, write, item->rc);
+}
+
+/* After the commit: the copy in memory. */
+static void keep_copy(struct terrace_cache *cache, const struct write *write, struct entry *entry,
+                      uint64_t epoch)
+{
+	const struct tier_key *key = &write->put.key;
+
+	if (!write->stamp || write->kind == WRITE_DELETE) {
+		terrace__memory_forget(cache, key);
+		return;
+	}
+	atomic_store(&entry->stamp, write->stamp);
+	atomic_store(&entry->epoch, epoch);
+	if (cache->has_form) {
+		terrace__memory_forget(cache, key);
+		if (cache->encoded)
+			terrace__encoded_keep(cache, key, entry);
+	} else if (cache->memory) {
+		struct tier_put put = { .key = *key, .entry = entry };
+
+		terrace__memory_keep(cache, &put, NULL);
+	}
+}
+
+static void disk_put(struct terrace_cache *cache, struct put_item *items, struct write *writes,
+                     size_t count)
+{
+	uint64_t epoch = atomic_load(&cache->shared->epoch);
+	bool failed = false;
+
+	for (size_t i = 0; i < count; i++)
+		prepare(cache, &items[i], &writes[i]);
+	terrace__write(cache->store, writes, count);
+	for (size_t i = 0; i < count; i++) {
+		if (writes[i].kind != WRITE_DELETE)
+			items[i].rc = writes[i].rc;
+		keep_copy(cache, &writes[i], items[i].entry, epoch);
+		/* Who could not get the lock has changed nothing, and would only wait again. */
+		if (writes[i].rc < 0 && writes[i].rc != TERRACE_EBUSY) {
+			as_delete(cache, &writes[i], writes[i].rc);
+			failed = true;
+		}
+	}
+	if (!failed)
+		return;
+	/* Once more, for what failed alone; the others are no longer there to fail with. */
+	for (size_t i = 0; i < count; i++) {
+		if (writes[i].kind == WRITE_DELETE && items[i].rc < 0)
+			terrace__write(cache->store, &writes[i], 1);
+	}
+}
+
+static void store_items(struct terrace_cache *cache, struct put_item *items, struct write *writes,
+                        size_t count)
+{
+	if (cache->on_disk) {
+		disk_put(cache, items, writes, count);
+		for (size_t i = 0; i < count; i++)
+			terrace__write_done(&writes[i]);
+		return;
+	}
+	for (size_t i = 0; i < count; i++) {
+		struct tier_key key = cache_key(cache, items[i].key);
+
+		items[i].rc = memory_put(cache, &key, &items[i]);
+		if (items[i].rc == TERRACE_ETOOBIG) {
+			count_add(&cache->counts, COUNT_rejected, 1);
+			terrace__note_put(cache->store, key.hash, TERRACE_REASON_REJECTED,
+			                  terrace__now(cache->store), "too large");
+		}
+	}
+}
+
+int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_t count,
+                      const terrace_put_options *options)
+{
+	static const terrace_put_options none;
+	CLEANUP(terrace__buf_done) struct buf extra = { 0 };
+	uint64_t start = terrace__now_ns();
+	struct write single, *writes = &single;
+	int rc;
+
+	if (!options)
+		options = &none;
+	for (size_t i = 0; i < count; i++)
+		items[i].entry = NULL;
+	rc = terrace__extra_pack(options, &extra);
+	if (rc == TERRACE_OK && count > 1) {
+		writes = calloc(count, sizeof *writes);
+		rc = writes ? TERRACE_OK : TERRACE_ENOMEM;
+	}
+	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
+		struct tier_key key = cache_key(cache, items[i].key);
+
+		rc = terrace__entry_make(cache, &key, items[i].value,
+		                         terrace_bytes(extra.data, extra.size), options->ttl_ms,
+		                         options->cost_us, &items[i].entry);
+	}
+	if (rc == TERRACE_OK)
+		store_items(cache, items, writes, count);
+	for (size_t i = 0; i < count && rc >= 0; i++) {
+		if (items[i].rc == TERRACE_OK) {
+			count_add(&cache->counts, COUNT_puts, 1);
+			terrace__count_time(&cache->counts, TIME_put,
+			                    (terrace__now_ns() - start) / count);
+		} else if (items[i].rc < 0) {
+			rc = items[i].rc;
+		}
+	}
+	if (writes != &single)
+		free(writes);
+	return rc;
+}
+
+int terrace__put(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
+                 const terrace_put_options *options, const struct write_lease *lease,
+                 struct entry **ret)
+{
+	struct put_item item = { .key = key, .value = value, .lease = lease, .kind = WRITE_PUT };
+	int rc = terrace__put_many(cache, &item, 1, options);
+
+	if (rc == TERRACE_OK)
+		rc = item.rc;
+	if (ret && item.entry)
+		*ret = item.entry;
+	else
+		entry_unref(item.entry);
+	return rc;
+}
+
+int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta, int64_t initial,
+                  int64_t *ret)
+{
+	struct write write = {
+		.kind = WRITE_NUMBER,
+		.cache = cache,
+		.put.key = cache_key(cache, key),
+		.file_fd = -1,
+		.delta = delta,
+		.number = initial,
+	};
+	uint64_t epoch = atomic_load(&cache->shared->epoch);
+	int rc;
+
+	if (cache->on_disk) {
+		terrace__write(cache->store, &write, 1);
+		rc = write.rc;
+		if (rc == TERRACE_OK)
+			keep_copy(cache, &write, write.put.entry, epoch);
+	} else {
+		rc = memory_incr(cache, &write);
+	}
+	if (rc == TERRACE_OK) {
+		count_add(&cache->counts, COUNT_puts, 1);
+		if (ret)
+			*ret = write.number;
+	}
+	terrace__write_done(&write);
+	return rc;
+}
+
+/* --- delete, touch ---------------------------------------------------------------------------------- */
+
+static uint64_t memory_delete(struct terrace_cache *cache, const terrace_slice *keys, size_t count)
+{
+	uint64_t deleted = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		struct tier_key key = cache_key(cache, keys[i]);
+		bool was_there = has_good(cache, cache->memory, &key) ||
+		                 has_good(cache, cache->encoded, &key);
+
+		/* First what is being computed, then what is there. */
+		terrace__lease_outdate(cache, keys[i]);
+		terrace__memory_stamp(cache, &key);
+		terrace__memory_forget(cache, &key);
+		if (was_there) {
+			deleted++;
+			terrace__note_put(cache->store, key.hash, TERRACE_REASON_DELETED,
+			                  terrace__now(cache->store), NULL);
+		}
+	}
+	return deleted;
+}
+
+static int disk_delete(struct terrace_cache *cache, const terrace_slice *keys, size_t count,
+                       uint64_t *ret_deleted)
+{
+	struct write single, *writes = &single;
+	int64_t now = terrace__now(cache->store);
+	int rc;
+
+	if (count > 1) {
+		writes = calloc(count, sizeof *writes);
+		if (!writes)
+			return TERRACE_ENOMEM;
+	}
+	for (size_t i = 0; i < count; i++) {
+		writes[i] = (struct write){
+			.kind = WRITE_DELETE,
+			.cache = cache,
+			.put.key = cache_key(cache, keys[i]),
+			.file_fd = -1,
+			.note = { .reason = TERRACE_REASON_DELETED, .when = now },
+		};
+	}
+	rc = terrace__write(cache->store, writes, count);
+	for (size_t i = 0; i < count; i++) {
+		terrace__memory_forget(cache, &writes[i].put.key);
+		*ret_deleted += writes[i].rc == TERRACE_OK;
+	}
+	if (writes != &single)
+		free(writes);
+	return rc;
+}
+
+int terrace__delete_many(struct terrace_cache *cache, const terrace_slice *keys, size_t count,
+                         uint64_t *ret_count)
+{
+	uint64_t deleted = 0;
+	int rc = TERRACE_OK;
+
+	if (cache->on_disk)
+		rc = disk_delete(cache, keys, count, &deleted);
+	else
+		deleted = memory_delete(cache, keys, count);
+	count_add(&cache->counts, COUNT_deletes, deleted);
+	*ret_count = deleted;
+	return rc;
+}
+
+int terrace__touch(struct terrace_cache *cache, terrace_slice key, int64_t ttl_ms)
+{
+	struct write write = {
+		.kind = WRITE_TOUCH,
+		.cache = cache,
+		.put.key = cache_key(cache, key),
+		.file_fd = -1,
+	};
+	struct entry *entry;
+	int rc;
+
+	write.expires = terrace__expires(cache, terrace__now(cache->store), ttl_ms, &write.ttl);
+	if (cache->on_disk) {
+		terrace__write(cache->store, &write, 1);
+		terrace__memory_forget(cache, &write.put.key);
+		return write.rc;
+	}
+	entry = peek(cache, cache->memory, &write.put.key);
+	rc = entry && is_good(cache, &write.put.key, entry) ? TERRACE_OK : TERRACE_MISS;
+	if (rc == TERRACE_OK) {
+		atomic_store(&entry_rest(entry)->ttl, write.ttl);
+		atomic_store(&entry->expires, write.expires);
+	}
+	entry_unref(entry);
+	return rc;
+}

@@ -1,0 +1,165 @@
+/* Making room on disk: expired entries first, then by rank. */
+#include "core/write.h"
+
+#include "util/util.h"
+
+/* Rows that one transaction removes: others wait no longer than for that. */
+enum { ROWS_AT_ONCE = 512 };
+
+struct rows {
+	struct tier_row rows[ROWS_AT_ONCE]; /* without their slices */
+	size_t count, most;
+};
+
+static bool collect(void *ctx, const struct tier_row *row)
+{
+	struct rows *rows = ctx;
+
+	rows->rows[rows->count++] = *row;
+	return rows->count < rows->most;
+}
+
+static void mark_rowless(struct terrace *store, uint32_t cache)
+{
+	if (cache < CACHES_MAX)
+		atomic_store(&store->shared->caches[cache].rowless, 1);
+}
+
+/* Up to ROWS_AT_ONCE of the rows that `where` finds, in a transaction of their own. */
+static int remove_some(struct terrace *store, const struct disk_where *where, uint64_t most,
+                       const struct tier_note *note, uint64_t *ret_count)
+{
+	struct rows rows = { .most = (size_t)min_u64(most, ROWS_AT_ONCE) };
+	struct transaction transaction;
+	int rc = store->disk_ops->select(store->disk, where, collect, &rows);
+
+	*ret_count = 0;
+	if (rc != TERRACE_OK || rows.count == 0)
+		return rc;
+	rc = terrace__transaction_begin(store, &transaction);
+	if (rc != TERRACE_OK)
+		return rc;
+	for (size_t i = 0; i < rows.count && rc == TERRACE_OK; i++) {
+		mark_rowless(store, rows.rows[i].cache);
+		rc = store->disk_ops->remove_row(store->disk, &rows.rows[i], note);
+		if (rc == TERRACE_OK)
+			++*ret_count;
+		else if (rc == TERRACE_MISS)
+			rc = TERRACE_OK;
+	}
+	if (rc != TERRACE_OK) {
+		terrace__transaction_rollback(&transaction);
+		return rc;
+	}
+	return terrace__transaction_commit(&transaction);
+}
+
+int terrace__expire(struct terrace *store, uint64_t most, uint64_t *ret_count)
+{
+	struct disk_where where = { .kind = DISK_EXPIRED, .until = (uint64_t)terrace__now(store) };
+	struct tier_note note = { .reason = TERRACE_REASON_EXPIRED, .when = (int64_t)where.until };
+
+	return remove_some(store, &where, most, &note, ret_count);
+}
+
+int terrace__sweep(struct terrace *store, struct terrace_cache *cache, uint64_t *ret_count)
+{
+	struct disk_where where = { .kind = DISK_CLEARED,
+		                    .cache = cache->number,
+		                    .until = atomic_load(&cache->shared->floor) };
+	struct tier_note note = { .reason = TERRACE_REASON_CLEARED, .when = terrace__now(store) };
+
+	if (where.until == 0)
+		return TERRACE_OK;
+	return remove_some(store, &where, UINT64_MAX, &note, ret_count);
+}
+
+static int usage_of(struct terrace *store, uint32_t cache, struct tier_usage *ret)
+{
+	struct tier_usage l2, l3;
+	int rc = store->disk_ops->tier.usage(store->disk, cache, TERRACE_L2, &l2);
+
+	if (rc == TERRACE_OK)
+		rc = store->disk_ops->tier.usage(store->disk, cache, TERRACE_L3, &l3);
+	if (rc == TERRACE_OK)
+		*ret = (struct tier_usage){ l2.entries + l3.entries, l2.bytes + l3.bytes };
+	return rc;
+}
+
+/* By how much a limit is passed; a limit of 0 is none. */
+static uint64_t above(uint64_t used, uint64_t limit)
+{
+	return limit && used > limit ? used - limit : 0;
+}
+
+/* One transaction's worth; TERRACE_MISS when the cache is empty. */
+static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_t entries,
+                 const char *why)
+{
+	struct tier_note note = { .reason = TERRACE_REASON_EVICTED,
+		                  .when = terrace__now(store),
+		                  .detail = why };
+	struct tier_evicted evicted = { 0 };
+	struct transaction transaction;
+	int rc = terrace__transaction_begin(store, &transaction);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	mark_rowless(store, number);
+	if (!bytes)
+		entries = min_u64(entries, ROWS_AT_ONCE);
+	rc = store->disk_ops->tier.evict(store->disk, number, bytes, entries, &note, &evicted);
+	if (rc != TERRACE_OK) {
+		terrace__transaction_rollback(&transaction);
+		return rc;
+	}
+	rc = terrace__transaction_commit(&transaction);
+	terrace__count_evicted(store, number, &evicted);
+	return rc == TERRACE_OK && evicted.entries_l2 + evicted.entries_l3 == 0 ? TERRACE_MISS : rc;
+}
+
+/* Of one cache, or of whichever has the coldest rows. */
+static int shrink(struct terrace *store, uint32_t number, uint64_t bytes_limit,
+                  uint64_t entries_limit, const char *why)
+{
+	bool expired_first = true;
+
+	for (;;) {
+		struct tier_usage used;
+		uint64_t bytes, entries, count = 0;
+		uint32_t victim = number;
+		int rc = usage_of(store, number, &used);
+
+		if (rc != TERRACE_OK)
+			return rc;
+		bytes = above(used.bytes, bytes_limit);
+		entries = above(used.entries, entries_limit);
+		if (bytes == 0 && entries == 0)
+			return TERRACE_OK;
+		if (expired_first) {
+			rc = terrace__expire(store, ROWS_AT_ONCE, &count);
+			expired_first = rc == TERRACE_OK && count > 0;
+			if (rc != TERRACE_OK || count > 0)
+				continue;
+		}
+		if (number == DISK_ANY_CACHE)
+			rc = store->disk_ops->coldest(store->disk, &victim);
+		if (rc == TERRACE_OK)
+			rc = evict(store, victim, bytes, entries, why);
+		if (rc != TERRACE_OK)
+			return rc == TERRACE_MISS ? TERRACE_OK : rc; /* nothing left to evict */
+	}
+}
+
+int terrace__make_room(struct terrace *store, struct terrace_cache *cache)
+{
+	int rc = TERRACE_OK;
+
+	if (cache->disk_bytes || cache->disk_entries)
+		rc = shrink(store, cache->number, cache->disk_bytes, cache->disk_entries,
+		            "to keep the cache within its limit");
+	if (rc == TERRACE_OK && (store->disk_bytes || store->disk_entries))
+		rc = shrink(store, DISK_ANY_CACHE, store->disk_bytes, store->disk_entries,
+		            "to keep the store within its limit");
+	return rc;
+}

@@ -1,0 +1,207 @@
+/*
+ * The store and the cache, as the core and the api see them.
+ *
+ * Locks, in the order in which one may be taken inside the other:
+ *   registry (api/store.c) > caches_lock > nothing
+ *   writer.lock > nothing; the writers' lock among processes is held by the
+ *   leader without it
+ *   bulk_lock > a shard's lock
+ *   flights.lock, access_lock, note_lock, stats_lock, a shard's lock: leaves
+ */
+#ifndef CORE_STORE_H
+#define CORE_STORE_H
+
+#include "core/coherence.h"
+#include "core/settings.h"
+#include "core/stats.h"
+#include "core/tiers.h"
+#include "util/hash.h"
+
+#include <terrace/cache.h>
+#include <terrace/store.h>
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#define STORE_MAGIC UINT32_C(0x54737472)
+#define CACHE_MAGIC UINT32_C(0x54636163)
+
+/* --- what belongs to one job of the core, kept in the store ----------------------- */
+
+/* write.c: threads that write at the same time share a transaction. */
+struct writer {
+	pthread_mutex_t lock;
+	pthread_cond_t done;
+	struct write_batch *first, **last; /* waiting */
+	bool leading;                      /* a thread is working the queue */
+};
+
+/* flight.c: who computes which key, in this process. */
+struct flights {
+	pthread_mutex_t lock;
+	pthread_cond_t landed;
+	struct flight *first;
+	struct terrace_lease *leases; /* all that are held */
+	_Atomic unsigned lease_count;
+};
+
+/* access.c: hits below L1, gathered until the next transaction. */
+enum { ACCESSES = 1024 };
+struct accesses {
+	pthread_mutex_t lock;
+	unsigned count;
+	struct access {
+		uint64_t hash;
+		uint64_t count;
+		int64_t when;
+	} items[ACCESSES];
+};
+
+/* note.c: why entries of caches without a disk went. */
+enum { NOTES = 1024 };
+struct notes {
+	pthread_mutex_t lock;
+	uint64_t next;
+	struct note {
+		uint64_t hash;
+		terrace_reason reason;
+		int64_t when;
+		char detail[112];
+	} items[NOTES];
+};
+
+/* clock.c */
+struct store_clock {
+	terrace_clock_fn *fn; /* the program's own; NULL: the machine's */
+	void *ctx;
+	_Atomic int64_t offset; /* store clock - CLOCK_MONOTONIC */
+	_Atomic int64_t apart;  /* CLOCK_REALTIME - CLOCK_MONOTONIC when that was found */
+};
+
+struct terrace {
+	uint32_t magic;
+	unsigned handles; /* guarded by the registry */
+	unsigned forks;   /* see terrace__forks */
+	bool disabled;
+	struct terrace *next; /* in the registry */
+
+	char *dir;
+	dev_t device;
+	ino_t inode;
+	struct config_file *config;
+	struct setting settings[STORE_SETTING_COUNT];
+	int64_t wait_ms;
+	uint64_t memory_bytes, memory_entries, disk_bytes, disk_entries;
+
+	terrace_log_fn *log;
+	void *log_ctx;
+	struct store_clock clock;
+
+	int dir_fd; /* of the format's directory */
+	int lock_fd;
+	struct shared *shared;
+	uint64_t token; /* of this process and store: what `holder` names */
+	const struct disk_ops *disk_ops;
+	void *disk;
+	_Atomic bool wrote; /* since it was opened */
+
+	struct writer writer;
+	struct flights flights;
+	struct accesses accesses;
+	struct notes notes;
+	struct tier_pool pool; /* L1 of all caches */
+
+	pthread_mutex_t caches_lock;
+	struct terrace_cache *caches;  /* open ones */
+	struct terrace_cache *digests; /* ".files"; NULL until it is needed */
+	pthread_mutex_t stats_lock;    /* over the statistics file */
+	pthread_mutex_t bulk_lock;     /* many entries of a cache in memory alone: one at a time */
+};
+
+struct terrace_cache {
+	uint32_t magic;
+	uint32_t number;
+	unsigned handles; /* guarded by caches_lock */
+	struct terrace *store;
+	struct terrace_cache *next;
+	struct shared_cache *shared;
+	uint64_t seed; /* of its keys' hashes */
+
+	/* L1: `memory` holds what get gives, decoded with a form; `encoded`
+	 * holds the bytes of a cache with a form. NULL where not wanted. */
+	const struct tier_ops *memory_ops;
+	void *memory;
+	void *encoded;
+	bool on_disk;        /* L2 or L3 or both */
+	_Atomic bool joined; /* in memory alone: this process may have entries */
+
+	unsigned tiers; /* set of terrace_tier; 0: disabled */
+	int64_t ttl_ms; /* TERRACE_TTL_FOREVER, 0 for nothing, or milliseconds */
+	terrace_codec codec;
+	uint64_t inline_bytes;
+	uint64_t memory_bytes, memory_entries, encoded_bytes, disk_bytes, disk_entries;
+	int64_t check_ms; /* 0: on every hit; -1: manual; else at most so often */
+	bool has_form;
+	terrace_form form;
+
+	struct counts counts;
+	uint64_t folded_hits, folded_saved_us; /* of L1, already in counts; stats_lock */
+	_Atomic uint64_t sample;               /* which keys' hits are timed just now */
+
+	struct setting settings[CACHE_SETTING_COUNT];
+	char name[TERRACE_NAME_MAX + 1];
+};
+
+/* Counts up in a child at fork: handles from before are no longer valid. */
+extern _Atomic unsigned terrace__forks;
+
+/* --- log.c ------------------------------------------------------------------------- */
+
+void terrace__log(const struct terrace *store, terrace_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/*
+ * A failure that the caller will not see: counted, and logged with the
+ * thread's message. `cache` may be NULL.
+ */
+void terrace__swallow(struct terrace *store, struct terrace_cache *cache, const char *what);
+
+/* --- clock.c ----------------------------------------------------------------------- */
+
+/*
+ * The store's clock in milliseconds: 1970 plus what has passed since boot, from
+ * a base that is set once a boot. Setting the machine's date does not move it.
+ */
+int64_t terrace__now(struct terrace *store);
+void terrace__clock_start(struct terrace *store);
+/* The base for a boot that the store has not seen, or seen already. Under the attach lock. */
+void terrace__clock_settle(struct shared *shared);
+
+/* --- access.c, note.c ---------------------------------------------------------------- */
+
+/* A hit that the catalogue should know of. */
+void terrace__access_note(struct terrace *store, uint64_t hash, uint64_t count, int64_t when);
+/* Within a transaction: write down up to `most` of them. */
+int terrace__access_flush(struct terrace *store, unsigned most);
+bool terrace__access_pending(struct terrace *store);
+
+/* For entries of caches without a disk. */
+void terrace__note_put(struct terrace *store, uint64_t hash, terrace_reason reason, int64_t when,
+                       const char *detail);
+bool terrace__note_get(struct terrace *store, uint64_t hash, terrace_why *ret);
+
+/* A key of a cache, hashed. */
+static inline struct tier_key cache_key(const struct terrace_cache *cache, terrace_slice key)
+{
+	struct hash128 hash = terrace__hash128(key.data, key.size, cache->seed);
+
+	return (struct tier_key){
+		.key = key,
+		.hash = hash.low,
+		.slot = cache->on_disk ? (uint32_t)hash.high & (VERSIONS - 1) :
+		                         VERSIONS + ((uint32_t)hash.high & (MEMORY_VERSIONS - 1)),
+		.cache = cache->number,
+	};
+}
+
+#endif

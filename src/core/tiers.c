@@ -1,0 +1,52 @@
+#include "core/tiers.h"
+
+#include "tiers/memory/memory.h"
+#include "tiers/sqlite/disk.h"
+
+int terrace__tiers_memory(const char *eviction, unsigned shards, struct tier_pool *pool,
+                          const struct tier_ops **ret_ops, void **ret_tier)
+{
+	struct memory *memory;
+	int rc = terrace__memory_open(terrace__evict_find(eviction), shards, pool, &memory);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	*ret_ops = &terrace__memory_ops;
+	*ret_tier = memory;
+	return TERRACE_OK;
+}
+
+uint64_t terrace__tiers_memory_bytes(const void *tier)
+{
+	return terrace__memory_bytes(tier);
+}
+
+uint64_t terrace__tiers_memory_entries(const void *tier)
+{
+	return terrace__memory_entries(tier);
+}
+
+void terrace__tiers_memory_hits(void *tier, uint64_t *ret_hits, uint64_t *ret_saved_us)
+{
+	terrace__memory_hits(tier, ret_hits, ret_saved_us);
+}
+
+int terrace__tiers_disk(int dir_fd, const char *path, const char *name, bool create,
+                        const struct disk_ops **ret_ops, void **ret_disk)
+{
+	struct disk *disk;
+	int rc = terrace__disk_open(dir_fd, path, name, create, &disk);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	*ret_ops = &terrace__disk_ops;
+	*ret_disk = disk;
+	return TERRACE_OK;
+}
+
+const char *terrace__tiers_evictions(const char *name)
+{
+	const struct evict_ops *evict = terrace__evict_find(name);
+
+	return evict ? evict->name : NULL;
+}

@@ -1,0 +1,21 @@
+/* The one place that names all tiers: everywhere else they are tables of functions. */
+#ifndef CORE_TIERS_H
+#define CORE_TIERS_H
+
+#include "tiers/tier.h"
+
+/* L1. eviction: a name that terrace__tiers_evictions() knows. */
+int terrace__tiers_memory(const char *eviction, unsigned shards, struct tier_pool *pool,
+                          const struct tier_ops **ret_ops, void **ret_tier);
+uint64_t terrace__tiers_memory_bytes(const void *tier);
+uint64_t terrace__tiers_memory_entries(const void *tier);
+void terrace__tiers_memory_hits(void *tier, uint64_t *ret_hits, uint64_t *ret_saved_us);
+
+/* L2 and L3. */
+int terrace__tiers_disk(int dir_fd, const char *path, const char *name, bool create,
+                        const struct disk_ops **ret_ops, void **ret_disk);
+
+/* The name itself when there is an eviction policy of that name, else NULL. */
+const char *terrace__tiers_evictions(const char *name);
+
+#endif

@@ -1,0 +1,481 @@
+#include "core/write.h"
+
+#include "core/entries.h"
+#include "core/flight.h"
+#include "core/locks.h"
+#include "util/lock.h"
+#include "util/message.h"
+#include "util/time.h"
+#include "util/util.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Accesses that one transaction writes down besides its own work. */
+enum { ACCESSES_AT_ONCE = 32 };
+
+/* How long to sleep before looking whether a dead process let go of the lock. */
+enum { LOOK_AGAIN_MS = 5 };
+
+/* --- the writers' lock ---------------------------------------------------------------- */
+
+static int lock_processes(struct terrace *store)
+{
+	struct shared *shared = store->shared;
+	int64_t deadline = terrace__clock_ms(CLOCK_MONOTONIC) + store->wait_ms;
+
+	for (;;) {
+		uint32_t turn = atomic_load(&shared->writer_turn);
+		int rc = terrace__lock_try(store->lock_fd, LOCK_WRITER, true);
+
+		if (rc == 0)
+			break;
+		if (rc != -EAGAIN) {
+			terrace__message_set("cannot lock the store for writing: %s",
+			                     strerror(-rc));
+			return TERRACE_EIO;
+		}
+		if (terrace__clock_ms(CLOCK_MONOTONIC) >= deadline) {
+			terrace__message_set("another process has been writing to the store for "
+			                     "%" PRId64 " ms; try again, or raise wait",
+			                     store->wait_ms);
+			return TERRACE_EBUSY;
+		}
+		atomic_fetch_add(&shared->writer_waiters, 1);
+		terrace__futex_wait(&shared->writer_turn, turn, LOOK_AGAIN_MS);
+		atomic_fetch_sub(&shared->writer_waiters, 1);
+	}
+	if (atomic_load(&shared->writing)) {
+		terrace__log(store, TERRACE_LOG_INFO, "a writer died in the middle; mending");
+		terrace__versions_repair(shared);
+	}
+	return TERRACE_OK;
+}
+
+static void unlock_processes(struct terrace *store)
+{
+	terrace__unlock(store->lock_fd, LOCK_WRITER);
+	atomic_fetch_add(&store->shared->writer_turn, 1);
+	if (atomic_load(&store->shared->writer_waiters))
+		terrace__futex_wake_all(&store->shared->writer_turn);
+}
+
+/* --- transactions ----------------------------------------------------------------------- */
+
+int terrace__transaction_begin(struct terrace *store, struct transaction *ret)
+{
+	int rc = store->disk_ops->begin(store->disk);
+
+	*ret = (struct transaction){ .store = store };
+	if (rc != TERRACE_OK)
+		return rc;
+	ret->seq = shared_draw(store->shared);
+	atomic_store(&store->shared->writing, ret->seq);
+	return TERRACE_OK;
+}
+
+int terrace__transaction_mark(struct transaction *transaction, uint32_t slot)
+{
+	struct shared *shared = transaction->store->shared;
+
+	if (version_is_odd(version_load(shared, slot)))
+		return TERRACE_OK; /* by this transaction: we hold the lock */
+	if (transaction->slot_count == transaction->slot_capacity) {
+		size_t capacity = transaction->slot_capacity ? 2 * transaction->slot_capacity : 64;
+		void *grown = realloc(transaction->slots, capacity * sizeof *transaction->slots);
+
+		if (!grown)
+			return TERRACE_ENOMEM;
+		transaction->slots = grown;
+		transaction->slot_capacity = capacity;
+	}
+	transaction->slots[transaction->slot_count++] = slot;
+	terrace__version_mark(shared, slot);
+	return TERRACE_OK;
+}
+
+static void transaction_end(struct transaction *transaction)
+{
+	struct shared *shared = transaction->store->shared;
+	uint64_t even;
+
+	for (size_t i = 0; i < transaction->slot_count; i++)
+		terrace__version_clear(shared, transaction->slots[i], &even);
+	atomic_store(&shared->writing, 0);
+	free(transaction->slots);
+	transaction->slots = NULL;
+	transaction->slot_count = 0;
+}
+
+static int commit(struct transaction *transaction)
+{
+	struct terrace *store = transaction->store;
+	struct shared *shared = store->shared;
+	int rc = store->disk_ops->set_state(store->disk, atomic_load(&shared->seq), shared->seed);
+
+	if (rc != TERRACE_OK) {
+		store->disk_ops->rollback(store->disk);
+		return rc;
+	}
+	rc = store->disk_ops->commit(store->disk);
+	if (rc != TERRACE_OK)
+		return rc;
+	atomic_fetch_add(&shared->commits, 1);
+	atomic_store(&store->wrote, true);
+	atomic_store(&shared->last_time, terrace__now(store));
+	return TERRACE_OK;
+}
+
+int terrace__transaction_commit(struct transaction *transaction)
+{
+	int rc = commit(transaction);
+
+	transaction_end(transaction);
+	return rc;
+}
+
+void terrace__transaction_rollback(struct transaction *transaction)
+{
+	transaction->store->disk_ops->rollback(transaction->store->disk);
+	transaction_end(transaction);
+}
+
+/* --- single writes ------------------------------------------------------------------------ */
+
+static int put_inside(struct transaction *transaction, struct write *write)
+{
+	struct terrace *store = transaction->store;
+	int rc = terrace__transaction_mark(transaction, write->put.key.slot);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	write->record.seq = transaction->seq;
+	entry_rest(write->put.entry)->seq = transaction->seq;
+	write->put.record = &write->record;
+	return store->disk_ops->tier.put(store->disk, &write->put);
+}
+
+/* The live entry, as the transaction sees it; written on TERRACE_OK alone. */
+static int live_inside(struct transaction *transaction, struct write *write, struct entry **ret)
+{
+	struct terrace *store = transaction->store;
+	struct entry *entry;
+	int rc = store->disk_ops->get_inside(store->disk, &write->put.key, &entry);
+
+	if (rc == TERRACE_ECORRUPT)
+		return TERRACE_MISS; /* what comes takes its place */
+	if (rc != TERRACE_OK)
+		return rc;
+	if (terrace__entry_alive(write->cache, entry)) {
+		*ret = entry;
+		return TERRACE_OK;
+	}
+	entry_unref(entry);
+	return TERRACE_MISS;
+}
+
+static int add_inside(struct transaction *transaction, struct write *write)
+{
+	struct entry *old;
+	int rc = live_inside(transaction, write, &old);
+
+	if (rc == TERRACE_OK) {
+		entry_unref(old);
+		return TERRACE_EXISTS;
+	}
+	return rc == TERRACE_MISS ? put_inside(transaction, write) : rc;
+}
+
+static int number_inside(struct transaction *transaction, struct write *write)
+{
+	struct entry *old = NULL;
+	int rc = live_inside(transaction, write, &old);
+
+	if (rc != TERRACE_OK && rc != TERRACE_MISS)
+		return rc;
+	rc = terrace__number_write(write, old);
+	if (rc == TERRACE_OK)
+		rc = put_inside(transaction, write);
+	entry_unref(old);
+	return rc;
+}
+
+/* Delete or touch; TERRACE_MISS when what is there was dead already. */
+static int change_inside(struct transaction *transaction, struct write *write)
+{
+	struct terrace *store = transaction->store;
+	const struct disk_ops *ops = store->disk_ops;
+	const struct tier_key *key = &write->put.key;
+	struct tier_row row;
+	bool dead;
+	/* A copy in memory may have outlived its row: mark in any case. */
+	int rc = terrace__transaction_mark(transaction, key->slot);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = ops->peek(store->disk, key, &row);
+	if (rc == TERRACE_MISS && write->kind == WRITE_DELETE)
+		return ops->tier.remove(store->disk, key, NULL); /* a damaged row of the key */
+	if (rc != TERRACE_OK)
+		return rc;
+	dead = terrace__times_reason(write->cache, 0, row.expires, row.seq) != TERRACE_REASON_LIVE;
+	if (write->kind == WRITE_DELETE)
+		rc = ops->tier.remove(store->disk, key, &write->note);
+	else if (!dead)
+		rc = ops->touch(store->disk, key, transaction->seq, write->expires, write->ttl);
+	return rc == TERRACE_OK && dead ? TERRACE_MISS : rc;
+}
+
+static int drop_inside(struct transaction *transaction, struct write *write)
+{
+	struct terrace *store = transaction->store;
+	struct entry *entry;
+
+	/* Without a number that says which write was damaged: only if it still is. */
+	if (!write->note.only_seq) {
+		int rc = store->disk_ops->get_inside(store->disk, &write->put.key, &entry);
+
+		if (rc == TERRACE_OK)
+			entry_unref(entry);
+		if (rc != TERRACE_ECORRUPT)
+			return rc == TERRACE_OK ? TERRACE_MISS : rc;
+	}
+	atomic_store(&write->cache->shared->rowless, 1);
+	return store->disk_ops->tier.remove(store->disk, &write->put.key, &write->note);
+}
+
+static int apply(struct transaction *transaction, struct write *write)
+{
+	if (write->lease && !terrace__lease_holds(write->cache, &write->put.key, write->lease))
+		return TERRACE_MISS;
+	switch (write->kind) {
+	case WRITE_PUT:
+		return put_inside(transaction, write);
+	case WRITE_ADD:
+		return add_inside(transaction, write);
+	case WRITE_NUMBER:
+		return number_inside(transaction, write);
+	case WRITE_DELETE:
+	case WRITE_TOUCH:
+		return change_inside(transaction, write);
+	case WRITE_DROP:
+		return drop_inside(transaction, write);
+	}
+	return TERRACE_EINVAL;
+}
+
+/* Outcomes are fine; failures end the transaction, which they may have broken. */
+static bool is_failure(int rc)
+{
+	return rc < 0 && rc != TERRACE_EINVAL;
+}
+
+/*
+ * A batch is what one thread has brought; it waits on its stack until it is
+ * done.
+ */
+struct write_batch {
+	struct write_batch *next;
+	struct write *writes;
+	size_t count;
+	bool done;
+};
+
+static int apply_all(struct transaction *transaction, struct write_batch *batches)
+{
+	int rc = terrace__access_flush(transaction->store, ACCESSES_AT_ONCE);
+
+	for (struct write_batch *batch = batches; batch && rc == TERRACE_OK; batch = batch->next) {
+		for (size_t i = 0; i < batch->count && rc == TERRACE_OK; i++) {
+			batch->writes[i].rc = apply(transaction, &batch->writes[i]);
+			if (is_failure(batch->writes[i].rc))
+				rc = batch->writes[i].rc;
+		}
+	}
+	return rc;
+}
+
+/*
+ * Step 4 of coherence.h. Of several writes to a slot only the last may leave a
+ * copy in memory, so they are walked backwards: who finds the slot even comes
+ * too early.
+ */
+static void stamp_batch(struct shared *shared, struct write_batch *batch)
+{
+	if (!batch)
+		return;
+	stamp_batch(shared, batch->next);
+	for (size_t i = batch->count; i-- > 0;) {
+		struct write *write = &batch->writes[i];
+		uint64_t even;
+
+		if (terrace__version_clear(shared, write->put.key.slot, &even) &&
+		    write->rc == TERRACE_OK)
+			write->stamp = even;
+	}
+}
+
+/* One transaction for these batches. */
+static int transact(struct terrace *store, struct write_batch *batches)
+{
+	struct transaction transaction;
+	int rc = terrace__transaction_begin(store, &transaction);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = apply_all(&transaction, batches);
+	if (rc != TERRACE_OK) {
+		terrace__transaction_rollback(&transaction);
+		return rc;
+	}
+	rc = commit(&transaction);
+	if (rc == TERRACE_OK)
+		stamp_batch(store->shared, batches);
+	transaction_end(&transaction);
+	return rc;
+}
+
+static void fail_batch(struct write_batch *batch, int rc)
+{
+	for (size_t i = 0; i < batch->count; i++)
+		batch->writes[i].rc = rc;
+}
+
+/* Every write of the list gets its rc. Holds the writers' lock. */
+static void work(struct terrace *store, struct write_batch *batches)
+{
+	int rc = transact(store, batches);
+
+	if (rc == TERRACE_OK)
+		return;
+	if (!batches->next) {
+		fail_batch(batches, rc);
+		return;
+	}
+	/* One of them does not fit: the others shall not pay for it. */
+	for (struct write_batch *batch = batches; batch; batch = batch->next) {
+		struct write_batch alone = *batch;
+
+		alone.next = NULL;
+		rc = transact(store, &alone);
+		if (rc != TERRACE_OK)
+			fail_batch(&alone, rc);
+	}
+}
+
+static void tidy(struct terrace *store, struct write_batch *batches)
+{
+	for (struct write_batch *batch = batches; batch; batch = batch->next) {
+		struct terrace_cache *cache = batch->writes[0].cache;
+
+		if (terrace__make_room(store, cache) != TERRACE_OK)
+			terrace__swallow(store, cache, "making room");
+	}
+	store->disk_ops->checkpoint(store->disk, false);
+}
+
+/* --- leader and followers -------------------------------------------------------------------- */
+
+/* Wait for the lead. With the lock held; true when `batch` was done by another leader. */
+static bool wait_lead(struct writer *writer, const struct write_batch *batch)
+{
+	while (writer->leading && !(batch && batch->done))
+		pthread_cond_wait(&writer->done, &writer->lock);
+	if (batch && batch->done)
+		return true;
+	writer->leading = true;
+	return false;
+}
+
+static void leave_lead(struct writer *writer)
+{
+	pthread_mutex_lock(&writer->lock);
+	writer->leading = false;
+	pthread_cond_broadcast(&writer->done);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+static void lead(struct terrace *store)
+{
+	struct writer *writer = &store->writer;
+	struct write_batch *batches, *next;
+	int rc = lock_processes(store);
+
+	pthread_mutex_lock(&writer->lock);
+	batches = writer->first;
+	writer->first = NULL;
+	writer->last = &writer->first;
+	pthread_mutex_unlock(&writer->lock);
+	if (rc == TERRACE_OK) {
+		work(store, batches);
+		tidy(store, batches);
+		unlock_processes(store);
+	} else {
+		for (struct write_batch *batch = batches; batch; batch = batch->next)
+			fail_batch(batch, rc);
+	}
+	pthread_mutex_lock(&writer->lock);
+	for (; batches; batches = next) {
+		next = batches->next; /* its owner may return as soon as it is done */
+		batches->done = true;
+	}
+	pthread_mutex_unlock(&writer->lock);
+	leave_lead(writer);
+}
+
+int terrace__write(struct terrace *store, struct write *writes, size_t count)
+{
+	struct writer *writer = &store->writer;
+	struct write_batch batch = { .writes = writes, .count = count };
+
+	for (size_t i = 0; i < count; i++) {
+		writes[i].rc = TERRACE_EIO;
+		writes[i].stamp = 0;
+	}
+	if (count == 0)
+		return TERRACE_OK;
+	pthread_mutex_lock(&writer->lock);
+	*writer->last = &batch;
+	writer->last = &batch.next;
+	if (wait_lead(writer, &batch)) {
+		pthread_mutex_unlock(&writer->lock);
+	} else {
+		pthread_mutex_unlock(&writer->lock);
+		lead(store);
+	}
+	for (size_t i = 0; i < count; i++) {
+		/* A file without a row is of no use. */
+		if (writes[i].put.file && writes[i].rc != TERRACE_OK)
+			store->disk_ops->file_remove(store->disk, writes[i].put.file);
+		if (writes[i].file_fd >= 0)
+			close(writes[i].file_fd);
+		writes[i].file_fd = -1;
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (writes[i].rc < 0)
+			return writes[i].rc;
+	}
+	return TERRACE_OK;
+}
+
+int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store, void *ctx),
+                         void *ctx)
+{
+	struct writer *writer = &store->writer;
+	int rc;
+
+	pthread_mutex_lock(&writer->lock);
+	wait_lead(writer, NULL);
+	pthread_mutex_unlock(&writer->lock);
+	rc = lock_processes(store);
+	if (rc == TERRACE_OK) {
+		rc = fn(store, ctx);
+		store->disk_ops->checkpoint(store->disk, false);
+		unlock_processes(store);
+	}
+	leave_lead(writer);
+	return rc;
+}

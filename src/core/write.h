@@ -1,0 +1,88 @@
+/*
+ * Writing to the disk. One transaction at a time among all processes, guarded
+ * by the writers' lock; threads of a process that write at the same time share
+ * one: the first becomes the leader and commits what the others have queued.
+ */
+#ifndef CORE_WRITE_H
+#define CORE_WRITE_H
+
+#include "core/store.h"
+#include "util/buf.h"
+
+enum write_kind {
+	WRITE_PUT,
+	WRITE_ADD,    /* put, unless a live entry is there */
+	WRITE_NUMBER, /* see terrace_incr() */
+	WRITE_DELETE,
+	WRITE_TOUCH,
+	WRITE_DROP, /* a dead or damaged entry: remove this write of it, marking nothing */
+};
+
+/* What was true before a value was computed. */
+struct write_lease {
+	uint64_t version;
+	uint64_t bulk;
+	uint64_t epoch;
+	const _Atomic bool
+	    *outdated; /* in memory alone: somebody here wrote the key; may be NULL */
+};
+
+struct write {
+	enum write_kind kind;
+	struct terrace_cache *cache;
+	struct tier_put put; /* the key, and for puts the entry */
+	struct record record;
+	struct buf payload;              /* encoded, where that is not the entry's value */
+	int file_fd;                     /* the file is being written while this is open */
+	const struct write_lease *lease; /* store only if it still holds; may be NULL */
+	int64_t expires, ttl;            /* touch */
+	int64_t delta, number;           /* number: initial value before, sum after */
+	struct tier_note note;           /* delete, drop */
+
+	int rc;
+	uint64_t stamp; /* for the copy in memory; 0: keep none */
+};
+
+/*
+ * Do all of them in one transaction, or in one each where that fails; every
+ * write has its own rc. Returns TERRACE_OK or the first failure.
+ */
+int terrace__write(struct terrace *store, struct write *writes, size_t count);
+
+/*
+ * Run `fn` alone: under the writers' lock, with no transaction open. Its
+ * return value is passed on.
+ */
+int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store, void *ctx),
+                         void *ctx);
+
+/*
+ * For `fn` above: a transaction whose slots are marked as they change. Many
+ * rows may go in several of them, so that others get their turn.
+ */
+struct transaction {
+	struct terrace *store;
+	uint64_t seq;
+	uint32_t *slots;
+	size_t slot_count, slot_capacity;
+};
+
+int terrace__transaction_begin(struct terrace *store, struct transaction *ret);
+/* The slot's copies in memory are no longer good when this commits. */
+int terrace__transaction_mark(struct transaction *transaction, uint32_t slot);
+int terrace__transaction_commit(struct transaction *transaction);
+void terrace__transaction_rollback(struct transaction *transaction);
+
+/* --- room.c --------------------------------------------------------------------------- */
+
+/* Down to the limits of the cache and the store. Under the writers' lock, no transaction open. */
+int terrace__make_room(struct terrace *store, struct terrace_cache *cache);
+/* Count what was evicted from a cache, if it is open here. */
+void terrace__count_evicted(struct terrace *store, uint32_t number,
+                            const struct tier_evicted *evicted);
+/* Remove expired rows of all caches; up to `most`. */
+int terrace__expire(struct terrace *store, uint64_t most, uint64_t *ret_count);
+/* Remove what was cleared from a cache and lies there still. */
+int terrace__sweep(struct terrace *store, struct terrace_cache *cache, uint64_t *ret_count);
+
+#endif

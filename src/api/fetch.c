@@ -1,0 +1,329 @@
+#include "api/api.h"
+
+#include "core/entries.h"
+#include "core/flight.h"
+#include "core/sources.h"
+#include "util/message.h"
+#include "util/time.h"
+#include "util/util.h"
+
+#include <stdlib.h>
+
+/* --- what a loader fills in ------------------------------------------------------------------ */
+
+struct terrace_loaded {
+	void *data;
+	size_t size;
+	bool given;
+	bool keep_out;
+	int64_t ttl_ms;
+	uint64_t cost_us;
+	bool has_cost;
+	char *tags[TAGS_MAX];
+	size_t tag_count;
+	struct terrace_sources sources;
+};
+
+static void loaded_done(struct terrace_loaded *loaded)
+{
+	free(loaded->data);
+	for (size_t i = 0; i < loaded->tag_count; i++)
+		free(loaded->tags[i]);
+	terrace__buf_done(&loaded->sources.marks);
+}
+
+int terrace_loaded_copy(terrace_loaded *loaded, terrace_slice bytes)
+{
+	void *data = malloc(bytes.size ? bytes.size : 1);
+
+	if (!data)
+		return terrace_fail(TERRACE_ENOMEM, "out of memory for a value of %zu bytes",
+		                    bytes.size);
+	if (bytes.size)
+		memcpy(data, bytes.data, bytes.size);
+	return terrace_loaded_take(loaded, data, bytes.size);
+}
+
+int terrace_loaded_take(terrace_loaded *loaded, void *data, size_t size)
+{
+	free(loaded->data);
+	loaded->data = data;
+	loaded->size = size;
+	loaded->given = true;
+	return TERRACE_OK;
+}
+
+void terrace_loaded_ttl(terrace_loaded *loaded, int64_t ttl_ms)
+{
+	loaded->ttl_ms = ttl_ms;
+}
+
+int terrace_loaded_tag(terrace_loaded *loaded, const char *tag)
+{
+	if (loaded->tag_count == TAGS_MAX)
+		return terrace_fail(TERRACE_EINVAL, "an entry takes at most %d tags", TAGS_MAX);
+	loaded->tags[loaded->tag_count] = strdup(tag);
+	if (!loaded->tags[loaded->tag_count])
+		return terrace_fail(TERRACE_ENOMEM, "out of memory for a tag");
+	loaded->tag_count++;
+	return TERRACE_OK;
+}
+
+int terrace_loaded_source(terrace_loaded *loaded, const char *path, unsigned flags)
+{
+	int rc = terrace_sources_file(&loaded->sources, path, flags);
+
+	if (rc == TERRACE_MISS) {
+		rc = terrace_sources_absent(&loaded->sources, path);
+		return rc == TERRACE_OK ? TERRACE_MISS : rc;
+	}
+	return rc;
+}
+
+void terrace_loaded_cost(terrace_loaded *loaded, uint64_t cost_us)
+{
+	loaded->cost_us = cost_us;
+	loaded->has_cost = true;
+}
+
+void terrace_loaded_keep_out(terrace_loaded *loaded)
+{
+	loaded->keep_out = true;
+}
+
+/* --- leases --------------------------------------------------------------------------------------- */
+
+/* The entry as a get would give it: decoded where the cache has a form. */
+static int in_form(struct terrace_cache *cache, struct entry **entry)
+{
+	struct entry *decoded;
+	int rc;
+
+	if (!cache->has_form)
+		return TERRACE_OK;
+	rc = terrace__entry_decode(cache, *entry, &decoded);
+	if (rc != TERRACE_OK)
+		return terrace_fail(rc == TERRACE_ECORRUPT ? TERRACE_EINVAL : rc,
+		                    "cache %s cannot decode the value that was computed",
+		                    cache->name);
+	entry_unref(*entry);
+	*entry = decoded;
+	return TERRACE_OK;
+}
+
+/* A value for the callers alone. */
+static int unstored(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
+                    struct entry **ret)
+{
+	struct entry *entry = terrace__entry_new(key, value.size, terrace_bytes(NULL, 0));
+	int rc;
+
+	if (!entry)
+		return terrace_fail(TERRACE_ENOMEM, "out of memory for a value of %zu bytes",
+		                    value.size);
+	if (value.size)
+		memcpy(entry_value(entry), value.data, value.size);
+	*ret = entry;
+	if (!cache)
+		return TERRACE_OK;
+	rc = in_form(cache, ret);
+	if (rc != TERRACE_OK)
+		entry_unref(entry);
+	return rc;
+}
+
+/* None of the sources has changed since its fingerprint was taken. */
+static bool sources_stand(struct terrace_cache *cache, const terrace_sources *sources)
+{
+	CLEANUP(terrace__buf_done) struct buf packed = { 0 };
+	uint64_t looked_at;
+
+	if (!sources || sources->count == 0)
+		return true;
+	terrace__extra_counts(&packed, 0, sources->count);
+	terrace__buf_append(&packed, sources->marks.data, sources->marks.size);
+	return !packed.failed &&
+	       terrace__sources_check(cache->store, terrace_bytes(packed.data, packed.size),
+	                              &looked_at, NULL, 0) == SOURCE_SAME;
+}
+
+/*
+ * Store what was computed under a lease; whatever becomes of that, *ret is the
+ * value for the callers.
+ */
+static int store_loaded(struct terrace_lease *lease, terrace_slice value,
+                        const terrace_put_options *options, struct entry **ret)
+{
+	struct terrace_cache *cache = lease->cache;
+	struct entry *entry = NULL;
+	int rc = TERRACE_MISS;
+
+	if (cache->tiers == 0)
+		return unstored(cache, lease->key, value, ret);
+	if (sources_stand(cache, options->sources))
+		rc = terrace__put(cache, lease->key, value, options, &lease->lease, &entry);
+	if (rc == TERRACE_MISS) {
+		count_add(&cache->counts, COUNT_outdated_loads, 1);
+		terrace__log(cache->store, TERRACE_LOG_INFO,
+		             "%s: a computed value was outdated before it could be stored",
+		             cache->name);
+	} else if (rc != TERRACE_OK) {
+		terrace__swallow(cache->store, cache, "storing a computed value");
+	}
+	if (!entry)
+		return unstored(cache, lease->key, value, ret);
+	*ret = entry;
+	rc = in_form(cache, ret);
+	if (rc != TERRACE_OK)
+		entry_unref(entry);
+	return rc;
+}
+
+int terrace_lease_begin(terrace_cache *cache, terrace_slice key, int64_t wait_ms,
+                        terrace_lease **ret_lease, terrace_value **ret_value)
+{
+	struct entry *entry;
+	unsigned tier;
+	int rc = terrace__check_cache(cache);
+
+	if (rc == TERRACE_OK)
+		rc = terrace__check_key(key);
+	if (rc != TERRACE_OK)
+		return rc;
+	if (!cache)
+		return terrace_fail(TERRACE_EINVAL,
+		                    "a NULL cache gives no lease; use terrace_fetch()");
+	rc = terrace__lease_begin(cache, key, wait_ms ? wait_ms : cache->store->wait_ms, ret_lease,
+	                          &entry, &tier);
+	if (rc == TERRACE_OK)
+		*ret_value = value_of(entry, tier);
+	return rc;
+}
+
+int terrace_lease_put(terrace_lease *lease, terrace_slice value, const terrace_put_options *options,
+                      terrace_value **ret)
+{
+	CLEANUP(terrace__buf_done) struct buf extra = { 0 };
+	terrace_put_options ours;
+	struct entry *entry;
+	int rc = terrace__check_put_options(options, &ours);
+
+	if (rc == TERRACE_OK)
+		rc = terrace__extra_pack(&ours, &extra);
+	if (rc != TERRACE_OK)
+		return rc;
+	if (!ours.cost_us)
+		ours.cost_us = (terrace__now_ns() - lease->started_ns) / 1000;
+	rc = store_loaded(lease, value, &ours, &entry);
+	if (rc != TERRACE_OK) {
+		terrace__lease_end(lease, NULL, 0);
+		return rc;
+	}
+	terrace__lease_end(lease, entry, 0);
+	if (ret)
+		*ret = value_of(entry, 0);
+	else
+		entry_unref(entry);
+	return TERRACE_OK;
+}
+
+void terrace_lease_drop(terrace_lease *lease)
+{
+	if (lease)
+		terrace__lease_end(lease, NULL, 0);
+}
+
+/* --- fetch -------------------------------------------------------------------------------------------- */
+
+static int no_value(terrace_slice key)
+{
+	return terrace_fail(TERRACE_EINVAL, "the loader of \"%.*s\" returned 0 without a value",
+	                    (int)min_u64(key.size, 100), (const char *)key.data);
+}
+
+/* Without a cache: the loader, and nothing else. */
+static int load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, terrace_value **ret)
+{
+	CLEANUP(loaded_done) struct terrace_loaded loaded = { 0 };
+	struct entry *entry;
+	int rc = load(ctx, key, &loaded);
+
+	if (rc != 0)
+		return rc;
+	if (!loaded.given)
+		return no_value(key);
+	rc = unstored(NULL, key, terrace_bytes(loaded.data, loaded.size), &entry);
+	if (rc == TERRACE_OK)
+		*ret = value_of(entry, 0);
+	return rc;
+}
+
+static int run_loader(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
+                      struct terrace_loaded *loaded)
+{
+	struct terrace_cache *cache = lease->cache;
+	uint64_t start = terrace__now_ns(), ns;
+	int rc = load(ctx, lease->key, loaded);
+
+	ns = terrace__now_ns() - start;
+	count_add(&cache->counts, COUNT_loads, 1);
+	terrace__count_time(&cache->counts, TIME_load, ns);
+	if (!loaded->has_cost)
+		loaded->cost_us = ns / 1000;
+	if (rc != 0)
+		count_add(&cache->counts, COUNT_load_errors, 1);
+	else if (!loaded->given)
+		rc = no_value(lease->key);
+	return rc;
+}
+
+static int compute(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
+                   terrace_value **ret)
+{
+	CLEANUP(loaded_done) struct terrace_loaded loaded = { 0 };
+	terrace_put_options options = TERRACE_PUT_INIT;
+	terrace_slice value;
+	struct entry *entry;
+	int rc = run_loader(lease, load, ctx, &loaded);
+
+	if (rc != 0) {
+		terrace__lease_end(lease, NULL, rc);
+		return rc;
+	}
+	value = terrace_bytes(loaded.data, loaded.size);
+	options.ttl_ms = loaded.ttl_ms;
+	options.cost_us = loaded.cost_us;
+	options.tags = (const char *const *)loaded.tags;
+	options.tag_count = loaded.tag_count;
+	options.sources = &loaded.sources;
+	if (loaded.keep_out)
+		rc = unstored(lease->cache, lease->key, value, &entry);
+	else
+		rc = store_loaded(lease, value, &options, &entry);
+	terrace__lease_end(lease, rc == TERRACE_OK ? entry : NULL, 0);
+	if (rc == TERRACE_OK)
+		*ret = value_of(entry, 0);
+	return rc;
+}
+
+int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
+                  terrace_value **ret)
+{
+	struct terrace_lease *lease;
+	struct entry *entry;
+	unsigned tier;
+	int rc = terrace__check_cache(cache);
+
+	if (rc == TERRACE_OK)
+		rc = terrace__check_key(key);
+	if (rc != TERRACE_OK)
+		return rc;
+	if (!cache)
+		return load_alone(key, load, ctx, ret);
+	rc = terrace__lease_begin(cache, key, cache->store->wait_ms, &lease, &entry, &tier);
+	if (rc == TERRACE_MISS)
+		return compute(lease, load, ctx, ret);
+	if (rc == TERRACE_OK)
+		*ret = value_of(entry, tier);
+	return rc;
+}

@@ -1,0 +1,122 @@
+/* What the files of the command have in common. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <terrace/terrace.h>
+
+#include <jansson.h>
+#include <stdio.h>
+
+/* Exit status; scripts rely on it. */
+enum {
+	STATUS_DONE = 0,   /* done, or a hit */
+	STATUS_MISS = 1,   /* a miss, absent, or damage found */
+	STATUS_USAGE = 2,  /* called wrongly */
+	STATUS_FAILED = 3, /* it could not be done */
+};
+
+struct option_spec {
+	const char *name;  /* without the dashes */
+	const char *value; /* what it takes, for people; NULL: nothing */
+	const char *help;
+};
+
+struct args {
+	const struct option_spec *options; /* of the verb */
+	struct given {
+		const struct option_spec *option;
+		const char *value;
+	} * given;
+	size_t given_count;
+	const char **operands;
+	size_t operand_count;
+};
+
+struct cli {
+	const char *dir;    /* NULL: the default */
+	const char *config; /* NULL: the default */
+	bool json;
+	const struct verb *verb;
+};
+
+/* One line of the command: its parser, its help and its work come from here. */
+struct verb {
+	const char *name;
+	const char *operands; /* for people: "CACHE KEY [FILE]" */
+	size_t least, most;   /* operands */
+	const char *help;
+	const struct option_spec *options; /* ends with a NULL name */
+	int (*run)(struct cli *cli, const struct args *args);
+	bool options_first; /* what follows the first operand is not ours to read */
+};
+
+extern const struct verb verbs[]; /* ends with a NULL name */
+extern const struct option_spec global_options[];
+
+/* --- args.c ----------------------------------------------------------------------------- */
+
+/* STATUS_DONE, or STATUS_USAGE with a message printed. */
+int args_parse(struct cli *cli, int argc, char **argv, struct args *ret);
+void args_done(struct args *args);
+
+bool args_has(const struct args *args, const char *name);
+/* The last one given; NULL without any. */
+const char *args_value(const struct args *args, const char *name);
+/* All of them, in order; the caller frees the array. */
+size_t args_values(const struct args *args, const char *name, const char ***ret);
+
+/* --- output.c --------------------------------------------------------------------------- */
+
+/* "terrace: …" on standard error. */
+void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same with what to look at; returns STATUS_USAGE. */
+int usage(const struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The library's message; the status that its code means. */
+int failed(int rc);
+
+/* Prints and frees. */
+int print_json(json_t *value);
+/* A string of any bytes: as text where it is UTF-8, else {"hex": …}. */
+json_t *json_bytes(terrace_slice bytes);
+json_t *json_time(int64_t ms);
+/* "2026-11-21 14:03:07", local time. */
+const char *time_text(int64_t ms, char text[32]);
+/* "350 ns", "1.2 us", "3.4 ms", "5.6 s", "12m" */
+const char *nanoseconds_text(uint64_t ns, char text[32]);
+
+/* --- store.c ------------------------------------------------------------------------------ */
+
+/* The store, open; STATUS_DONE or a status with a message printed. */
+int open_store(const struct cli *cli, terrace **ret);
+/* A cache that exists already; *ret is NULL when it does not. */
+int open_cache(terrace *store, const char *name, terrace_cache **ret);
+/* The same, made where it does not. */
+int make_cache(terrace *store, const char *name, terrace_cache **ret);
+/* The names of the store's caches, without Terrace's own. */
+json_t *cache_names(terrace *store);
+
+/*
+ * Work on one named cache, or on each of the store, until a status is not
+ * STATUS_DONE. A cache that was named and does not exist is STATUS_MISS.
+ */
+int each_cache(terrace *store, const char *only,
+               int (*fn)(void *ctx, const char *name, terrace_cache *cache), void *ctx);
+
+/* --- verbs --------------------------------------------------------------------------------- */
+
+int verb_get(struct cli *cli, const struct args *args);
+int verb_put(struct cli *cli, const struct args *args);
+int verb_rm(struct cli *cli, const struct args *args);
+int verb_ls(struct cli *cli, const struct args *args);
+int verb_inspect(struct cli *cli, const struct args *args);
+int verb_why(struct cli *cli, const struct args *args);
+int verb_stat(struct cli *cli, const struct args *args);
+int verb_clear(struct cli *cli, const struct args *args);
+int verb_invalidate(struct cli *cli, const struct args *args);
+int verb_cleanup(struct cli *cli, const struct args *args);
+int verb_verify(struct cli *cli, const struct args *args);
+int verb_config(struct cli *cli, const struct args *args);
+int verb_run(struct cli *cli, const struct args *args);
+int verb_help(struct cli *cli, const struct args *args);
+
+#endif

@@ -1,0 +1,210 @@
+/* The command: `terrace [--dir D] VERB …`. */
+#include "cli.h"
+
+#include <stdlib.h>
+
+const struct option_spec global_options[] = {
+	{ "dir", "D", "the store's directory; default: TERRACE_DIR, or ~/.cache/terrace" },
+	{ "config", "FILE", "the configuration; default: TERRACE_CONFIG, or D/terrace.ini" },
+	{ "json", NULL, "report as JSON" },
+	{ "help", NULL, "say how a verb is called" },
+	{ "version", NULL, "say the version" },
+	{ NULL, NULL, NULL },
+};
+
+static const struct option_spec no_options[] = { { NULL, NULL, NULL } };
+
+static const struct option_spec put_options[] = {
+	{ "ttl", "T", "how long it lives: 90s, 2h, forever; 0 is dead at once" },
+	{ "tag", "T", "a tag, to invalidate by; may be given again" },
+	{ "source", "FILE", "dies when this file changes; may be given again" },
+	{ NULL, NULL, NULL },
+};
+
+static const struct option_spec ls_options[] = {
+	{ "prefix", "P", "only keys that begin with P" },
+	{ "glob", "G", "only keys that match G" },
+	{ "tag", "T", "only keys with this tag" },
+	{ NULL, NULL, NULL },
+};
+
+static const struct option_spec invalidate_options[] = {
+	{ "key", "K", "this key" },
+	{ "glob", "G", "keys that match G: * ? [a-z]" },
+	{ "prefix", "P", "keys that begin with P" },
+	{ "tag", "T", "entries with this tag" },
+	{ "source", "FILE", "entries that were made from this file" },
+	{ "changed", NULL, "entries of which a source has changed" },
+	{ "all", NULL, "everything in the cache" },
+	{ NULL, NULL, NULL },
+};
+
+static const struct option_spec clear_options[] = {
+	{ "all", NULL, "every cache of the store" },
+	{ "tier", "T", "only l2 or l3; may be given again" },
+	{ NULL, NULL, NULL },
+};
+
+static const struct option_spec verify_options[] = {
+	{ "repair", NULL, "remove what is damaged" },
+	{ NULL, NULL, NULL },
+};
+
+static const struct option_spec run_options[] = {
+	{ "in", "GLOB", "an input by its content: * ? [a-z] **; may be given again" },
+	{ "depfile", "F", "inputs that COMMAND writes down there, in make's syntax" },
+	{ "out", "FILE", "an output to keep and bring back; may be given again" },
+	{ "env", "NAME", "a variable that matters; may be given again" },
+	{ "base", "DIR", "paths count from here, so that two checkouts share" },
+	{ "cache", "NAME", "the cache; default: run" },
+	{ "ttl", "T", "how long a result lives; default: forever with inputs, else 60s" },
+	{ "stdin", NULL, "standard input is an input; without this it is empty" },
+	{ "cache-failures", NULL, "keep results of a COMMAND that fails too" },
+	{ "explain", NULL, "say on standard error why it ran or not" },
+	{ NULL, NULL, NULL },
+};
+
+const struct verb verbs[] = {
+	{ "get", "CACHE KEY", 2, 2, "write an entry's bytes to standard output", no_options,
+	  verb_get, false },
+	{ "put", "CACHE KEY [FILE]", 2, 3, "store a file, or standard input", put_options, verb_put,
+	  false },
+	{ "rm", "CACHE KEY...", 2, SIZE_MAX, "remove entries", no_options, verb_rm, false },
+	{ "ls", "[CACHE]", 0, 1, "list the keys of a cache, or the caches", ls_options, verb_ls,
+	  false },
+	{ "stat", "[CACHE]", 0, 1, "show what each cache and tier has done and holds", no_options,
+	  verb_stat, false },
+	{ "inspect", "CACHE KEY", 2, 2, "describe an entry", no_options, verb_inspect, false },
+	{ "why", "CACHE KEY", 2, 2, "say why an entry is there, or is not", no_options, verb_why,
+	  false },
+	{ "clear", "[CACHE]", 0, 1, "remove everything from a cache", clear_options, verb_clear,
+	  false },
+	{ "invalidate", "CACHE", 1, 1, "remove what matches, and print how many",
+	  invalidate_options, verb_invalidate, false },
+	{ "cleanup", "[CACHE]", 0, 1, "remove what has expired, and keep the limits", no_options,
+	  verb_cleanup, false },
+	{ "verify", "", 0, 0, "check every checksum, file and row", verify_options, verb_verify,
+	  false },
+	{ "config", "[CACHE]", 0, 1, "show each setting and where it came from", no_options,
+	  verb_config, false },
+	{ "run", "-- COMMAND [ARG...]", 1, SIZE_MAX, "run a command once per state of its inputs",
+	  run_options, verb_run, true },
+	{ "help", "[VERB]", 0, 1, "say how a verb is called", no_options, verb_help, false },
+	{ NULL, NULL, 0, 0, NULL, NULL, NULL, false },
+};
+
+static const struct verb *find_verb(const char *name)
+{
+	for (const struct verb *verb = verbs; verb->name; verb++) {
+		if (strcmp(verb->name, name) == 0)
+			return verb;
+	}
+	return NULL;
+}
+
+static void print_options(const struct option_spec *options)
+{
+	for (; options->name; options++) {
+		char left[32];
+
+		snprintf(left, sizeof left, "--%s%s%s", options->name, options->value ? " " : "",
+		         options->value ? options->value : "");
+		printf("  %-20s %s\n", left, options->help);
+	}
+}
+
+static int print_help(const struct verb *verb)
+{
+	if (verb) {
+		printf("terrace %s%s%s%s\n  %s\n", verb->name,
+		       verb->options->name ? " [OPTION]..." : "", *verb->operands ? " " : "",
+		       verb->operands, verb->help);
+		if (verb->options->name)
+			printf("\n");
+		print_options(verb->options);
+	} else {
+		printf("terrace [--dir D] VERB ...\n"
+		       "  a cache in memory, SQLite and files, shared by all processes\n\n");
+		for (verb = verbs; verb->name; verb++)
+			printf("  %-11s %-21s %s\n", verb->name, verb->operands, verb->help);
+	}
+	printf("\nEverywhere:\n");
+	print_options(global_options);
+	printf("\nExit status: 0 done or hit, 1 miss, absent or damage found, 2 wrong usage, "
+	       "3 failed.\n");
+	return STATUS_DONE;
+}
+
+int verb_help(struct cli *cli, const struct args *args)
+{
+	const struct verb *verb = NULL;
+
+	if (args->operand_count) {
+		verb = find_verb(args->operands[0]);
+		if (!verb)
+			return usage(cli, "there is no verb \"%s\"", args->operands[0]);
+	}
+	return print_help(verb);
+}
+
+/* Options before the verb; the index of the verb, or a negative status. */
+static int parse_front(struct cli *cli, int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		struct args front;
+		int status, count = 1;
+
+		if (argv[i][0] != '-')
+			return i;
+		if (strcmp(argv[i], "--dir") == 0 || strcmp(argv[i], "--config") == 0)
+			count = 2;
+		if (i + count > argc)
+			count = argc - i;
+		status = args_parse(cli, count, argv + i, &front);
+		if (status == STATUS_DONE && args_has(&front, "help"))
+			status = -(10 + print_help(NULL));
+		else if (status == STATUS_DONE && args_has(&front, "version"))
+			status = printf("terrace %s\n", terrace_version()) > 0 ? -10 :
+			                                                         STATUS_FAILED;
+		args_done(&front);
+		if (status > 0)
+			return -status;
+		if (status < 0)
+			return status;
+		i += count - 1;
+	}
+	return argc;
+}
+
+/* A full disk behind standard output is a failure, not a success. */
+static int finish(int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	complain("cannot write to standard output");
+	return STATUS_FAILED;
+}
+
+int main(int argc, char **argv)
+{
+	struct cli cli = { 0 };
+	struct args args;
+	int at = parse_front(&cli, argc, argv), status;
+
+	if (at <= -10)
+		return finish(STATUS_DONE);
+	if (at < 0)
+		return -at;
+	if (at >= argc)
+		return usage(&cli, "say what to do: get, put, rm, ls, stat, why, run, ...");
+	cli.verb = find_verb(argv[at]);
+	if (!cli.verb)
+		return usage(&cli, "there is no verb \"%s\"", argv[at]);
+	status = args_parse(&cli, argc - at - 1, argv + at + 1, &args);
+	if (status == STATUS_DONE && args_has(&args, "help"))
+		status = print_help(cli.verb);
+	else if (status == STATUS_DONE)
+		status = cli.verb->run(&cli, &args);
+	args_done(&args);
+	return finish(status);
+}

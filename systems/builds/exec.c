@@ -1,0 +1,300 @@
+/* Running the command: its output streams through and is kept. */
+#include "builds/parts.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* More than this is passed on, but not kept. */
+enum { CAPTURE_MAX = 256 << 20 };
+/* How long what the command left behind may still write to its output. */
+enum { GRACE_MS = 100 };
+
+void capture_done(struct capture *capture)
+{
+	for (size_t i = 0; i < capture->count; i++)
+		free(capture->chunks[i].data);
+	free(capture->chunks);
+	*capture = (struct capture){ 0 };
+}
+
+/* Keep what was read; joins what comes from one stream at a time. */
+static void keep(struct capture *capture, int stream, const char *data, size_t size)
+{
+	struct chunk *chunk = capture->count ? &capture->chunks[capture->count - 1] : NULL;
+	char *grown;
+
+	if (!capture->whole)
+		return;
+	if (capture->bytes + size > CAPTURE_MAX) {
+		capture->whole = false;
+		return;
+	}
+	if (!chunk || chunk->stream != stream) {
+		if (capture->count == capture->capacity) {
+			size_t capacity = capture->capacity ? 2 * capture->capacity : 16;
+			void *more = realloc(capture->chunks, capacity * sizeof *chunk);
+
+			if (!more) {
+				capture->whole = false;
+				return;
+			}
+			capture->chunks = more;
+			capture->capacity = capacity;
+		}
+		chunk = &capture->chunks[capture->count++];
+		*chunk = (struct chunk){ .stream = stream };
+	}
+	grown = realloc(chunk->data, chunk->size + size);
+	if (!grown) {
+		capture->whole = false;
+		return;
+	}
+	memcpy(grown + chunk->size, data, size);
+	chunk->data = grown;
+	chunk->size += size;
+	capture->bytes += size;
+}
+
+static void pass_on(int fd, const char *data, size_t size)
+{
+	while (size > 0) {
+		ssize_t n = write(fd, data, size);
+
+		if (n < 0 && errno != EINTR)
+			return; /* nobody reads it any more; the command may go on */
+		if (n > 0) {
+			data += n;
+			size -= (size_t)n;
+		}
+	}
+}
+
+/* --- signals -------------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t child;
+
+/* What somebody sent us is for the command. What the terminal sends it has already. */
+static void forward(int number, siginfo_t *info, void *context)
+{
+	int saved = errno;
+
+	(void)context;
+	if (info->si_code <= 0 && child > 0)
+		kill((pid_t)child, number);
+	errno = saved;
+}
+
+static const int forwarded[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 };
+enum { FORWARDED = sizeof forwarded / sizeof *forwarded };
+
+static void forward_signals(struct sigaction old[FORWARDED])
+{
+	struct sigaction action = { .sa_flags = SA_SIGINFO | SA_RESTART };
+
+	action.sa_sigaction = forward;
+	sigemptyset(&action.sa_mask);
+	for (int i = 0; i < FORWARDED; i++) {
+		sigaction(forwarded[i], NULL, &old[i]);
+		/* Who has us ignore a signal (nohup) means the command too. */
+		if (old[i].sa_handler != SIG_IGN)
+			sigaction(forwarded[i], &action, NULL);
+	}
+}
+
+static void restore_signals(const struct sigaction old[FORWARDED])
+{
+	for (int i = 0; i < FORWARDED; i++)
+		sigaction(forwarded[i], &old[i], NULL);
+}
+
+/* --- the child --------------------------------------------------------------------------------------- */
+
+struct pipes {
+	int out[2], err[2], failure[2]; /* read, write */
+	int input;
+};
+
+static void cannot_start(const char *command, int err)
+{
+	note("cannot start %s: %s", command, strerror(err));
+}
+
+static void become(const char *const *command)
+{
+	execvp(command[0], (char *const *)(uintptr_t)command);
+}
+
+void command_become(const char *const *command)
+{
+	become(command);
+	cannot_start(command[0], errno);
+}
+
+static void in_child(const char *const *command, const struct pipes *pipes,
+                     const struct sigaction old[FORWARDED], pid_t parent)
+{
+	int err;
+
+	restore_signals(old);
+	/* A command whose Terrace was killed would race the one who takes over. */
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() == parent && dup2(pipes->input, 0) >= 0 && dup2(pipes->out[1], 1) >= 0 &&
+	    dup2(pipes->err[1], 2) >= 0)
+		become(command);
+	err = errno;
+	while (write(pipes->failure[1], &err, sizeof err) < 0 && errno == EINTR)
+		;
+	_exit(RUN_CANNOT_START);
+}
+
+static int open_input(const void *input, size_t size)
+{
+	int fd;
+
+	if (!input)
+		return open("/dev/null", O_RDONLY | O_CLOEXEC);
+	fd = memfd_create("stdin", MFD_CLOEXEC);
+	if (fd >= 0) {
+		pass_on(fd, input, size);
+		lseek(fd, 0, SEEK_SET);
+	}
+	return fd;
+}
+
+static int open_pipes(struct pipes *pipes, const void *input, size_t size)
+{
+	*pipes = (struct pipes){ { -1, -1 }, { -1, -1 }, { -1, -1 }, -1 };
+	pipes->input = open_input(input, size);
+	if (pipes->input < 0 || pipe2(pipes->out, O_CLOEXEC) < 0 ||
+	    pipe2(pipes->err, O_CLOEXEC) < 0 || pipe2(pipes->failure, O_CLOEXEC) < 0)
+		return -errno;
+	return 0;
+}
+
+static void close_one(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void close_pipes(struct pipes *pipes)
+{
+	for (int i = 0; i < 2; i++) {
+		close_one(&pipes->out[i]);
+		close_one(&pipes->err[i]);
+		close_one(&pipes->failure[i]);
+	}
+	close_one(&pipes->input);
+}
+
+/* --- streaming ------------------------------------------------------------------------------------------ */
+
+/* What there is to read; false at the end of the stream. */
+static bool drain(int *fd, int stream, struct capture *capture)
+{
+	char data[65536];
+	ssize_t n = read(*fd, data, sizeof data);
+
+	if (n < 0 && errno == EINTR)
+		return true;
+	if (n <= 0) {
+		close_one(fd);
+		return false;
+	}
+	pass_on(stream, data, (size_t)n);
+	keep(capture, stream, data, (size_t)n);
+	return true;
+}
+
+/*
+ * Until both streams end. A command that leaves something running behind it
+ * which holds them open is over when it exits; what came by then is passed on,
+ * and not kept, because it may not be all.
+ */
+static void stream(struct pipes *pipes, int pid_fd, struct capture *capture)
+{
+	bool exited = false;
+
+	while (pipes->out[0] >= 0 || pipes->err[0] >= 0) {
+		struct pollfd polls[] = { { pipes->out[0], POLLIN, 0 },
+			                  { pipes->err[0], POLLIN, 0 },
+			                  { exited ? -1 : pid_fd, POLLIN, 0 } };
+		int ready = poll(polls, 3, exited ? GRACE_MS : -1);
+
+		if (ready < 0 && errno == EINTR)
+			continue;
+		if (ready <= 0) {
+			capture->whole = false;
+			return;
+		}
+		if (polls[0].revents)
+			drain(&pipes->out[0], 1, capture);
+		if (polls[1].revents)
+			drain(&pipes->err[0], 2, capture);
+		exited = exited || polls[2].revents;
+	}
+}
+
+static void reap(pid_t pid, struct capture *capture)
+{
+	int status = 0;
+
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	capture->killed = WIFSIGNALED(status);
+	capture->exit_status = capture->killed ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+int command_run(const char *const *command, const void *input, size_t input_size,
+                struct capture *ret)
+{
+	struct sigaction old[FORWARDED];
+	struct pipes pipes;
+	pid_t parent = getpid(), pid;
+	int pid_fd, err = open_pipes(&pipes, input, input_size);
+	ssize_t n;
+
+	*ret = (struct capture){ .whole = true };
+	if (err < 0) {
+		cannot_start(command[0], -err);
+		close_pipes(&pipes);
+		return -1;
+	}
+	fflush(stdout);
+	fflush(stderr);
+	child = 0;
+	forward_signals(old);
+	pid = fork();
+	if (pid == 0)
+		in_child(command, &pipes, old, parent);
+	child = (sig_atomic_t)pid;
+	close_one(&pipes.out[1]);
+	close_one(&pipes.err[1]);
+	close_one(&pipes.failure[1]);
+	err = pid < 0 ? errno : 0;
+	do {
+		n = pid < 0 ? 0 : read(pipes.failure[0], &err, sizeof err);
+	} while (n < 0 && errno == EINTR);
+	if (err == 0) {
+		pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+		stream(&pipes, pid_fd, ret);
+		close_one(&pid_fd);
+	} else {
+		cannot_start(command[0], err);
+	}
+	if (pid > 0)
+		reap(pid, ret);
+	child = 0;
+	restore_signals(old);
+	close_pipes(&pipes);
+	return err ? -1 : 0;
+}

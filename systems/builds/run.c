@@ -1,0 +1,748 @@
+/* One cached command, from its key to its exit status. */
+#include "builds/parts.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A command without inputs may depend on anything: its result is good for this long. */
+enum { UNKNOWN_TTL_MS = 60 * 1000 };
+/* Sets of discovered inputs that are tried for one command line, the latest first. */
+enum { SETS_MAX = 8 };
+/* Whoever computes is alive, or replaced: there is nothing to time out. */
+#define WAIT_FOR_EVER (INT64_MAX / 4)
+/* Bytes of the command line that a key shows. */
+enum { KEY_TEXT_MAX = 100 };
+
+/* Everything about one call. */
+struct run {
+	const struct run_spec *spec;
+	terrace *store;
+	terrace_cache *results; /* by content */
+	terrace_cache *known;   /* by command line: the inputs that it was seen to have */
+	struct place place;
+	struct file_set inputs; /* of --in, with their digests before the run */
+	terrace_digest program;
+	bool has_program;
+	char *input; /* of --stdin */
+	size_t input_size;
+	terrace_slice command_key; /* the command line, whatever its inputs hold */
+	terrace_slice state_key;   /* and what they hold, as far as it is known beforehand */
+	bool has_inputs;
+};
+
+static void run_done(struct run *run)
+{
+	terrace_cache_close(run->results);
+	terrace_cache_close(run->known);
+	file_set_done(&run->inputs);
+	free(run->input);
+	terrace_key_free(run->command_key);
+	terrace_key_free(run->state_key);
+}
+
+static void explain(const struct run *run, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void explain(const struct run *run, const char *format, ...)
+{
+	char text[PATH_MAX + 256];
+	va_list args;
+
+	if (!run->spec->explain)
+		return;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	note("%s", text);
+}
+
+/* --- keys ----------------------------------------------------------------------------------------- */
+
+/* "gcc -c a.c", cut where it grows long. */
+static void command_text(const struct run_spec *spec, char ret[KEY_TEXT_MAX + 1])
+{
+	size_t at = 0;
+
+	for (size_t i = 0; spec->command[i] && at < KEY_TEXT_MAX; i++)
+		at += (size_t)snprintf(ret + at, KEY_TEXT_MAX + 1 - at, "%s%s", i ? " " : "",
+		                       spec->command[i]);
+	for (char *c = ret; *c; c++) {
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			*c = ' ';
+	}
+}
+
+/* A list in which order and repetition count. */
+static int add_list(terrace_key_builder *key, const char *name, const char *const *items)
+{
+	size_t size = 0;
+	char *text = NULL;
+	FILE *out = open_memstream(&text, &size);
+	int rc;
+
+	if (!out)
+		return TERRACE_ENOMEM;
+	for (size_t i = 0; items[i]; i++)
+		pack_bytes(out, items[i], strlen(items[i]));
+	fclose(out);
+	rc = text ? terrace_key_builder_field(key, name, terrace_bytes(text, size)) :
+	            TERRACE_ENOMEM;
+	free(text);
+	return rc;
+}
+
+static int add_env(terrace_key_builder *key, const char *const *names)
+{
+	int rc = TERRACE_OK;
+
+	for (size_t i = 0; names[i] && rc == TERRACE_OK; i++) {
+		const char *value = getenv(names[i]);
+		char field[PATH_MAX];
+		bool again = false;
+
+		for (size_t before = 0; before < i; before++)
+			again = again || strcmp(names[before], names[i]) == 0;
+		if (again)
+			continue;
+		/* Unset and empty are different to the command. */
+		snprintf(field, sizeof field, "env%s %s", value ? "" : "-unset", names[i]);
+		rc = terrace_key_builder_field(key, field, terrace_str(value));
+	}
+	return rc;
+}
+
+/* Outputs by their names: from another checkout they are the same. */
+static int add_outputs(terrace_key_builder *key, const struct run *run)
+{
+	const char *const *outputs = run->spec->outputs;
+	int rc = TERRACE_OK;
+
+	for (size_t i = 0; outputs[i] && rc == TERRACE_OK; i++) {
+		char name[PATH_MAX], field[32];
+
+		if (place_name(&run->place, outputs[i], name) < 0)
+			return TERRACE_EINVAL;
+		snprintf(field, sizeof field, "out %zu", i);
+		rc = terrace_key_builder_field(key, field, terrace_str(name));
+	}
+	return rc;
+}
+
+/* What is asked, without the content of anything. */
+static int add_command(terrace_key_builder *key, const struct run *run)
+{
+	const struct run_spec *spec = run->spec;
+	char cwd[PATH_MAX];
+	int rc;
+
+	if (place_name(&run->place, ".", cwd) < 0)
+		return TERRACE_EINVAL;
+	rc = add_list(key, "command", spec->command);
+	if (rc == TERRACE_OK)
+		rc = terrace_key_builder_field(key, "cwd", terrace_str(cwd));
+	if (rc == TERRACE_OK)
+		rc = add_list(key, "in", spec->inputs);
+	if (rc == TERRACE_OK)
+		rc = add_outputs(key, run);
+	if (rc == TERRACE_OK)
+		rc = terrace_key_builder_field(key, "depfile", terrace_str(spec->depfile));
+	if (rc == TERRACE_OK)
+		rc = terrace_key_builder_field(key, "stdin",
+		                               terrace_str(spec->use_stdin ? "yes" : "no"));
+	return rc;
+}
+
+static int add_files(terrace_key_builder *key, const char *field, const struct file_set *set)
+{
+	size_t size = 0;
+	char *text = NULL;
+	FILE *out = open_memstream(&text, &size);
+	int rc;
+
+	if (!out)
+		return TERRACE_ENOMEM;
+	for (size_t i = 0; i < set->count; i++) {
+		const struct file *file = &set->files[i];
+
+		pack_bytes(out, file->name, strlen(file->name));
+		pack_u64(out, file->absent);
+		pack_bytes(out, &file->digest, sizeof file->digest);
+	}
+	fclose(out);
+	rc = text ? terrace_key_builder_field(key, field, terrace_bytes(text, size)) :
+	            TERRACE_ENOMEM;
+	free(text);
+	return rc;
+}
+
+static int add_state(terrace_key_builder *key, const struct run *run)
+{
+	terrace_digest input = terrace_digest_bytes(terrace_bytes(run->input, run->input_size));
+	int rc = add_command(key, run);
+
+	if (rc == TERRACE_OK)
+		rc = add_env(key, run->spec->env);
+	if (rc == TERRACE_OK)
+		rc = terrace_key_builder_field(
+		    key, "program",
+		    terrace_bytes(&run->program, run->has_program ? sizeof run->program : 0));
+	if (rc == TERRACE_OK)
+		rc = terrace_key_builder_field(key, "input", terrace_bytes(&input, sizeof input));
+	if (rc == TERRACE_OK)
+		rc = add_files(key, "inputs", &run->inputs);
+	return rc;
+}
+
+/* The key of the command, of its state, or of its state with discovered inputs. */
+static int make_key(const struct run *run, bool state, const struct file_set *discovered,
+                    terrace_slice *ret)
+{
+	char text[KEY_TEXT_MAX + 1];
+	terrace_key_builder *key;
+	int rc;
+
+	command_text(run->spec, text);
+	rc = terrace_key_builder_new(text, &key);
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = state ? add_state(key, run) : add_command(key, run);
+	if (rc == TERRACE_OK && discovered)
+		rc = add_files(key, "discovered", discovered);
+	if (rc == TERRACE_OK)
+		rc = terrace_key_builder_finish(key, ret);
+	terrace_key_builder_free(key);
+	return rc;
+}
+
+/* --- what a command line was seen to read ------------------------------------------------------------- */
+
+/* Under the state's key: sets of names, packed, the latest first. */
+static void pack_names(FILE *out, const struct file_set *set)
+{
+	pack_u64(out, set->count);
+	for (size_t i = 0; i < set->count; i++)
+		pack_bytes(out, set->files[i].name, strlen(set->files[i].name));
+}
+
+static bool unpack_names(struct unpack *in, struct file_set *ret)
+{
+	uint64_t count = unpack_u64(in);
+
+	*ret = (struct file_set){ 0 };
+	for (uint64_t i = 0; i < count && !in->failed; i++) {
+		char name[PATH_MAX];
+
+		if (!unpack_path(in, name) || file_set_add(ret, name) < 0)
+			in->failed = true;
+	}
+	if (in->failed)
+		file_set_done(ret);
+	return !in->failed;
+}
+
+static bool same_names(const struct file_set *a, const struct file_set *b)
+{
+	if (a->count != b->count)
+		return false;
+	for (size_t i = 0; i < a->count; i++) {
+		if (strcmp(a->files[i].name, b->files[i].name) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* Put `set` before the others that are known, without a second copy of it. */
+static void remember_set(struct run *run, const struct file_set *set)
+{
+	terrace_value *value = NULL;
+	size_t size = 0, kept = 1;
+	char *text = NULL;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		return;
+	pack_names(out, set);
+	if (terrace_get(run->known, run->state_key, &value) == TERRACE_OK) {
+		struct unpack in = { terrace_data(value),
+			             (const unsigned char *)terrace_data(value) +
+			                 terrace_size(value),
+			             false };
+		struct file_set other;
+
+		while (in.at < in.end && kept < SETS_MAX && unpack_names(&in, &other)) {
+			if (!same_names(set, &other)) {
+				pack_names(out, &other);
+				kept++;
+			}
+			file_set_done(&other);
+		}
+		terrace_release(value);
+	}
+	fclose(out);
+	if (text)
+		terrace_put(run->known, run->state_key, terrace_bytes(text, size), NULL);
+	free(text);
+}
+
+/* --- looking for a result -------------------------------------------------------------------------------- */
+
+/* With discovered inputs: any known set of them under whose content there is a result. */
+static int find_discovered(struct run *run, terrace_value **ret)
+{
+	terrace_value *sets;
+	struct unpack in;
+	struct file_set set;
+	int rc = terrace_get(run->known, run->state_key, &sets);
+
+	if (rc != TERRACE_OK)
+		return TERRACE_MISS;
+	rc = TERRACE_MISS;
+	in = (struct unpack){ terrace_data(sets),
+		              (const unsigned char *)terrace_data(sets) + terrace_size(sets),
+		              false };
+	while (rc != TERRACE_OK && in.at < in.end && unpack_names(&in, &set)) {
+		terrace_slice key;
+
+		if (file_set_digest(&set, &run->place, run->store) == 0 &&
+		    make_key(run, true, &set, &key) == TERRACE_OK) {
+			rc = terrace_get(run->results, key, ret);
+			terrace_key_free(key);
+		}
+		file_set_done(&set);
+	}
+	terrace_release(sets);
+	return rc == TERRACE_OK ? rc : TERRACE_MISS;
+}
+
+/* Say what differs from the last time, where there was one. */
+static void explain_miss(struct run *run)
+{
+	terrace_value *last;
+	struct unpack in;
+	bool said = false;
+
+	if (!run->spec->explain)
+		return;
+	if (terrace_get(run->known, run->command_key, &last) != TERRACE_OK) {
+		explain(run, "miss: this command has not been run before");
+		return;
+	}
+	in = (struct unpack){ terrace_data(last),
+		              (const unsigned char *)terrace_data(last) + terrace_size(last),
+		              false };
+	while (in.at < in.end && !in.failed) {
+		char what[PATH_MAX], path[PATH_MAX], shown[PATH_MAX];
+		terrace_slice then;
+		terrace_digest now;
+		int rc;
+
+		if (!unpack_path(&in, what))
+			break;
+		then = unpack_bytes(&in);
+		if (strncmp(what, "env ", 4) == 0) {
+			const char *value = getenv(what + 4);
+
+			if ((value == NULL) != (then.data == NULL || then.size == 0) ||
+			    (value && (strlen(value) + 1 != then.size ||
+			               memcmp(value, then.data, then.size - 1) != 0))) {
+				explain(run, "miss: the variable %s changed", what + 4);
+				said = true;
+			}
+			continue;
+		}
+		if (place_path(&run->place, what, path) < 0)
+			continue;
+		snprintf(shown, sizeof shown, "%s", path);
+		rc = terrace_file_digest(run->store, path, &now);
+		if (rc == TERRACE_MISS && then.size > 0)
+			explain(run, "miss: %s is gone", shown);
+		else if (rc == TERRACE_OK && then.size == 0)
+			explain(run, "miss: %s has appeared", shown);
+		else if (rc == TERRACE_OK && memcmp(&now, then.data, sizeof now) != 0)
+			explain(run, "miss: %s changed", shown);
+		else
+			continue;
+		said = true;
+	}
+	terrace_release(last);
+	if (!said)
+		explain(run,
+		        "miss: the result was not kept, or is gone; inputs that were known are "
+		        "as they were");
+}
+
+static void pack_file_marks(FILE *out, const struct file_set *set)
+{
+	for (size_t i = 0; i < set->count; i++) {
+		const struct file *file = &set->files[i];
+
+		pack_bytes(out, file->name, strlen(file->name));
+		pack_bytes(out, &file->digest, file->absent ? 0 : sizeof file->digest);
+	}
+}
+
+/* For explain_miss(): the inputs of this run. */
+static void remember_last(struct run *run, const struct file_set *discovered)
+{
+	size_t size = 0;
+	char *text = NULL;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		return;
+	for (size_t i = 0; run->spec->env[i]; i++) {
+		const char *name = run->spec->env[i], *value = getenv(name);
+
+		pack_u64(out, strlen(name) + 4);
+		fprintf(out, "env %s", name);
+		pack_bytes(out, value, value ? strlen(value) + 1 : 0);
+	}
+	pack_file_marks(out, &run->inputs);
+	if (discovered)
+		pack_file_marks(out, discovered);
+	fclose(out);
+	if (text)
+		terrace_put(run->known, run->command_key, terrace_bytes(text, size), NULL);
+	free(text);
+}
+
+/* --- running and keeping ------------------------------------------------------------------------------------ */
+
+/* The coarse clock that file systems stamp with, in nanoseconds. */
+static int64_t file_clock(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* A moment after which every change of a file has a later stamp than one before. */
+static int64_t start_mark(void)
+{
+	const struct timespec pause = { 0, 500000 };
+	int64_t before = file_clock(), now;
+
+	while ((now = file_clock()) == before)
+		nanosleep(&pause, NULL);
+	return now;
+}
+
+/* A discovered input that changed while the command ran may not be what it read. */
+static bool changed_since(const struct run *run, const struct file_set *set, int64_t start)
+{
+	for (size_t i = 0; i < set->count; i++) {
+		char path[PATH_MAX];
+		struct stat st;
+
+		if (place_path(&run->place, set->files[i].name, path) < 0 || stat(path, &st) < 0)
+			return true;
+		if ((int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec >= start ||
+		    (int64_t)st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec >= start) {
+			explain(run, "%s changed while the command ran; the result is not kept",
+			        path);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* What the command itself has made is no input of it. */
+static void drop_outputs(struct run *run, struct file_set *set)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < set->count; i++) {
+		bool output = false;
+
+		for (size_t o = 0; run->spec->outputs[o] && !output; o++) {
+			char name[PATH_MAX];
+
+			output = place_name(&run->place, run->spec->outputs[o], name) == 0 &&
+			         strcmp(name, set->files[i].name) == 0;
+		}
+		if (output)
+			free(set->files[i].name);
+		else
+			set->files[kept++] = set->files[i];
+	}
+	set->count = kept;
+}
+
+/* The inputs that the command wrote down, with their content. */
+static int discover(struct run *run, int64_t start, struct file_set *ret)
+{
+	*ret = (struct file_set){ 0 };
+	if (!run->spec->depfile)
+		return 0;
+	if (depfile_read(ret, &run->place, run->spec->depfile) < 0)
+		return -1;
+	drop_outputs(run, ret);
+	if (changed_since(run, ret, start))
+		return -1;
+	if (file_set_digest(ret, &run->place, run->store) < 0) {
+		note("%s; the result is not kept", terrace_error_message());
+		return -1;
+	}
+	return 0;
+}
+
+static bool worth_keeping(const struct run *run, const struct capture *capture)
+{
+	if (capture->killed) {
+		explain(run, "not kept: the command was killed by a signal");
+	} else if (capture->exit_status != 0 && !run->spec->cache_failures) {
+		explain(run, "not kept: the command failed with %d", capture->exit_status);
+	} else if (!capture->whole) {
+		explain(run, "not kept: its output was too large, or is still being written");
+	} else {
+		return true;
+	}
+	return false;
+}
+
+static void keep_options(const struct run *run, int64_t cost_us, terrace_lease *lease,
+                         terrace_put_options *ret)
+{
+	ret->cost_us = (uint64_t)cost_us;
+	ret->lease = lease;
+	if (run->spec->has_ttl)
+		ret->ttl_ms = run->spec->ttl_ms ? run->spec->ttl_ms : TERRACE_TTL_NONE;
+	else
+		ret->ttl_ms = run->has_inputs ? TERRACE_TTL_FOREVER : UNKNOWN_TTL_MS;
+}
+
+/* Store the result; a failure is a warning. Ends nothing. */
+static void keep(struct run *run, const struct capture *capture, int64_t start, int64_t cost_us,
+                 terrace_lease *lease)
+{
+	terrace_put_options options = TERRACE_PUT_INIT;
+	struct file_set discovered = { 0 };
+	const char *changed;
+	terrace_slice key = { NULL, 0 };
+	char *packed = NULL;
+	size_t size;
+	int rc;
+
+	if (!worth_keeping(run, capture))
+		return;
+	if (file_set_check(&run->inputs, &run->place, run->store, &changed) != 0) {
+		explain(run, "not kept: the input %s changed while the command ran", changed);
+		return;
+	}
+	if (discover(run, start, &discovered) == 0 &&
+	    result_pack(capture, &run->place, run->spec->outputs, run->spec->depfile, &packed,
+	                &size) == 0 &&
+	    make_key(run, true, run->spec->depfile ? &discovered : NULL, &key) == TERRACE_OK) {
+		keep_options(run, cost_us, lease, &options);
+		rc = terrace_put(run->results, key, terrace_bytes(packed, size), &options);
+		if (rc == TERRACE_MISS)
+			explain(run, "not kept: the cache was invalidated meanwhile");
+		else if (rc != TERRACE_OK)
+			note("warning: the result is not kept: %s", terrace_error_message());
+		if (rc == TERRACE_OK && run->spec->depfile)
+			remember_set(run, &discovered);
+		if (rc == TERRACE_OK)
+			remember_last(run, run->spec->depfile ? &discovered : NULL);
+	}
+	free(packed);
+	terrace_key_free(key);
+	file_set_done(&discovered);
+}
+
+static int64_t now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Run it under the lease, keep what came out, and end the lease. */
+static int run_and_keep(struct run *run, terrace_lease *lease)
+{
+	int64_t start = run->spec->depfile ? start_mark() : 0, began = now_us();
+	struct capture capture;
+	int status;
+
+	if (command_run(run->spec->command, run->spec->use_stdin ? run->input : NULL,
+	                run->input_size, &capture) < 0) {
+		terrace_lease_drop(lease);
+		return RUN_CANNOT_START;
+	}
+	keep(run, &capture, start, now_us() - began, lease);
+	terrace_lease_drop(lease);
+	status = capture.exit_status;
+	capture_done(&capture);
+	return status;
+}
+
+static bool replay(struct run *run, terrace_value *value, int *ret_status)
+{
+	int rc = result_replay(terrace_slice_of(value), &run->place, ret_status);
+
+	if (rc == 0)
+		explain(run, "hit, from %s", terrace_tier_name(terrace_value_tier(value)));
+	terrace_release(value);
+	return rc == 0;
+}
+
+/* As if there were no cache. */
+static int run_uncached(struct run *run)
+{
+	struct capture capture;
+	int status = RUN_CANNOT_START;
+
+	if (!run->input) {
+		command_become(run->spec->command);
+	} else if (command_run(run->spec->command, run->input, run->input_size, &capture) == 0) {
+		status = capture.exit_status;
+		capture_done(&capture);
+	}
+	return status;
+}
+
+/* --- putting it together --------------------------------------------------------------------------------------- */
+
+/* The file that a command's name means; false when there is none. */
+static bool find_program(const char *name, char ret[PATH_MAX])
+{
+	const char *path = getenv("PATH");
+
+	if (strchr(name, '/'))
+		return snprintf(ret, PATH_MAX, "%s", name) < PATH_MAX;
+	for (path = path ? path : "/usr/local/bin:/bin:/usr/bin"; *path;) {
+		size_t size = strcspn(path, ":");
+
+		if (snprintf(ret, PATH_MAX, "%.*s%s%s", (int)size, path, size ? "/" : "./", name) <
+		        PATH_MAX &&
+		    access(ret, X_OK) == 0)
+			return true;
+		path += size;
+		path += *path == ':';
+	}
+	return false;
+}
+
+static int read_input(struct run *run)
+{
+	FILE *out;
+	char chunk[65536];
+	size_t n;
+
+	if (!run->spec->use_stdin)
+		return 0;
+	out = open_memstream(&run->input, &run->input_size);
+	if (!out)
+		return -1;
+	while ((n = fread(chunk, 1, sizeof chunk, stdin)) > 0)
+		fwrite(chunk, 1, n, out);
+	return fclose(out) == 0 && !ferror(stdin) ? 0 : -1;
+}
+
+static int open_caches(struct run *run)
+{
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	char name[TERRACE_NAME_MAX + 16];
+	int rc;
+
+	/* A process runs one command: what it keeps in memory serves nobody. */
+	policy.tiers = TERRACE_L2 | TERRACE_L3;
+	policy.description = "results of commands, by the content of their inputs";
+	snprintf(name, sizeof name, "%s.inputs", run->spec->cache);
+	rc = terrace_cache_open(run->store, run->spec->cache, &policy, &run->results);
+	policy.description = "which inputs commands were seen to have";
+	if (rc == TERRACE_OK)
+		rc = terrace_cache_open(run->store, name, &policy, &run->known);
+	return rc;
+}
+
+/* Keys and digests. TERRACE_OK, TERRACE_EINVAL for a bad cache name, or another failure. */
+static int prepare(struct run *run)
+{
+	const struct run_spec *spec = run->spec;
+	char program[PATH_MAX];
+	int rc = open_caches(run);
+
+	if (rc == TERRACE_EINVAL)
+		return rc;
+	for (size_t i = 0; spec->inputs[i] && rc == TERRACE_OK; i++) {
+		if (inputs_expand(&run->inputs, &run->place, spec->inputs[i]) < 0)
+			rc = terrace_fail(TERRACE_ENOMEM, "cannot list the inputs %s",
+			                  spec->inputs[i]);
+	}
+	run->has_inputs = spec->inputs[0] || spec->depfile || spec->use_stdin;
+	if (rc == TERRACE_OK) {
+		file_set_sort(&run->inputs);
+		if (file_set_digest(&run->inputs, &run->place, run->store) < 0)
+			rc = TERRACE_EIO;
+	}
+	if (rc == TERRACE_OK && find_program(spec->command[0], program))
+		run->has_program = terrace_file_digest(run->store, program, &run->program) ==
+		                   TERRACE_OK;
+	if (rc == TERRACE_OK)
+		rc = make_key(run, false, NULL, &run->command_key);
+	if (rc == TERRACE_OK)
+		rc = make_key(run, true, NULL, &run->state_key);
+	return rc == TERRACE_EINVAL ? TERRACE_EIO : rc;
+}
+
+/*
+ * Once, whoever else wants the same. With discovered inputs the result lies
+ * under a key that is not known yet; then the lease is for a key that never
+ * has a value, and who gets it looks again.
+ */
+static int run_cached(struct run *run)
+{
+	const bool discovers = run->spec->depfile != NULL;
+	terrace_value *value;
+	terrace_lease *lease;
+	int rc, status;
+
+	if (discovers && find_discovered(run, &value) == TERRACE_OK)
+		return replay(run, value, &status) ? status : run_uncached(run);
+	rc = terrace_lease_begin(run->results, run->state_key, WAIT_FOR_EVER, &lease, &value);
+	if (rc == TERRACE_OK)
+		return replay(run, value, &status) ? status : run_uncached(run);
+	if (rc != TERRACE_MISS) {
+		note("warning: %s; running uncached", terrace_error_message());
+		return run_uncached(run);
+	}
+	if (discovers && find_discovered(run, &value) == TERRACE_OK) {
+		terrace_lease_drop(lease);
+		return replay(run, value, &status) ? status : run_uncached(run);
+	}
+	explain_miss(run);
+	return run_and_keep(run, lease);
+}
+
+int builds_run(terrace *store, const struct run_spec *spec)
+{
+	struct run run = { .spec = spec, .store = store };
+	int rc, status;
+
+	if (!terrace_enabled(store))
+		return run_uncached(&run);
+	if (place_init(&run.place, spec->base) < 0)
+		return RUN_CANNOT_START;
+	if (read_input(&run) < 0) {
+		note("cannot read standard input");
+		return RUN_CANNOT_START;
+	}
+	rc = prepare(&run);
+	if (rc == TERRACE_OK) {
+		status = run_cached(&run);
+	} else if (rc == TERRACE_EINVAL) {
+		note("--cache: %s", terrace_error_message());
+		status = RUN_USAGE;
+	} else {
+		note("warning: %s; running uncached", terrace_error_message());
+		status = run_uncached(&run);
+	}
+	run_done(&run);
+	return status;
+}

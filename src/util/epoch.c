@@ -74,7 +74,9 @@ static uint64_t horizon(void)
 {
 	uint64_t oldest = UINT64_MAX;
 
+#ifndef EPOCH_TSAN
 	atomic_thread_fence(memory_order_seq_cst);
+#endif
 	if (!terrace__epoch_fences)
 		syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
 	for (struct epoch_slot *slot = atomic_load(&all_slots); slot; slot = slot->next) {

@@ -179,6 +179,8 @@ int terrace__files_read(struct files *files, uint64_t number, const struct recor
 	int rc;
 
 	fd = openat(files->dir_fd, name.text, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && errno == ELOOP)
+		return TERRACE_ECORRUPT; /* we write no links */
 	if (fd < 0)
 		return errno == ENOENT ? TERRACE_MISS : failed(errno, "open", name.text);
 	if (fstat(fd, &st) < 0)

@@ -1,0 +1,391 @@
+/* Bytes on disk that are not what was written: a counted miss, and never a wrong value. */
+#include "support/support.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+
+	fixture_open(f);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	fixture_close(f);
+	free(f);
+	return 0;
+}
+
+static terrace_cache *cache_on(struct fixture *f, unsigned tiers)
+{
+	terrace_policy policy = TERRACE_POLICY_INIT;
+
+	policy.tiers = tiers;
+	policy.codec = TERRACE_CODEC_NONE;
+	return fixture_cache(f, "a", &policy);
+}
+
+static uint64_t damaged(terrace_cache *cache)
+{
+	terrace_stats stats = TERRACE_STATS_INIT;
+
+	assert_ok(terrace_cache_stats(cache, &stats));
+	return stats.damaged;
+}
+
+/* The one file of L3. */
+static void find_file(const struct fixture *f, char ret[600])
+{
+	char command[700];
+	FILE *list;
+
+	snprintf(command, sizeof command, "find %s/v1/files -type f",
+	         scratch_path(&f->scratch, "store"));
+	list = popen(command, "r");
+	assert_non_null(fgets(ret, 600, list));
+	ret[strcspn(ret, "\n")] = '\0';
+	pclose(list);
+}
+
+static void flip(const char *path, off_t at, int bit)
+{
+	unsigned char byte;
+	int fd = open(path, O_RDWR);
+
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &byte, 1, at), 1);
+	byte ^= (unsigned char)(1 << bit);
+	assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+	close(fd);
+}
+
+static void assert_damaged(terrace_cache *cache, uint64_t before)
+{
+	terrace_why why = TERRACE_WHY_INIT;
+
+	assert_misses(cache, "k");
+	assert_int_equal(damaged(cache), before + 1);
+	assert_status(terrace_explain(cache, TERRACE_KEY("k"), &why), TERRACE_MISS);
+	assert_int_equal(why.reason, TERRACE_REASON_DAMAGED);
+	assert_misses(cache, "k"); /* it was removed: no second time */
+	assert_int_equal(damaged(cache), before + 1);
+}
+
+static void test_file__every_flipped_byte_is_a_counted_miss(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L3);
+	struct stat st;
+	char path[600];
+
+	assert_ok(put_text(cache, "k", "some words that lie in a file"));
+	find_file(f, path);
+	assert_int_equal(stat(path, &st), 0);
+	for (off_t at = 0; at < st.st_size; at++) {
+		assert_ok(put_text(cache, "k", "some words that lie in a file"));
+		find_file(f, path);
+		flip(path, at, (int)at % 8);
+		assert_damaged(cache, (uint64_t)at);
+	}
+	terrace_cache_close(cache);
+}
+
+static void test_file__truncated_grown_swapped_or_gone(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L3);
+	char path[600], other[600];
+	uint64_t count = 0;
+
+	for (off_t size = 0; size < 100; size += 33) {
+		assert_ok(put_text(cache, "k", "some words that lie in a file"));
+		find_file(f, path);
+		assert_int_equal(truncate(path, size), 0);
+		assert_damaged(cache, count++);
+	}
+	assert_ok(put_text(cache, "k", "some words that lie in a file"));
+	find_file(f, path);
+	assert_int_equal(truncate(path, 1000), 0);
+	assert_damaged(cache, count++);
+
+	assert_ok(put_text(cache, "k", "some words that lie in a file"));
+	find_file(f, path);
+	assert_int_equal(unlink(path), 0);
+	assert_damaged(cache, count++);
+
+	/* another entry's file in its place: whole, and not this one */
+	assert_ok(put_text(cache, "k", "some words that lie in a file"));
+	find_file(f, path);
+	snprintf(other, sizeof other, "%s.kept", scratch_path(&f->scratch, "file"));
+	assert_int_equal(rename(path, other), 0);
+	assert_ok(terrace_clear(cache, 0, NULL));
+	assert_ok(put_text(cache, "k", "other words of the same size!"));
+	find_file(f, path);
+	assert_int_equal(rename(other, path), 0);
+	assert_damaged(cache, count++);
+
+	/* a link or a pipe is no file */
+	assert_ok(put_text(cache, "k", "some words that lie in a file"));
+	find_file(f, path);
+	assert_int_equal(rename(path, other), 0);
+	assert_int_equal(symlink(other, path), 0);
+	assert_damaged(cache, count++);
+	terrace_cache_close(cache);
+}
+
+static void change_row(const struct fixture *f, const char *sql)
+{
+	sqlite3 *db;
+	char path[600], *error = NULL;
+
+	snprintf(path, sizeof path, "%s/v1/db-1", scratch_path(&f->scratch, "store"));
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	if (sqlite3_exec(db, sql, NULL, NULL, &error) != SQLITE_OK)
+		fail_msg("%s: %s", sql, error);
+	assert_int_equal(sqlite3_changes(db), 1);
+	sqlite3_close(db);
+}
+
+static void test_row__what_was_changed_behind_our_back_is_a_counted_miss(void **state)
+{
+	static const char *const changes[] = {
+		"UPDATE entry SET value = CAST('other words in a row' AS BLOB)",
+		"UPDATE entry SET value = NULL",
+		"UPDATE entry SET value = x''",
+		"UPDATE entry SET head = x'00'",
+		"UPDATE entry SET head = CAST(substr(head, 1, 20) || x'ff' || substr(head, 22) AS BLOB)",
+		"UPDATE entry SET seq = seq + 1",
+		"UPDATE entry SET file = 12345",
+	};
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+
+	for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+		assert_ok(put_text(cache, "k", "some words in a row!"));
+		change_row(f, changes[i]);
+		assert_damaged(cache, i);
+		/* and a new value takes its place */
+		assert_ok(put_text(cache, "k", "new words"));
+		assert_gives(cache, "k", "new words");
+		assert_ok(terrace_delete(cache, TERRACE_KEY("k")));
+	}
+	terrace_cache_close(cache);
+}
+
+static void test_row__a_damaged_row_can_be_written_over_and_deleted(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	uint64_t count;
+
+	assert_ok(put_text(cache, "k", "v"));
+	change_row(f, "UPDATE entry SET head = x'00'");
+	assert_ok(put_text(cache, "k", "w"));
+	assert_gives(cache, "k", "w");
+	change_row(f, "UPDATE entry SET head = x'00'");
+	assert_ok(terrace_delete(cache, TERRACE_KEY("k")));
+	assert_misses(cache, "k");
+	assert_ok(put_text(cache, "k", "v"));
+	change_row(f, "UPDATE entry SET head = x'00'");
+	assert_ok(terrace_add(cache, TERRACE_KEY("k"), terrace_str("added"), NULL));
+	assert_gives(cache, "k", "added");
+	change_row(f, "UPDATE entry SET head = x'00'");
+	assert_ok(terrace_clear(cache, 0, &count));
+	assert_int_equal(count, 1);
+	terrace_cache_close(cache);
+}
+
+static void test_row__a_newer_versions_entry_is_a_miss_and_left_alone(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	terrace_verify_report report = TERRACE_VERIFY_INIT;
+	sqlite3_stmt *count;
+	sqlite3 *db;
+	char path[600];
+
+	assert_ok(put_text(cache, "k", "v"));
+	{
+		/* a flag that this version does not know, with a checksum that holds */
+		extern uint64_t terrace__hash64(const void *data, size_t size, uint64_t seed);
+		unsigned char head[512];
+		sqlite3_stmt *read, *write;
+		int size;
+		uint64_t sum;
+
+		snprintf(path, sizeof path, "%s/v1/db-1", scratch_path(&f->scratch, "store"));
+		assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+		sqlite3_prepare_v2(db, "SELECT head FROM entry", -1, &read, NULL);
+		assert_int_equal(sqlite3_step(read), SQLITE_ROW);
+		size = sqlite3_column_bytes(read, 0);
+		memcpy(head, sqlite3_column_blob(read, 0), (size_t)size);
+		sqlite3_finalize(read);
+		head[29] = 0x80;
+		sum = terrace__hash64(head + 16, (size_t)size - 16, 0);
+		for (int i = 0; i < 8; i++)
+			head[8 + i] = (unsigned char)(sum >> (8 * i));
+		sqlite3_prepare_v2(db, "UPDATE entry SET head = ?1", -1, &write, NULL);
+		sqlite3_bind_blob(write, 1, head, size, SQLITE_STATIC);
+		assert_int_equal(sqlite3_step(write), SQLITE_DONE);
+		sqlite3_finalize(write);
+	}
+	assert_misses(cache, "k");
+	assert_int_equal(damaged(cache), 0);
+	assert_ok(terrace_verify(f->store, true, NULL, NULL, &report));
+	assert_int_equal(report.damaged, 0);
+	sqlite3_prepare_v2(db, "SELECT count(*) FROM entry", -1, &count, NULL);
+	assert_int_equal(sqlite3_step(count), SQLITE_ROW);
+	assert_int_equal(sqlite3_column_int(count, 0), 1);
+	sqlite3_finalize(count);
+	sqlite3_close(db);
+	terrace_cache_close(cache);
+}
+
+/* --- verify ------------------------------------------------------------------------------------------ */
+
+static int note_fault(void *ctx, const terrace_fault *fault)
+{
+	static const char letters[] = "?EFOD";
+	char *seen = ctx;
+
+	assert_true(strlen(fault->detail) > 5);
+	if (fault->kind != TERRACE_FAULT_ORPHAN)
+		assert_string_equal(fault->cache, "a");
+	sprintf(seen + strlen(seen), "%c", letters[fault->kind]);
+	return 0;
+}
+
+static void test_verify__finds_and_repairs(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_verify_report report = TERRACE_VERIFY_INIT;
+	char path[600], stray[700], seen[16] = "", large[2000];
+	terrace_cache *cache;
+
+	policy.inline_bytes = 100;
+	policy.codec = TERRACE_CODEC_NONE;
+	policy.tiers = TERRACE_L2 | TERRACE_L3;
+	cache = fixture_cache(f, "a", &policy);
+	memset(large, 'x', sizeof large);
+	large[sizeof large - 1] = '\0';
+	assert_ok(put_text(cache, "row", "v"));
+	assert_ok(put_text(cache, "good row", "v"));
+	assert_ok(put_text(cache, "file", large));
+	assert_ok(terrace_verify(f->store, false, note_fault, seen, &report));
+	assert_int_equal(report.entries, 3);
+	assert_string_equal(seen, "");
+
+	find_file(f, path);
+	flip(path, 500, 3);
+	assert_ok(put_text(cache, "lost", large));
+	change_row(f, "UPDATE entry SET value = x'77' WHERE id = (SELECT min(id) FROM entry)");
+	{
+		char command[1400];
+
+		/* the other file goes, a stray one comes */
+		snprintf(command, sizeof command,
+		         "cd %s/v1/files && rm $(ls */* | grep -v %s) && mkdir -p 00 && echo x > "
+		         "00/stray",
+		         scratch_path(&f->scratch, "store"), strrchr(path, '/') + 1);
+		assert_int_equal(system(command), 0);
+	}
+	for (int repair = 0; repair < 2; repair++) {
+		seen[0] = '\0';
+		assert_status(terrace_verify(f->store, repair, note_fault, seen, &report),
+		              repair ? TERRACE_OK : TERRACE_ECORRUPT);
+		assert_int_equal(report.damaged, 2);
+		assert_int_equal(report.missing_files, 1);
+		assert_int_equal(report.orphans, 1);
+		assert_int_equal(report.database_errors, 0);
+		assert_int_equal(report.repaired, repair ? 4 : 0);
+		assert_string_equal(seen, "EEFO");
+	}
+	seen[0] = '\0';
+	assert_ok(terrace_verify(f->store, false, note_fault, seen, &report));
+	assert_string_equal(seen, "");
+	assert_int_equal(report.entries, 1);
+	assert_gives(cache, "good row", "v");
+	assert_misses(cache, "row");
+	snprintf(stray, sizeof stray, "%s/v1/files/00/stray", scratch_path(&f->scratch, "store"));
+	assert_int_not_equal(access(stray, F_OK), 0);
+	terrace_cache_close(cache);
+}
+
+/* --- a full disk -------------------------------------------------------------------------------------- */
+
+static void test_full__put_says_so_and_get_goes_on(void **state)
+{
+	struct fixture *f = *state;
+	const char *mount_point = scratch_path(&f->scratch, "small");
+	char dir[600], large[300001];
+	terrace_stats stats = TERRACE_STATS_INIT;
+	struct rng rng = { 5 };
+	terrace_cache *cache;
+	terrace *store;
+	int rc = TERRACE_OK, stored = 0;
+
+	if (geteuid() != 0 || mkdir(mount_point, 0700) < 0 ||
+	    mount("none", mount_point, "tmpfs", 0, "size=8m") < 0) {
+		print_message("skipped: a small file system cannot be mounted here\n");
+		skip();
+	}
+	for (size_t i = 0; i < sizeof large - 1; i++)
+		large[i] = (char)('!' + rng_below(&rng, 90));
+	large[sizeof large - 1] = '\0';
+	snprintf(dir, sizeof dir, "%s/store", mount_point);
+	assert_ok(terrace_open(dir, &f->options, &store));
+	assert_ok(terrace_cache_open(store, "a", NULL, &cache));
+	assert_ok(put_text(cache, "first", "v"));
+	for (int i = 0; i < 100 && rc == TERRACE_OK; i++) {
+		char key[16];
+
+		snprintf(key, sizeof key, "%d", i);
+		large[0] = (char)i;
+		rc = terrace_put(cache, terrace_str(key), terrace_bytes(large, sizeof large - 1), NULL);
+		if (rc == TERRACE_OK)
+			stored++;
+		else
+			assert_misses(cache, key);
+	}
+	assert_status(rc, TERRACE_EFULL);
+	assert_true(strlen(terrace_error_message()) > 10);
+	assert_true(stored > 5);
+	terrace_clear(cache, TERRACE_L1, NULL);
+	assert_gives(cache, "first", "v");
+	assert_int_equal(misses(cache, "0"), TERRACE_OK);
+	assert_ok(terrace_cache_stats(cache, &stats));
+	/* and with room again, all is well */
+	assert_ok(terrace_delete(cache, TERRACE_KEY("0")));
+	assert_ok(put_text(cache, "after", "v"));
+	assert_gives(cache, "after", "v");
+	terrace_cache_close(cache);
+	terrace_close(store);
+	assert_int_equal(umount2(mount_point, MNT_DETACH), 0);
+}
+
+int main(void)
+{
+#define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		WITH_STORE(test_file__every_flipped_byte_is_a_counted_miss),
+		WITH_STORE(test_file__truncated_grown_swapped_or_gone),
+		WITH_STORE(test_row__what_was_changed_behind_our_back_is_a_counted_miss),
+		WITH_STORE(test_row__a_damaged_row_can_be_written_over_and_deleted),
+		WITH_STORE(test_row__a_newer_versions_entry_is_a_miss_and_left_alone),
+		WITH_STORE(test_verify__finds_and_repairs),
+		WITH_STORE(test_full__put_says_so_and_get_goes_on),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

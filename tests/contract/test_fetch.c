@@ -1,0 +1,776 @@
+/* Get or compute: once among threads, once among processes. */
+#include "support/support.h"
+
+#include "core/sources.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+
+	terrace__source_grain_ms = INT64_MIN / 2;
+	fixture_open(f);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	fixture_close(f);
+	free(f);
+	return 0;
+}
+
+/* A loader that counts, and does what its test wants meanwhile. */
+struct loader {
+	_Atomic int calls;
+	int code; /* != 0: fail with it */
+	const char *text;
+	void (*meanwhile)(struct loader *loader, terrace_loaded *loaded);
+	terrace_cache *cache;
+	sem_t started, go_on;
+	bool waits;
+	const char *path;
+};
+
+static int load(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	struct loader *loader = ctx;
+
+	(void)key;
+	atomic_fetch_add(&loader->calls, 1);
+	if (loader->waits) {
+		sem_post(&loader->started);
+		while (sem_wait(&loader->go_on) < 0 && errno == EINTR)
+			;
+	}
+	if (loader->meanwhile)
+		loader->meanwhile(loader, loaded);
+	if (loader->code)
+		return terrace_fail(loader->code, "the loader's own words");
+	return terrace_loaded_copy(loaded, terrace_str(loader->text));
+}
+
+static void assert_fetches(terrace_cache *cache, const char *key, struct loader *loader,
+                           const char *text)
+{
+	terrace_value *value;
+
+	assert_ok(terrace_fetch(cache, terrace_str(key), load, loader, &value));
+	assert_int_equal(terrace_size(value), strlen(text));
+	assert_memory_equal(terrace_data(value), text, strlen(text));
+	terrace_release(value);
+}
+
+static void test_fetch__computes_once_and_keeps(void **state)
+{
+	struct fixture *f = *state;
+	static const unsigned tiers[] = { TERRACE_L1, TERRACE_L2, 0 };
+
+	for (size_t i = 0; i < 3; i++) {
+		struct loader loader = { .text = "computed" };
+		terrace_policy policy = TERRACE_POLICY_INIT;
+		terrace_stats stats = TERRACE_STATS_INIT;
+		terrace_cache *cache;
+		char name[16];
+
+		snprintf(name, sizeof name, "cache %zu", i);
+		policy.tiers = tiers[i];
+		cache = fixture_cache(f, name, &policy);
+		assert_fetches(cache, "k", &loader, "computed");
+		assert_fetches(cache, "k", &loader, "computed");
+		assert_gives(cache, "k", "computed");
+		assert_int_equal(loader.calls, 1);
+		assert_ok(terrace_cache_stats(cache, &stats));
+		assert_int_equal(stats.loads, 1);
+		assert_int_equal(stats.misses, 1);
+		assert_int_equal(stats.gets, 3);
+		terrace_cache_close(cache);
+	}
+}
+
+static void test_fetch__the_loaders_failure_is_the_callers(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	struct loader loader = { .text = "computed", .code = 4711 };
+	terrace_value *value = (void *)1;
+
+	assert_int_equal(terrace_fetch(cache, TERRACE_KEY("k"), load, &loader, &value), 4711);
+	assert_string_equal(terrace_error_message(), "the loader's own words");
+	assert_ptr_equal(value, (void *)1);
+	assert_misses(cache, "k"); /* a failure is not kept */
+	loader.code = 0;
+	assert_fetches(cache, "k", &loader, "computed");
+	assert_int_equal(loader.calls, 2);
+	terrace_cache_close(cache);
+}
+
+static void say_more(struct loader *loader, terrace_loaded *loaded)
+{
+	assert_ok(terrace_loaded_tag(loaded, "red"));
+	terrace_loaded_ttl(loaded, 1000);
+	terrace_loaded_cost(loaded, 77);
+	assert_ok(terrace_loaded_source(loaded, loader->path, 0));
+	assert_status(terrace_loaded_source(loaded, "/nonexistent/file", 0), TERRACE_MISS);
+}
+
+static void test_fetch__the_loader_says_tags_sources_and_time_to_live(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	struct loader loader = { .text = "computed", .meanwhile = say_more };
+	terrace_info info = TERRACE_INFO_INIT;
+
+	loader.path = scratch_path(&f->scratch, "source");
+	write_file(loader.path, "1");
+	assert_fetches(cache, "k", &loader, "computed");
+	assert_ok(terrace_inspect(cache, TERRACE_KEY("k"), &info));
+	assert_int_equal(info.ttl_ms, 1000);
+	assert_int_equal(info.cost_us, 77);
+	assert_int_equal(info.tag_count, 1);
+	assert_int_equal(info.source_count, 2);
+	assert_int_equal(info.sources[1].kind, TERRACE_SOURCE_ABSENT);
+	terrace_info_free(&info);
+	write_file(loader.path, "22");
+	assert_fetches(cache, "k", &loader, "computed");
+	assert_int_equal(loader.calls, 2);
+	terrace_cache_close(cache);
+}
+
+static void keep_out(struct loader *loader, terrace_loaded *loaded)
+{
+	(void)loader;
+	terrace_loaded_keep_out(loaded);
+}
+
+static void test_fetch__a_value_can_be_kept_out(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	struct loader loader = { .text = "computed", .meanwhile = keep_out };
+
+	assert_fetches(cache, "k", &loader, "computed");
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+/* --- computed before, stored after ---------------------------------------------------------------- */
+
+static void put_newer(struct loader *loader, terrace_loaded *loaded)
+{
+	(void)loaded;
+	assert_ok(put_text(loader->cache, "k", "newer"));
+}
+
+static void delete_key(struct loader *loader, terrace_loaded *loaded)
+{
+	(void)loaded;
+	terrace_delete(loader->cache, TERRACE_KEY("k"));
+}
+
+static void clear_all(struct loader *loader, terrace_loaded *loaded)
+{
+	(void)loaded;
+	assert_ok(terrace_clear(loader->cache, 0, NULL));
+}
+
+static void invalidate_tag(struct loader *loader, terrace_loaded *loaded)
+{
+	terrace_match match = terrace_match_text(TERRACE_MATCH_TAG, "whatever");
+
+	(void)loaded;
+	assert_ok(terrace_invalidate(loader->cache, &match, NULL));
+}
+
+static void change_source(struct loader *loader, terrace_loaded *loaded)
+{
+	assert_ok(terrace_loaded_source(loaded, loader->path, 0));
+	write_file(loader->path, "changed while it was read");
+}
+
+static void test_fetch__what_was_outdated_meanwhile_is_not_stored(void **state)
+{
+	static const struct {
+		void (*meanwhile)(struct loader *loader, terrace_loaded *loaded);
+		const char *left; /* what a get gives afterwards; NULL: a miss */
+	} cases[] = {
+		{ put_newer, "newer" }, { delete_key, NULL },    { clear_all, NULL },
+		{ invalidate_tag, NULL }, { change_source, NULL },
+	};
+	static const unsigned tiers[] = { TERRACE_L1, TERRACE_L2, 0 };
+	struct fixture *f = *state;
+
+	for (size_t t = 0; t < 3; t++) {
+		terrace_policy policy = TERRACE_POLICY_INIT;
+		char name[16];
+
+		snprintf(name, sizeof name, "cache %zu", t);
+		policy.tiers = tiers[t];
+		for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+			struct loader loader = { .text = "outdated", .meanwhile = cases[i].meanwhile };
+			terrace_cache *cache = fixture_cache(f, name, &policy);
+
+			loader.cache = cache;
+			loader.path = scratch_path(&f->scratch, "source");
+			write_file(loader.path, "1");
+			terrace_clear(cache, 0, NULL);
+			/* its caller gets it */
+			assert_fetches(cache, "k", &loader, "outdated");
+			if (cases[i].left)
+				assert_gives(cache, "k", cases[i].left);
+			else
+				assert_misses(cache, "k");
+			terrace_cache_close(cache);
+		}
+	}
+}
+
+/* --- threads -------------------------------------------------------------------------------------------- */
+
+struct caller {
+	pthread_t thread;
+	terrace_cache *cache;
+	const char *key;
+	struct loader *loader;
+	int code;
+	char text[32];
+};
+
+static void *call_fetch(void *ctx)
+{
+	struct caller *caller = ctx;
+	terrace_value *value;
+
+	caller->code = terrace_fetch(caller->cache, terrace_str(caller->key), load, caller->loader,
+	                             &value);
+	if (caller->code == 0) {
+		snprintf(caller->text, sizeof caller->text, "%.*s", (int)terrace_size(value),
+		         (const char *)terrace_data(value));
+		terrace_release(value);
+	}
+	return NULL;
+}
+
+enum { CALLERS = 16 };
+
+static void start_callers(struct caller *callers, terrace_cache *cache, struct loader *loader)
+{
+	sem_init(&loader->started, 0, 0);
+	sem_init(&loader->go_on, 0, 0);
+	for (int i = 0; i < CALLERS; i++) {
+		callers[i] = (struct caller){ .cache = cache, .key = "k", .loader = loader };
+		assert_int_equal(pthread_create(&callers[i].thread, NULL, call_fetch, &callers[i]), 0);
+	}
+}
+
+static void test_fetch__threads_wait_for_one_loader(void **state)
+{
+	struct fixture *f = *state;
+	static const unsigned tiers[] = { TERRACE_L1, TERRACE_L2, 0 };
+
+	for (int round = 0; round < 8; round++) {
+		struct loader loader = { .text = "computed", .waits = true };
+		terrace_policy policy = TERRACE_POLICY_INIT;
+		struct caller callers[CALLERS];
+		terrace_cache *cache;
+		char name[16];
+
+		loader.code = round % 2 ? 99 : 0;
+		policy.tiers = tiers[round % 3];
+		policy.disabled = round >= 6; /* single flight all the same */
+		snprintf(name, sizeof name, "cache %d", round);
+		cache = fixture_cache(f, name, &policy);
+		start_callers(callers, cache, &loader);
+		sem_wait(&loader.started);
+		sem_post(&loader.go_on);
+		/* Who comes when it has landed computes again where nothing was kept. */
+		for (int i = 0; i < CALLERS; i++)
+			sem_post(&loader.go_on);
+		for (int i = 0; i < CALLERS; i++) {
+			assert_int_equal(pthread_join(callers[i].thread, NULL), 0);
+			assert_int_equal(callers[i].code, loader.code);
+			if (loader.code == 0)
+				assert_string_equal(callers[i].text, "computed");
+		}
+		if (loader.code == 0 && !policy.disabled)
+			assert_int_equal(loader.calls, 1);
+		terrace_cache_close(cache);
+	}
+}
+
+static void test_fetch__who_joins_after_an_invalidation_gets_a_new_value(void **state)
+{
+	struct fixture *f = *state;
+	static const unsigned tiers[] = { TERRACE_L1, TERRACE_L2 };
+
+	for (int round = 0; round < 2; round++) {
+		struct loader loader = { .text = "older", .waits = true };
+		struct caller before = { .key = "k", .loader = &loader }, after = before;
+		terrace_policy policy = TERRACE_POLICY_INIT;
+		terrace_cache *cache;
+
+		policy.tiers = tiers[round];
+		cache = before.cache = after.cache = fixture_cache(f, round ? "b" : "a", &policy);
+		sem_init(&loader.started, 0, 0);
+		sem_init(&loader.go_on, 0, 0);
+		assert_int_equal(pthread_create(&before.thread, NULL, call_fetch, &before), 0);
+		sem_wait(&loader.started);
+		terrace_delete(cache, TERRACE_KEY("k"));
+		assert_int_equal(pthread_create(&after.thread, NULL, call_fetch, &after), 0);
+		sem_post(&loader.go_on);
+		assert_int_equal(pthread_join(before.thread, NULL), 0);
+		assert_string_equal(before.text, "older");
+		sem_wait(&loader.started); /* computes for itself */
+		loader.text = "newer";
+		sem_post(&loader.go_on);
+		assert_int_equal(pthread_join(after.thread, NULL), 0);
+		assert_string_equal(after.text, "newer");
+		assert_gives(cache, "k", "newer");
+		terrace_cache_close(cache);
+	}
+}
+
+static int load_itself(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	terrace_value *value;
+	int rc = terrace_fetch(ctx, key, load_itself, ctx, &value);
+
+	if (rc == TERRACE_OK)
+		terrace_release(value);
+	(void)loaded;
+	return rc;
+}
+
+static int load_through_other(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	terrace_value *value;
+	int rc;
+
+	if (key.size == 1)
+		rc = terrace_fetch(ctx, TERRACE_KEY("k2"), load_through_other, ctx, &value);
+	else
+		rc = terrace_fetch(ctx, TERRACE_KEY("k"), load_through_other, ctx, &value);
+	if (rc == TERRACE_OK)
+		terrace_release(value);
+	(void)loaded;
+	return rc;
+}
+
+static void test_fetch__a_cycle_is_an_error(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	terrace_value *value;
+
+	assert_status(terrace_fetch(cache, TERRACE_KEY("k"), load_itself, cache, &value),
+	              TERRACE_ECYCLE);
+	assert_status(terrace_fetch(cache, TERRACE_KEY("k"), load_through_other, cache, &value),
+	              TERRACE_ECYCLE);
+	terrace_cache_close(cache);
+}
+
+/* Two threads, each loading what the other is loading: nobody waits for ever. */
+struct crossing {
+	terrace_cache *cache;
+	sem_t *mine, *other;
+	const char *key, *wants;
+	pthread_t thread;
+	int code;
+};
+
+static int load_plain(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	(void)ctx;
+	return terrace_loaded_copy(loaded, key);
+}
+
+static int load_crossing(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	struct crossing *c = ctx;
+	terrace_value *value;
+	int rc;
+
+	sem_post(c->mine);
+	sem_wait(c->other);
+	rc = terrace_fetch(c->cache, terrace_str(c->wants), load_plain, NULL, &value);
+	if (rc == TERRACE_OK)
+		terrace_release(value);
+	return rc ? rc : terrace_loaded_copy(loaded, key);
+}
+
+static void *call_crossing(void *ctx)
+{
+	struct crossing *c = ctx;
+	terrace_value *value;
+
+	c->code = terrace_fetch(c->cache, terrace_str(c->key), load_crossing, c, &value);
+	if (c->code == 0)
+		terrace_release(value);
+	return NULL;
+}
+
+static void test_fetch__loaders_that_want_each_others_key_both_end(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	sem_t a, b;
+	struct crossing one = { .cache = cache, .mine = &a, .other = &b, .key = "1", .wants = "2" };
+	struct crossing two = { .cache = cache, .mine = &b, .other = &a, .key = "2", .wants = "1" };
+
+	sem_init(&a, 0, 0);
+	sem_init(&b, 0, 0);
+	pthread_create(&one.thread, NULL, call_crossing, &one);
+	pthread_create(&two.thread, NULL, call_crossing, &two);
+	pthread_join(one.thread, NULL);
+	pthread_join(two.thread, NULL);
+	assert_int_equal(one.code, 0);
+	assert_int_equal(two.code, 0);
+	terrace_cache_close(cache);
+}
+
+/* --- leases ------------------------------------------------------------------------------------------------ */
+
+static void test_lease__is_a_fetch_without_a_callback(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	terrace_put_options options = TERRACE_PUT_INIT;
+	terrace_lease *lease;
+	terrace_value *value;
+
+	assert_status(terrace_lease_begin(cache, TERRACE_KEY("k"), 0, &lease, &value), TERRACE_MISS);
+	terrace_lease_drop(lease);
+	assert_status(terrace_lease_begin(cache, TERRACE_KEY("k"), 0, &lease, &value), TERRACE_MISS);
+	assert_ok(terrace_lease_put(lease, terrace_str("v"), NULL, &value));
+	assert_memory_equal(terrace_data(value), "v", 1);
+	terrace_release(value);
+	assert_ok(terrace_lease_begin(cache, TERRACE_KEY("k"), 0, &lease, &value));
+	terrace_release(value);
+	/* for another key, while the cache stands */
+	assert_status(terrace_lease_begin(cache, TERRACE_KEY("x"), 0, &lease, &value), TERRACE_MISS);
+	options.lease = lease;
+	assert_ok(terrace_put(cache, TERRACE_KEY("y"), terrace_str("v"), &options));
+	assert_ok(terrace_clear(cache, 0, NULL));
+	assert_status(terrace_put(cache, TERRACE_KEY("y"), terrace_str("v"), &options), TERRACE_MISS);
+	assert_misses(cache, "y");
+	terrace_lease_drop(lease);
+	terrace_lease_drop(NULL);
+	terrace_cache_close(cache);
+}
+
+/* --- processes ----------------------------------------------------------------------------------------------- */
+
+/* What the processes of a test share. */
+struct shared_counts {
+	_Atomic int loads, started;
+	sem_t loading;
+};
+
+static struct shared_counts *shared_counts(void)
+{
+	struct shared_counts *counts = mmap(NULL, sizeof *counts, PROT_READ | PROT_WRITE,
+	                                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	assert_ptr_not_equal(counts, MAP_FAILED);
+	sem_init(&counts->loading, 1, 0);
+	return counts;
+}
+
+struct process_loader {
+	struct shared_counts *counts;
+	bool dies; /* sleeps until it is killed */
+	int code;
+	int expected; /* callers to wait for */
+};
+
+static int load_in_process(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	struct process_loader *loader = ctx;
+
+	(void)key;
+	atomic_fetch_add(&loader->counts->loads, 1);
+	sem_post(&loader->counts->loading);
+	while (loader->dies)
+		pause();
+	/* until everybody is under way: they must find us computing */
+	while (atomic_load(&loader->counts->started) < loader->expected)
+		usleep(1000);
+	usleep(20000);
+	if (loader->code)
+		return loader->code;
+	return terrace_loaded_copy(loaded, terrace_str("computed"));
+}
+
+/* A process of its own with a store of its own: 0 when all went as expected. */
+static pid_t start_process(const struct fixture *f, struct process_loader loader, int expect)
+{
+	pid_t child = fork();
+
+	if (child == 0) {
+		terrace *store;
+		terrace_cache *cache;
+		terrace_value *value;
+		int rc;
+
+		if (terrace_open(scratch_path(&f->scratch, "store"), &f->options, &store) ||
+		    terrace_cache_open(store, "a", NULL, &cache))
+			_exit(100);
+		atomic_fetch_add(&loader.counts->started, 1);
+		rc = terrace_fetch(cache, TERRACE_KEY("k"), load_in_process, &loader, &value);
+		if (rc != expect)
+			_exit(101);
+		if (rc == 0 && memcmp(terrace_data(value), "computed", 8) != 0)
+			_exit(102);
+		_exit(0);
+	}
+	return child;
+}
+
+static void assert_exits(pid_t child)
+{
+	int status;
+
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+}
+
+static void test_fetch__processes_wait_for_one_loader(void **state)
+{
+	enum { PROCESSES = 4 };
+	struct fixture *f = *state;
+
+	for (int code = 0; code <= 42; code += 42) {
+		struct process_loader loader = { .counts = shared_counts(), .code = code,
+			                         .expected = PROCESSES };
+		pid_t children[PROCESSES];
+
+		for (int i = 0; i < PROCESSES; i++)
+			children[i] = start_process(f, loader, code);
+		for (int i = 0; i < PROCESSES; i++)
+			assert_exits(children[i]);
+		/* a failure, too, reaches everybody who waited */
+		assert_int_equal(loader.counts->loads, 1);
+		munmap(loader.counts, sizeof *loader.counts);
+		if (code == 0) {
+			terrace_cache *cache = fixture_cache(f, "a", NULL);
+
+			assert_gives(cache, "k", "computed");
+			terrace_clear(cache, 0, NULL);
+			terrace_cache_close(cache);
+		}
+	}
+}
+
+static void test_fetch__a_killed_owner_is_replaced(void **state)
+{
+	struct fixture *f = *state;
+
+	for (int round = 0; round < 5; round++) {
+		struct process_loader dying = { .counts = shared_counts(), .dies = true };
+		struct process_loader next = { .counts = dying.counts };
+		terrace_cache *cache = fixture_cache(f, "a", NULL);
+		pid_t owner = start_process(f, dying, 0), waiter;
+		int status;
+
+		sem_wait(&dying.counts->loading);
+		waiter = start_process(f, next, 0);
+		while (atomic_load(&dying.counts->started) < 2)
+			usleep(1000);
+		usleep(5000);
+		assert_int_equal(dying.counts->loads, 1); /* it waits */
+		kill(owner, SIGKILL);
+		assert_int_equal(waitpid(owner, &status, 0), owner);
+		assert_exits(waiter);
+		assert_int_equal(dying.counts->loads, 2);
+		assert_gives(cache, "k", "computed");
+		terrace_clear(cache, 0, NULL);
+		terrace_cache_close(cache);
+		munmap(dying.counts, sizeof *dying.counts);
+	}
+}
+
+static void test_lease__the_deadline_is_kept_beside_a_stuck_owner(void **state)
+{
+	struct fixture *f = *state;
+	struct process_loader stuck = { .counts = shared_counts(), .dies = true };
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	pid_t owner = start_process(f, stuck, 0);
+	terrace_lease *lease;
+	terrace_value *value;
+	int status;
+
+	sem_wait(&stuck.counts->loading);
+	assert_status(terrace_lease_begin(cache, TERRACE_KEY("k"), 30, &lease, &value),
+	              TERRACE_MISS);
+	assert_ok(terrace_lease_put(lease, terrace_str("mine"), NULL, NULL));
+	assert_gives(cache, "k", "mine");
+	kill(owner, SIGKILL);
+	assert_int_equal(waitpid(owner, &status, 0), owner);
+	terrace_cache_close(cache);
+	munmap(stuck.counts, sizeof *stuck.counts);
+}
+
+/* --- coherence, in short: the long story has tests of its own ------------------------------------------------ */
+
+/* Run `fn` on the cache "a" in another process. */
+static void elsewhere(const struct fixture *f, void (*fn)(terrace_cache *cache), unsigned tiers)
+{
+	pid_t child = fork();
+
+	if (child == 0) {
+		terrace_policy policy = TERRACE_POLICY_INIT;
+		terrace *store;
+		terrace_cache *cache;
+
+		policy.tiers = tiers;
+		if (terrace_open(scratch_path(&f->scratch, "store"), &f->options, &store) ||
+		    terrace_cache_open(store, "a", &policy, &cache))
+			_exit(1);
+		fn(cache);
+		_exit(0);
+	}
+	assert_exits(child);
+}
+
+static void put_elsewhere(terrace_cache *cache)
+{
+	if (put_text(cache, "k", "newer") != TERRACE_OK)
+		_exit(2);
+}
+
+static void delete_elsewhere(terrace_cache *cache)
+{
+	terrace_delete(cache, TERRACE_KEY("k"));
+}
+
+static void invalidate_elsewhere(terrace_cache *cache)
+{
+	terrace_match match = terrace_match_text(TERRACE_MATCH_GLOB, "k*");
+
+	if (terrace_invalidate(cache, &match, NULL) != TERRACE_OK)
+		_exit(2);
+}
+
+static void clear_elsewhere(terrace_cache *cache)
+{
+	if (terrace_clear(cache, 0, NULL) != TERRACE_OK)
+		_exit(2);
+}
+
+static void touch_elsewhere(terrace_cache *cache)
+{
+	if (terrace_touch(cache, TERRACE_KEY("k"), TERRACE_TTL_NONE) != TERRACE_OK)
+		_exit(2);
+}
+
+static void test_coherence__a_copy_in_memory_does_not_outlive_a_write_elsewhere(void **state)
+{
+	static const struct {
+		void (*fn)(terrace_cache *cache);
+		const char *left;
+		bool on_disk_alone; /* memory elsewhere has nothing to touch */
+	} cases[] = {
+		{ put_elsewhere, "newer", false },      { delete_elsewhere, NULL, false },
+		{ invalidate_elsewhere, NULL, false }, { clear_elsewhere, NULL, false },
+		{ touch_elsewhere, NULL, true },
+	};
+	struct fixture *f = *state;
+
+	for (unsigned both = 0; both < 2; both++) {
+		unsigned tiers = both ? TERRACE_L1 | TERRACE_L2 : TERRACE_L1;
+		terrace_policy policy = TERRACE_POLICY_INIT;
+		terrace_cache *cache;
+
+		policy.tiers = tiers;
+		cache = fixture_cache(f, "a", &policy);
+		for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+			if (cases[i].on_disk_alone && !both)
+				continue;
+			assert_ok(put_text(cache, "k", "older"));
+			assert_ok(put_text(cache, "other", "stays"));
+			assert_gives(cache, "k", "older");
+			elsewhere(f, cases[i].fn, tiers);
+			/* in memory alone, the newer value is in the other process */
+			if (cases[i].left && both)
+				assert_gives(cache, "k", cases[i].left);
+			else
+				assert_misses(cache, "k");
+			if (cases[i].fn == delete_elsewhere)
+				assert_gives(cache, "other", "stays");
+		}
+		terrace_cache_close(cache);
+		fixture_reopen(f);
+	}
+}
+
+static void test_coherence__in_memory_alone_two_holders_see_each_others_writes(void **state)
+{
+	struct fixture *f = *state;
+	struct shared_counts *counts = shared_counts();
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+	pid_t child;
+
+	policy.tiers = TERRACE_L1;
+	cache = fixture_cache(f, "a", &policy);
+	assert_ok(put_text(cache, "k", "of the parent"));
+	child = fork();
+	if (child == 0) {
+		terrace *store;
+		int bad = 0;
+
+		bad |= terrace_open(scratch_path(&f->scratch, "store"), &f->options, &store) != 0;
+		bad |= terrace_cache_open(store, "a", &policy, &cache) != 0;
+		bad |= put_text(cache, "k", "of the child") != 0;
+		bad |= put_text(cache, "mine", "stays") != 0;
+		sem_post(&counts->loading);
+		while (atomic_load(&counts->started) == 0)
+			usleep(1000);
+		bad |= misses(cache, "k") != TERRACE_MISS; /* the parent has written it again */
+		bad |= misses(cache, "mine") != TERRACE_OK;
+		_exit(bad);
+	}
+	sem_wait(&counts->loading);
+	assert_misses(cache, "k");
+	assert_ok(put_text(cache, "k", "of the parent again"));
+	assert_gives(cache, "k", "of the parent again");
+	atomic_store(&counts->started, 1);
+	assert_exits(child);
+	assert_gives(cache, "k", "of the parent again");
+	terrace_cache_close(cache);
+	munmap(counts, sizeof *counts);
+}
+
+int main(void)
+{
+#define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		WITH_STORE(test_fetch__computes_once_and_keeps),
+		WITH_STORE(test_fetch__the_loaders_failure_is_the_callers),
+		WITH_STORE(test_fetch__the_loader_says_tags_sources_and_time_to_live),
+		WITH_STORE(test_fetch__a_value_can_be_kept_out),
+		WITH_STORE(test_fetch__what_was_outdated_meanwhile_is_not_stored),
+		WITH_STORE(test_fetch__threads_wait_for_one_loader),
+		WITH_STORE(test_fetch__who_joins_after_an_invalidation_gets_a_new_value),
+		WITH_STORE(test_fetch__a_cycle_is_an_error),
+		WITH_STORE(test_fetch__loaders_that_want_each_others_key_both_end),
+		WITH_STORE(test_lease__is_a_fetch_without_a_callback),
+		WITH_STORE(test_fetch__processes_wait_for_one_loader),
+		WITH_STORE(test_fetch__a_killed_owner_is_replaced),
+		WITH_STORE(test_lease__the_deadline_is_kept_beside_a_stuck_owner),
+		WITH_STORE(test_coherence__a_copy_in_memory_does_not_outlive_a_write_elsewhere),
+		WITH_STORE(test_coherence__in_memory_alone_two_holders_see_each_others_writes),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

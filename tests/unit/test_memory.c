@@ -1,0 +1,413 @@
+/* L1 itself: the table that readers search without a lock, and what is evicted. */
+#include "support/support.h"
+
+#include "tiers/memory/memory.h"
+#include "util/hash.h"
+
+#include <pthread.h>
+
+static struct tier_key key_of(const char *text)
+{
+	struct hash128 hash = terrace__hash128(text, strlen(text), 0);
+
+	return (struct tier_key){ .key = terrace_str(text), .hash = hash.low };
+}
+
+static struct memory *open_memory(const char *policy, unsigned shards)
+{
+	struct memory *memory;
+
+	assert_ok(terrace__memory_open(terrace__evict_find(policy), shards, NULL, &memory));
+	return memory;
+}
+
+static void put(struct memory *memory, const char *text, const void *value, size_t size)
+{
+	struct tier_put put = { .key = key_of(text) };
+
+	put.entry = terrace__entry_new(put.key.key, size, terrace_bytes(NULL, 0));
+	assert_non_null(put.entry);
+	put.entry->hash = put.key.hash;
+	memcpy(entry_value(put.entry), value, size);
+	assert_ok(terrace__memory_ops.put(memory, &put));
+	entry_unref(put.entry);
+}
+
+static bool has(struct memory *memory, const char *text)
+{
+	struct tier_key key = key_of(text);
+	struct entry *entry;
+
+	if (terrace__memory_ops.get(memory, &key, false, &entry) != TERRACE_OK)
+		return false;
+	entry_unref(entry);
+	return true;
+}
+
+static void hit(struct memory *memory, const char *text)
+{
+	struct tier_key key = key_of(text);
+	struct entry *entry;
+
+	assert_ok(terrace__memory_ops.get(memory, &key, true, &entry));
+	entry_unref(entry);
+}
+
+static void evict(struct memory *memory, uint64_t entries)
+{
+	struct tier_evicted evicted = { 0 };
+
+	assert_ok(terrace__memory_ops.evict(memory, 0, 0, entries, NULL, &evicted));
+	assert_int_equal(evicted.entries_l1, entries);
+	while (evicted.chain) {
+		struct entry *entry = evicted.chain;
+
+		evicted.chain = entry_rest(entry)->next;
+		entry_unref(entry);
+	}
+}
+
+static void test_memory__many_entries_are_all_found(void **state)
+{
+	enum { COUNT = 50000 };
+	struct memory *memory = open_memory("fifo", 4);
+	char text[16];
+
+	(void)state;
+	for (int i = 0; i < COUNT; i++) {
+		snprintf(text, sizeof text, "%d", i);
+		put(memory, text, &i, sizeof i);
+	}
+	assert_int_equal(terrace__memory_entries(memory), COUNT);
+	/* every other one away, and the rest must still be found past the holes */
+	for (int i = 0; i < COUNT; i += 2) {
+		struct tier_key key;
+
+		snprintf(text, sizeof text, "%d", i);
+		key = key_of(text);
+		assert_ok(terrace__memory_ops.remove(memory, &key, NULL));
+		assert_status(terrace__memory_ops.remove(memory, &key, NULL), TERRACE_MISS);
+	}
+	for (int i = 0; i < COUNT; i++) {
+		snprintf(text, sizeof text, "%d", i);
+		assert_int_equal(has(memory, text), i % 2);
+	}
+	assert_int_equal(terrace__memory_entries(memory), COUNT / 2);
+	terrace__memory_ops.close(memory);
+}
+
+static void test_memory__keys_of_one_hash_are_told_apart(void **state)
+{
+	struct memory *memory = open_memory("fifo", 1);
+	struct tier_put puts[20];
+	char texts[20][8];
+
+	(void)state;
+	/* more than a bucket holds, all in the same one */
+	for (int i = 0; i < 20; i++) {
+		snprintf(texts[i], sizeof texts[i], "k%d", i);
+		puts[i] = (struct tier_put){ .key = { .key = terrace_str(texts[i]), .hash = 42 } };
+		puts[i].entry = terrace__entry_new(puts[i].key.key, 1, terrace_bytes(NULL, 0));
+		puts[i].entry->hash = 42;
+		*entry_value(puts[i].entry) = (uint8_t)i;
+		assert_ok(terrace__memory_ops.put(memory, &puts[i]));
+		entry_unref(puts[i].entry);
+	}
+	for (int i = 0; i < 20; i++) {
+		struct entry *entry;
+
+		assert_ok(terrace__memory_ops.get(memory, &puts[i].key, true, &entry));
+		assert_int_equal(*entry_value(entry), i);
+		entry_unref(entry);
+	}
+	terrace__memory_ops.close(memory);
+}
+
+static void test_memory__a_conditional_put_replaces_only_what_was_seen(void **state)
+{
+	struct memory *memory = open_memory("fifo", 1);
+	struct tier_put again = { .key = key_of("k"), .conditional = true };
+	struct entry *seen;
+
+	(void)state;
+	put(memory, "k", "1", 1);
+	assert_ok(terrace__memory_ops.get(memory, &again.key, false, &seen));
+	again.entry = terrace__entry_new(again.key.key, 1, terrace_bytes(NULL, 0));
+	again.entry->hash = again.key.hash;
+	assert_status(terrace__memory_ops.put(memory, &again), TERRACE_EXISTS); /* not nothing */
+	put(memory, "k", "2", 1);
+	again.expected = seen;
+	assert_status(terrace__memory_ops.put(memory, &again), TERRACE_EXISTS); /* not that one */
+	entry_unref(seen);
+	assert_ok(terrace__memory_ops.get(memory, &again.key, false, &seen));
+	again.expected = seen;
+	assert_ok(terrace__memory_ops.put(memory, &again));
+	entry_unref(seen);
+	entry_unref(again.entry);
+	terrace__memory_ops.close(memory);
+}
+
+static void test_memory__counts_hits_and_what_they_saved(void **state)
+{
+	struct memory *memory = open_memory("fifo", 1);
+	struct tier_put costly = { .key = key_of("costly") };
+	uint64_t hits, saved_us;
+
+	(void)state;
+	costly.entry = terrace__entry_new(costly.key.key, 1, terrace_bytes(NULL, 0));
+	costly.entry->hash = costly.key.hash;
+	entry_rest(costly.entry)->cost_us = 100;
+	assert_ok(terrace__memory_ops.put(memory, &costly));
+	entry_unref(costly.entry);
+	put(memory, "free", "1", 1);
+	hit(memory, "costly");
+	hit(memory, "costly");
+	hit(memory, "free");
+	has(memory, "free"); /* no hit */
+	terrace__memory_hits(memory, &hits, &saved_us);
+	assert_int_equal(hits, 3);
+	assert_int_equal(saved_us, 200);
+	evict(memory, 2); /* and they stay counted */
+	terrace__memory_hits(memory, &hits, &saved_us);
+	assert_int_equal(hits, 3);
+	assert_int_equal(saved_us, 200);
+	terrace__memory_ops.close(memory);
+}
+
+/* --- eviction ------------------------------------------------------------------------------------- */
+
+static void fill(struct memory *memory, const char *prefix, int count)
+{
+	char text[16];
+
+	for (int i = 0; i < count; i++) {
+		snprintf(text, sizeof text, "%s%d", prefix, i);
+		put(memory, text, "v", 1);
+	}
+}
+
+static int count_of(struct memory *memory, const char *prefix, int count)
+{
+	char text[16];
+	int found = 0;
+
+	for (int i = 0; i < count; i++) {
+		snprintf(text, sizeof text, "%s%d", prefix, i);
+		found += has(memory, text);
+	}
+	return found;
+}
+
+static void test_evict__fifo_forgets_the_oldest_whatever_was_hit(void **state)
+{
+	struct memory *memory = open_memory("fifo", 1);
+
+	(void)state;
+	fill(memory, "k", 10);
+	hit(memory, "k0");
+	evict(memory, 3);
+	assert_false(has(memory, "k0"));
+	assert_false(has(memory, "k2"));
+	assert_true(has(memory, "k3"));
+	terrace__memory_ops.close(memory);
+}
+
+static void test_evict__clock_spares_what_was_hit_once_more(void **state)
+{
+	struct memory *memory = open_memory("clock", 1);
+
+	(void)state;
+	fill(memory, "k", 10);
+	hit(memory, "k0");
+	evict(memory, 9);
+	assert_true(has(memory, "k0"));
+	evict(memory, 1);
+	assert_false(has(memory, "k0"));
+	terrace__memory_ops.close(memory);
+}
+
+static void test_evict__s3fifo_a_scan_does_not_push_out_what_is_used(void **state)
+{
+	struct memory *memory = open_memory("s3fifo", 1);
+	char text[16];
+
+	(void)state;
+	fill(memory, "hot", 100);
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < 100; i++) {
+			snprintf(text, sizeof text, "hot%d", i);
+			hit(memory, text);
+		}
+		/* many times the capacity passes by, once each */
+		for (int i = 0; i < 1000; i++) {
+			snprintf(text, sizeof text, "scan%d-%d", round, i);
+			put(memory, text, "v", 1);
+			if (terrace__memory_entries(memory) > 120)
+				evict(memory, 1);
+		}
+	}
+	assert_true(count_of(memory, "hot", 100) >= 95);
+	terrace__memory_ops.close(memory);
+}
+
+static void test_evict__s3fifo_remembers_what_it_evicted_too_early(void **state)
+{
+	struct memory *memory = open_memory("s3fifo", 1);
+
+	(void)state;
+	fill(memory, "hot", 50);
+	for (int i = 0; i < 50; i++) {
+		char text[16];
+
+		snprintf(text, sizeof text, "hot%d", i);
+		hit(memory, text);
+	}
+	evict(memory, 1); /* moves the hot ones on */
+	put(memory, "again", "v", 1);
+	fill(memory, "scan", 20);
+	evict(memory, 15);
+	assert_false(has(memory, "again"));
+	put(memory, "again", "v", 1); /* a ghost: straight to the main queue */
+	fill(memory, "other", 20);
+	evict(memory, 20);
+	assert_true(has(memory, "again"));
+	terrace__memory_ops.close(memory);
+}
+
+static void test_evict__everything_goes_when_everything_must(void **state)
+{
+	static const char *const names[] = { "fifo", "clock", "s3fifo" };
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		struct memory *memory = open_memory(names[i], 4);
+		struct tier_evicted evicted = { 0 };
+
+		fill(memory, "k", 1000);
+		for (int k = 0; k < 10; k++)
+			hit(memory, "k7");
+		assert_ok(terrace__memory_ops.evict(memory, 0, UINT64_MAX, 0, NULL, &evicted));
+		assert_int_equal(evicted.entries_l1, 1000);
+		assert_int_equal(terrace__memory_bytes(memory), 0);
+		while (evicted.chain) {
+			struct entry *entry = evicted.chain;
+
+			evicted.chain = entry_rest(entry)->next;
+			entry_unref(entry);
+		}
+		terrace__memory_ops.close(memory);
+	}
+}
+
+/* --- threads --------------------------------------------------------------------------------------- */
+
+enum { STRESS_KEYS = 200, STRESS_THREADS = 8 };
+
+struct stress {
+	struct memory *memory;
+	uint64_t seed;
+	int operations;
+	_Atomic uint64_t *hits;
+	pthread_t thread;
+};
+
+/* A value that says which key it belongs to, eight times over: half of one would show. */
+static void stress_put(struct stress *s, const char *text, uint64_t k, struct rng *rng)
+{
+	uint64_t value[8];
+
+	for (int i = 0; i < 8; i++)
+		value[i] = k * 1000003u;
+	(void)rng;
+	put(s->memory, text, value, sizeof value);
+}
+
+static void stress_get(struct stress *s, const char *text, uint64_t k, struct entry **pinned)
+{
+	struct tier_key key = key_of(text);
+	struct entry *entry;
+	const uint64_t *value;
+
+	if (terrace__memory_ops.get(s->memory, &key, true, &entry) != TERRACE_OK)
+		return;
+	value = (const uint64_t *)entry_value(entry);
+	for (int i = 0; i < 8; i++) {
+		if (value[i] != k * 1000003u)
+			fail_msg("key %llu has another's value", (unsigned long long)k);
+	}
+	atomic_fetch_add(s->hits, 1);
+	/* hold on to it for a while */
+	entry_unref(*pinned);
+	*pinned = entry;
+}
+
+static void *stress_run(void *ctx)
+{
+	struct stress *s = ctx;
+	struct rng rng = { s->seed };
+	struct entry *pinned = NULL;
+
+	for (int i = 0; i < s->operations; i++) {
+		uint64_t k = rng_below(&rng, STRESS_KEYS), what = rng_below(&rng, 100);
+		struct tier_key key;
+		char text[16];
+
+		snprintf(text, sizeof text, "%llu", (unsigned long long)k);
+		key = key_of(text);
+		if (what < 70)
+			stress_get(s, text, k, &pinned);
+		else if (what < 90)
+			stress_put(s, text, k, &rng);
+		else if (what < 95)
+			terrace__memory_ops.remove(s->memory, &key, NULL);
+		else if (terrace__memory_entries(s->memory) > STRESS_THREADS)
+			evict(s->memory, 1);
+	}
+	entry_unref(pinned);
+	return NULL;
+}
+
+static void test_threads__readers_never_see_what_is_not_there(void **state)
+{
+	static const char *const names[] = { "fifo", "clock", "s3fifo" };
+	const char *given = getenv("TEST_OPERATIONS");
+	int operations = given ? atoi(given) : 300000;
+	uint64_t seed = test_seed();
+
+	(void)state;
+	for (int policy = 0; policy < 3; policy++) {
+		struct stress threads[STRESS_THREADS];
+		_Atomic uint64_t hits = 0;
+		struct memory *memory = open_memory(names[policy], 2);
+
+		for (int i = 0; i < STRESS_THREADS; i++) {
+			threads[i] = (struct stress){ .memory = memory,
+				                      .seed = seed + (uint64_t)i,
+				                      .operations = operations / STRESS_THREADS,
+				                      .hits = &hits };
+			pthread_create(&threads[i].thread, NULL, stress_run, &threads[i]);
+		}
+		for (int i = 0; i < STRESS_THREADS; i++)
+			pthread_join(threads[i].thread, NULL);
+		assert_true(hits > (uint64_t)operations / 4);
+		terrace__memory_ops.close(memory);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_memory__many_entries_are_all_found),
+		cmocka_unit_test(test_memory__keys_of_one_hash_are_told_apart),
+		cmocka_unit_test(test_memory__a_conditional_put_replaces_only_what_was_seen),
+		cmocka_unit_test(test_memory__counts_hits_and_what_they_saved),
+		cmocka_unit_test(test_evict__fifo_forgets_the_oldest_whatever_was_hit),
+		cmocka_unit_test(test_evict__clock_spares_what_was_hit_once_more),
+		cmocka_unit_test(test_evict__s3fifo_a_scan_does_not_push_out_what_is_used),
+		cmocka_unit_test(test_evict__s3fifo_remembers_what_it_evicted_too_early),
+		cmocka_unit_test(test_evict__everything_goes_when_everything_must),
+		cmocka_unit_test(test_threads__readers_never_see_what_is_not_there),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

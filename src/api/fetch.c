@@ -205,7 +205,7 @@ int terrace_lease_put(terrace_lease *lease, terrace_slice value, const terrace_p
 {
 	CLEANUP(terrace__buf_done) struct buf extra = { 0 };
 	terrace_put_options ours;
-	struct entry *entry;
+	struct entry *entry = NULL;
 	int rc = terrace__check_put_options(options, &ours);
 
 	if (rc == TERRACE_OK)
@@ -245,7 +245,7 @@ static int no_value(terrace_slice key)
 static int load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, terrace_value **ret)
 {
 	CLEANUP(loaded_done) struct terrace_loaded loaded = { 0 };
-	struct entry *entry;
+	struct entry *entry = NULL;
 	int rc = load(ctx, key, &loaded);
 
 	if (rc != 0)

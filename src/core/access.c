@@ -39,6 +39,8 @@ int terrace__access_flush(struct terrace *store, unsigned most)
 	struct accesses *accesses = &store->accesses;
 	int rc = TERRACE_OK;
 
+	if (!terrace__access_pending(store))
+		return TERRACE_OK;
 	for (unsigned i = 0; i < ACCESSES && most > 0 && rc == TERRACE_OK; i++) {
 		struct access access;
 

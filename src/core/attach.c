@@ -155,6 +155,7 @@ static int refill(struct terrace *store, void *ctx)
 	(void)ctx;
 	if (rc != TERRACE_OK)
 		return rc;
+	rc = store->disk_ops->set_seed(store->disk, shared->seed);
 	for (uint32_t i = 0; i < CACHES_MAX && rc == TERRACE_OK; i++) {
 		if (!atomic_load(&shared->caches[i].in_use))
 			break;
@@ -253,7 +254,7 @@ static int leave(struct terrace *store, void *ctx)
 				terrace__transaction_rollback(&transaction);
 		}
 	}
-	store->disk_ops->checkpoint(store->disk, true);
+	store->disk_ops->checkpoint(store->disk, CHECKPOINT_CLOSING);
 	return rc;
 }
 

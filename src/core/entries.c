@@ -119,23 +119,42 @@ static bool too_big_for_disk(const struct terrace_cache *cache, uint64_t size)
 	return l2.bytes + l3.bytes + size > limit;
 }
 
-static int write_file(struct terrace_cache *cache, struct write *write)
+static int try_file(struct terrace_cache *cache, struct write *write, terrace_slice head)
 {
 	struct terrace *store = cache->store;
-	CLEANUP(terrace__buf_done) struct buf head = { 0 };
 	int rc;
 
-	terrace__record_write(&write->record, &head);
-	if (head.failed)
-		return TERRACE_ENOMEM;
 	do {
 		write->put.file = shared_draw(store->shared);
-		rc = store->disk_ops->file_write(store->disk, write->put.file,
-		                                 terrace_bytes(head.data, head.size),
+		rc = store->disk_ops->file_write(store->disk, write->put.file, head,
 		                                 write->put.payload, &write->file_fd);
 	} while (rc == TERRACE_EXISTS); /* left by a store that was set aside */
 	if (rc != TERRACE_OK)
 		write->put.file = 0;
+	return rc;
+}
+
+static int free_space(struct terrace *store, void *ctx)
+{
+	(void)ctx;
+	return terrace__free_space(store) ? TERRACE_OK : TERRACE_MISS;
+}
+
+static int write_file(struct terrace_cache *cache, struct write *write)
+{
+	CLEANUP(terrace__buf_done) struct buf buf = { 0 };
+	terrace_slice head;
+	int rc;
+
+	terrace__record_write(&write->record, &buf);
+	if (buf.failed)
+		return TERRACE_ENOMEM;
+	head = terrace_bytes(buf.data, buf.size);
+	rc = try_file(cache, write, head);
+	/* On a full disk, make room once and try again. */
+	if (rc == TERRACE_EFULL &&
+	    terrace__write_alone(cache->store, free_space, NULL) == TERRACE_OK)
+		rc = try_file(cache, write, head);
 	return rc;
 }
 

@@ -220,8 +220,8 @@ static int get_below(struct terrace_cache *cache, const struct tier_key *key, bo
 
 	if (rc == TERRACE_OK)
 		rc = to_form(cache, key, &found);
-	/* Another set of keys is timed from here on. */
-	atomic_store_explicit(&cache->sample, key->hash & SAMPLE_MASK, memory_order_relaxed);
+	/* Another set of keys is timed from here on; not this key's, which is no longer cold. */
+	atomic_store_explicit(&cache->sample, key->hash >> 32 & SAMPLE_MASK, memory_order_relaxed);
 	if (rc != TERRACE_OK) {
 		if (count_miss) {
 			count_add(&cache->counts, COUNT_misses, 1);

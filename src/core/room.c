@@ -92,6 +92,19 @@ static uint64_t above(uint64_t used, uint64_t limit)
 	return limit && used > limit ? used - limit : 0;
 }
 
+bool terrace__over_limits(struct terrace *store, const struct terrace_cache *cache)
+{
+	uint64_t bytes = cache ? cache->disk_bytes : store->disk_bytes;
+	uint64_t entries = cache ? cache->disk_entries : store->disk_entries;
+	struct tier_usage used;
+
+	if (!bytes && !entries)
+		return false;
+	if (usage_of(store, cache ? cache->number : DISK_ANY_CACHE, &used) != TERRACE_OK)
+		return true; /* making room will say what is wrong */
+	return above(used.bytes, bytes) || above(used.entries, entries);
+}
+
 /* One transaction's worth; TERRACE_MISS when the cache is empty. */
 static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_t entries,
                  const char *why)
@@ -162,4 +175,67 @@ int terrace__make_room(struct terrace *store, struct terrace_cache *cache)
 		rc = shrink(store, DISK_ANY_CACHE, store->disk_bytes, store->disk_entries,
 		            "to keep the store within its limit");
 	return rc;
+}
+
+/* --- a full disk ------------------------------------------------------------------------------ */
+
+enum { FREE_BYTES = 8 << 20, FREE_FILES = 64 };
+
+struct sacrifice {
+	struct tier_row rows[FREE_FILES];
+	size_t count;
+	uint64_t bytes;
+};
+
+static bool choose_file(void *ctx, const struct tier_row *row)
+{
+	struct sacrifice *sacrifice = ctx;
+
+	if (row->file) {
+		sacrifice->rows[sacrifice->count++] = *row;
+		sacrifice->bytes += row->charge;
+	}
+	return sacrifice->count < FREE_FILES && sacrifice->bytes < FREE_BYTES;
+}
+
+/* Their files are gone; so should the rows be, as soon as there is space to say so. */
+static void remove_rows(struct terrace *store, const struct sacrifice *sacrifice)
+{
+	struct tier_note note = { .reason = TERRACE_REASON_EVICTED,
+		                  .when = terrace__now(store),
+		                  .detail = "because the disk was full" };
+	struct transaction transaction;
+	int rc = terrace__transaction_begin(store, &transaction);
+
+	if (rc != TERRACE_OK)
+		return;
+	for (size_t i = 0; i < sacrifice->count && (rc == TERRACE_OK || rc == TERRACE_MISS); i++) {
+		mark_rowless(store, sacrifice->rows[i].cache);
+		rc = store->disk_ops->remove_row(store->disk, &sacrifice->rows[i], &note);
+	}
+	if (rc == TERRACE_OK || rc == TERRACE_MISS)
+		terrace__transaction_commit(&transaction);
+	else
+		terrace__transaction_rollback(&transaction);
+}
+
+bool terrace__free_space(struct terrace *store)
+{
+	struct sacrifice sacrifice = { .count = 0 };
+
+	store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW);
+	for (uint32_t i = 0; i < CACHES_MAX && sacrifice.count < FREE_FILES; i++) {
+		struct disk_where where = { .kind = DISK_RANKED, .cache = i };
+
+		if (!atomic_load(&store->shared->caches[i].in_use) || sacrifice.bytes >= FREE_BYTES)
+			break;
+		store->disk_ops->select(store->disk, &where, choose_file, &sacrifice);
+	}
+	for (size_t i = 0; i < sacrifice.count; i++)
+		store->disk_ops->file_remove(store->disk, sacrifice.rows[i].file);
+	terrace__log(store, TERRACE_LOG_WARN, "the disk is full: %zu files were given up",
+	             sacrifice.count);
+	if (sacrifice.count)
+		remove_rows(store, &sacrifice);
+	return true;
 }

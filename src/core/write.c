@@ -114,13 +114,8 @@ static int commit(struct transaction *transaction)
 {
 	struct terrace *store = transaction->store;
 	struct shared *shared = store->shared;
-	int rc = store->disk_ops->set_state(store->disk, atomic_load(&shared->seq), shared->seed);
+	int rc = store->disk_ops->commit(store->disk);
 
-	if (rc != TERRACE_OK) {
-		store->disk_ops->rollback(store->disk);
-		return rc;
-	}
-	rc = store->disk_ops->commit(store->disk);
 	if (rc != TERRACE_OK)
 		return rc;
 	atomic_fetch_add(&shared->commits, 1);
@@ -318,8 +313,18 @@ static void stamp_batch(struct shared *shared, struct write_batch *batch)
 	}
 }
 
+/* Is there more than the limits allow? Asked within the transaction, where it costs no locks. */
+static bool needs_room(struct terrace *store, struct write_batch *batches)
+{
+	bool needs = terrace__over_limits(store, NULL);
+
+	for (; batches && !needs; batches = batches->next)
+		needs = terrace__over_limits(store, batches->writes[0].cache);
+	return needs;
+}
+
 /* One transaction for these batches. */
-static int transact(struct terrace *store, struct write_batch *batches)
+static int transact(struct terrace *store, struct write_batch *batches, bool *ret_needs_room)
 {
 	struct transaction transaction;
 	int rc = terrace__transaction_begin(store, &transaction);
@@ -331,6 +336,7 @@ static int transact(struct terrace *store, struct write_batch *batches)
 		terrace__transaction_rollback(&transaction);
 		return rc;
 	}
+	*ret_needs_room |= needs_room(store, batches);
 	rc = commit(&transaction);
 	if (rc == TERRACE_OK)
 		stamp_batch(store->shared, batches);
@@ -345,10 +351,13 @@ static void fail_batch(struct write_batch *batch, int rc)
 }
 
 /* Every write of the list gets its rc. Holds the writers' lock. */
-static void work(struct terrace *store, struct write_batch *batches)
+static void work(struct terrace *store, struct write_batch *batches, bool *ret_needs_room)
 {
-	int rc = transact(store, batches);
+	int rc = transact(store, batches, ret_needs_room);
 
+	/* On a full disk, make room once and try again. */
+	if (rc == TERRACE_EFULL && terrace__free_space(store))
+		rc = transact(store, batches, ret_needs_room);
 	if (rc == TERRACE_OK)
 		return;
 	if (!batches->next) {
@@ -360,21 +369,21 @@ static void work(struct terrace *store, struct write_batch *batches)
 		struct write_batch alone = *batch;
 
 		alone.next = NULL;
-		rc = transact(store, &alone);
+		rc = transact(store, &alone, ret_needs_room);
 		if (rc != TERRACE_OK)
 			fail_batch(&alone, rc);
 	}
 }
 
-static void tidy(struct terrace *store, struct write_batch *batches)
+static void tidy(struct terrace *store, struct write_batch *batches, bool needs_room)
 {
-	for (struct write_batch *batch = batches; batch; batch = batch->next) {
+	for (struct write_batch *batch = batches; batch && needs_room; batch = batch->next) {
 		struct terrace_cache *cache = batch->writes[0].cache;
 
 		if (terrace__make_room(store, cache) != TERRACE_OK)
 			terrace__swallow(store, cache, "making room");
 	}
-	store->disk_ops->checkpoint(store->disk, false);
+	store->disk_ops->checkpoint(store->disk, CHECKPOINT_WORKING);
 }
 
 /* --- leader and followers -------------------------------------------------------------------- */
@@ -402,6 +411,7 @@ static void lead(struct terrace *store)
 {
 	struct writer *writer = &store->writer;
 	struct write_batch *batches, *next;
+	bool needs_room = false;
 	int rc = lock_processes(store);
 
 	pthread_mutex_lock(&writer->lock);
@@ -410,8 +420,8 @@ static void lead(struct terrace *store)
 	writer->last = &writer->first;
 	pthread_mutex_unlock(&writer->lock);
 	if (rc == TERRACE_OK) {
-		work(store, batches);
-		tidy(store, batches);
+		work(store, batches, &needs_room);
+		tidy(store, batches, needs_room);
 		unlock_processes(store);
 	} else {
 		for (struct write_batch *batch = batches; batch; batch = batch->next)
@@ -473,7 +483,7 @@ int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store,
 	rc = lock_processes(store);
 	if (rc == TERRACE_OK) {
 		rc = fn(store, ctx);
-		store->disk_ops->checkpoint(store->disk, false);
+		store->disk_ops->checkpoint(store->disk, CHECKPOINT_WORKING);
 		unlock_processes(store);
 	}
 	leave_lead(writer);

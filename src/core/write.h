@@ -75,8 +75,16 @@ void terrace__transaction_rollback(struct transaction *transaction);
 
 /* --- room.c --------------------------------------------------------------------------- */
 
+/* Does the cache, or the store (NULL), hold more than its limits? */
+bool terrace__over_limits(struct terrace *store, const struct terrace_cache *cache);
 /* Down to the limits of the cache and the store. Under the writers' lock, no transaction open. */
 int terrace__make_room(struct terrace *store, struct terrace_cache *cache);
+/*
+ * The disk is full, and without space not even a row can be deleted: give the
+ * log's space back to itself, and the coldest files back to the disk. True
+ * when that may have helped. Under the writers' lock, no transaction open.
+ */
+bool terrace__free_space(struct terrace *store);
 /* Count what was evicted from a cache, if it is open here. */
 void terrace__count_evicted(struct terrace *store, uint32_t number,
                             const struct tier_evicted *evicted);

@@ -35,7 +35,8 @@ struct tier_put {
 
 /* An entry of a tier, as the visitor of `each` and the notes see it. */
 struct tier_row {
-	uint64_t id; /* disk: of the row */
+	uint64_t id;   /* disk: of the row */
+	uint64_t file; /* disk: of the payload; 0: none */
 	uint64_t hash;
 	uint32_t cache;
 	uint8_t tier;
@@ -130,6 +131,12 @@ enum { DISK_ID_SHIFT = 44 };
 /* For usage and evict: all of them together. */
 #define DISK_ANY_CACHE UINT32_MAX
 
+enum disk_checkpoint {
+	CHECKPOINT_WORKING, /* when it is worth the two fsyncs */
+	CHECKPOINT_CLOSING, /* when the next process would have to read much of it */
+	CHECKPOINT_NOW,
+};
+
 struct disk_fault {
 	terrace_fault_kind kind;
 	struct tier_row row; /* id 0: none */
@@ -185,10 +192,13 @@ struct disk_ops {
 	              void *ctx);
 	/* No row has a higher sequence number; the seed of all hashes. */
 	int (*state)(void *disk, uint64_t *ret_seq, uint64_t *ret_seed);
-	int (*set_state)(void *disk, uint64_t seq, uint64_t seed);
+	int (*set_seed)(void *disk, uint64_t seed);
 
-	/* Move the log into the database when it has grown; the caller holds the writers' lock. */
-	void (*checkpoint)(void *disk, bool closing);
+	/*
+	 * Move the log into the database when it has grown, or whatever its
+	 * size. The caller holds the writers' lock.
+	 */
+	void (*checkpoint)(void *disk, enum disk_checkpoint when);
 	/* Check everything; the visitor returns false to stop. */
 	int (*verify)(void *disk, bool (*fault)(void *ctx, const struct disk_fault *fault),
 	              void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);

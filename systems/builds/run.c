@@ -67,6 +67,7 @@ static void command_text(const struct run_spec *spec, char ret[KEY_TEXT_MAX + 1]
 {
 	size_t at = 0;
 
+	ret[0] = '\0';
 	for (size_t i = 0; spec->command[i] && at < KEY_TEXT_MAX; i++)
 		at += (size_t)snprintf(ret + at, KEY_TEXT_MAX + 1 - at, "%s%s", i ? " " : "",
 		                       spec->command[i]);
@@ -266,7 +267,8 @@ static void remember_set(struct run *run, const struct file_set *set)
 	if (!out)
 		return;
 	pack_names(out, set);
-	if (terrace_get(run->known, run->state_key, &value) == TERRACE_OK) {
+	if (terrace_exists(run->known, run->state_key) == TERRACE_OK &&
+	    terrace_get(run->known, run->state_key, &value) == TERRACE_OK) {
 		struct unpack in = { terrace_data(value),
 			             (const unsigned char *)terrace_data(value) +
 			                 terrace_size(value),
@@ -327,7 +329,8 @@ static void explain_miss(struct run *run)
 
 	if (!run->spec->explain)
 		return;
-	if (terrace_get(run->known, run->command_key, &last) != TERRACE_OK) {
+	if (terrace_exists(run->known, run->command_key) != TERRACE_OK ||
+	    terrace_get(run->known, run->command_key, &last) != TERRACE_OK) {
 		explain(run, "miss: this command has not been run before");
 		return;
 	}
@@ -712,7 +715,9 @@ static int run_cached(struct run *run)
 		note("warning: %s; running uncached", terrace_error_message());
 		return run_uncached(run);
 	}
-	if (discovers && find_discovered(run, &value) == TERRACE_OK) {
+	/* Where we had to wait, somebody has stored it meanwhile; asked so, a miss is not counted. */
+	if (discovers && terrace_exists(run->known, run->state_key) == TERRACE_OK &&
+	    find_discovered(run, &value) == TERRACE_OK) {
 		terrace_lease_drop(lease);
 		return replay(run, value, &status) ? status : run_uncached(run);
 	}

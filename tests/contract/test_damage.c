@@ -324,51 +324,109 @@ static void test_verify__finds_and_repairs(void **state)
 
 /* --- a full disk -------------------------------------------------------------------------------------- */
 
-static void test_full__put_says_so_and_get_goes_on(void **state)
+/* A store on a file system of 8 MiB; false where that cannot be mounted. */
+static bool open_small(struct fixture *f, const char *mount_point, terrace **store,
+                       terrace_cache **cache)
 {
-	struct fixture *f = *state;
-	const char *mount_point = scratch_path(&f->scratch, "small");
-	char dir[600], large[300001];
-	terrace_stats stats = TERRACE_STATS_INIT;
-	struct rng rng = { 5 };
-	terrace_cache *cache;
-	terrace *store;
-	int rc = TERRACE_OK, stored = 0;
+	char dir[600];
 
 	if (geteuid() != 0 || mkdir(mount_point, 0700) < 0 ||
 	    mount("none", mount_point, "tmpfs", 0, "size=8m") < 0) {
 		print_message("skipped: a small file system cannot be mounted here\n");
+		return false;
+	}
+	snprintf(dir, sizeof dir, "%s/store", mount_point);
+	assert_ok(terrace_open(dir, &f->options, store));
+	assert_ok(terrace_cache_open(*store, "a", NULL, cache));
+	return true;
+}
+
+static void fill_noise(char *bytes, size_t size)
+{
+	struct rng rng = { 5 };
+
+	for (size_t i = 0; i < size; i++)
+		bytes[i] = (char)('!' + rng_below(&rng, 90));
+	bytes[size - 1] = '\0';
+}
+
+static void test_full__put_makes_room_among_our_own(void **state)
+{
+	struct fixture *f = *state;
+	const char *mount_point = scratch_path(&f->scratch, "small");
+	char *large = malloc(300000);
+	terrace_cache *cache;
+	terrace *store;
+
+	if (!open_small(f, mount_point, &store, &cache)) {
+		free(large);
 		skip();
 	}
-	for (size_t i = 0; i < sizeof large - 1; i++)
-		large[i] = (char)('!' + rng_below(&rng, 90));
-	large[sizeof large - 1] = '\0';
-	snprintf(dir, sizeof dir, "%s/store", mount_point);
-	assert_ok(terrace_open(dir, &f->options, &store));
-	assert_ok(terrace_cache_open(store, "a", NULL, &cache));
-	assert_ok(put_text(cache, "first", "v"));
-	for (int i = 0; i < 100 && rc == TERRACE_OK; i++) {
+	fill_noise(large, 300000);
+	assert_ok(put_text(cache, "row", "v"));
+	/* four times what there is room for */
+	for (int i = 0; i < 50; i++) {
 		char key[16];
 
 		snprintf(key, sizeof key, "%d", i);
-		large[0] = (char)i;
-		rc = terrace_put(cache, terrace_str(key), terrace_bytes(large, sizeof large - 1), NULL);
-		if (rc == TERRACE_OK)
-			stored++;
-		else
-			assert_misses(cache, key);
+		atomic_fetch_add(&f->clock.now, 1);
+		large[0] = (char)('!' + i);
+		assert_ok(put_text(cache, key, large));
+		terrace_clear(cache, TERRACE_L1, NULL);
+		assert_gives(cache, key, large);
 	}
-	assert_status(rc, TERRACE_EFULL);
-	assert_true(strlen(terrace_error_message()) > 10);
-	assert_true(stored > 5);
+	assert_gives(cache, "row", "v");
+	assert_misses(cache, "0");
+	free(large);
+	terrace_cache_close(cache);
+	terrace_close(store);
+	assert_int_equal(umount2(mount_point, MNT_DETACH), 0);
+}
+
+static void test_full__of_others_files_put_says_so_and_get_goes_on(void **state)
+{
+	struct fixture *f = *state;
+	const char *mount_point = scratch_path(&f->scratch, "small");
+	char *large = malloc(300000), path[600];
+	terrace_cache *cache;
+	terrace *store;
+	int fd, failed = 0;
+
+	if (!open_small(f, mount_point, &store, &cache)) {
+		free(large);
+		skip();
+	}
+	fill_noise(large, 300000);
+	assert_ok(put_text(cache, "row", "v"));
 	terrace_clear(cache, TERRACE_L1, NULL);
-	assert_gives(cache, "first", "v");
-	assert_int_equal(misses(cache, "0"), TERRACE_OK);
-	assert_ok(terrace_cache_stats(cache, &stats));
+	/* somebody else takes all that is left */
+	snprintf(path, sizeof path, "%s/theirs", mount_point);
+	fd = open(path, O_WRONLY | O_CREAT, 0600);
+	while (write(fd, large, 4096) == 4096)
+		;
+	assert_status(put_text(cache, "large", large), TERRACE_EFULL);
+	assert_true(strlen(terrace_error_message()) > 10);
+	assert_misses(cache, "large");
+	for (int i = 0; i < 100 && !failed; i++) {
+		char key[16], text[3000];
+		int rc;
+
+		snprintf(key, sizeof key, "%d", i);
+		memset(text, 'x', sizeof text);
+		rc = terrace_put(cache, terrace_str(key), terrace_bytes(text, sizeof text), NULL);
+		if (rc != TERRACE_OK) {
+			assert_status(rc, TERRACE_EFULL);
+			assert_misses(cache, key);
+			failed++;
+		}
+	}
+	assert_gives(cache, "row", "v");
 	/* and with room again, all is well */
-	assert_ok(terrace_delete(cache, TERRACE_KEY("0")));
-	assert_ok(put_text(cache, "after", "v"));
-	assert_gives(cache, "after", "v");
+	assert_int_equal(ftruncate(fd, 0), 0);
+	close(fd);
+	assert_ok(put_text(cache, "large", large));
+	assert_gives(cache, "large", large);
+	free(large);
 	terrace_cache_close(cache);
 	terrace_close(store);
 	assert_int_equal(umount2(mount_point, MNT_DETACH), 0);
@@ -384,7 +442,8 @@ int main(void)
 		WITH_STORE(test_row__a_damaged_row_can_be_written_over_and_deleted),
 		WITH_STORE(test_row__a_newer_versions_entry_is_a_miss_and_left_alone),
 		WITH_STORE(test_verify__finds_and_repairs),
-		WITH_STORE(test_full__put_says_so_and_get_goes_on),
+		WITH_STORE(test_full__put_makes_room_among_our_own),
+		WITH_STORE(test_full__of_others_files_put_says_so_and_get_goes_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

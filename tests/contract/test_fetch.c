@@ -204,7 +204,7 @@ static void test_fetch__what_was_outdated_meanwhile_is_not_stored(void **state)
 		void (*meanwhile)(struct loader *loader, terrace_loaded *loaded);
 		const char *left; /* what a get gives afterwards; NULL: a miss */
 	} cases[] = {
-		{ put_newer, "newer" }, { delete_key, NULL },    { clear_all, NULL },
+		{ put_newer, "newer" },   { delete_key, NULL },    { clear_all, NULL },
 		{ invalidate_tag, NULL }, { change_source, NULL },
 	};
 	static const unsigned tiers[] = { TERRACE_L1, TERRACE_L2, 0 };
@@ -217,7 +217,8 @@ static void test_fetch__what_was_outdated_meanwhile_is_not_stored(void **state)
 		snprintf(name, sizeof name, "cache %zu", t);
 		policy.tiers = tiers[t];
 		for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-			struct loader loader = { .text = "outdated", .meanwhile = cases[i].meanwhile };
+			struct loader loader = { .text = "outdated",
+				                 .meanwhile = cases[i].meanwhile };
 			terrace_cache *cache = fixture_cache(f, name, &policy);
 
 			loader.cache = cache;
@@ -269,7 +270,8 @@ static void start_callers(struct caller *callers, terrace_cache *cache, struct l
 	sem_init(&loader->go_on, 0, 0);
 	for (int i = 0; i < CALLERS; i++) {
 		callers[i] = (struct caller){ .cache = cache, .key = "k", .loader = loader };
-		assert_int_equal(pthread_create(&callers[i].thread, NULL, call_fetch, &callers[i]), 0);
+		assert_int_equal(pthread_create(&callers[i].thread, NULL, call_fetch, &callers[i]),
+		                 0);
 	}
 }
 
@@ -448,20 +450,24 @@ static void test_lease__is_a_fetch_without_a_callback(void **state)
 	terrace_lease *lease;
 	terrace_value *value;
 
-	assert_status(terrace_lease_begin(cache, TERRACE_KEY("k"), 0, &lease, &value), TERRACE_MISS);
+	assert_status(terrace_lease_begin(cache, TERRACE_KEY("k"), 0, &lease, &value),
+	              TERRACE_MISS);
 	terrace_lease_drop(lease);
-	assert_status(terrace_lease_begin(cache, TERRACE_KEY("k"), 0, &lease, &value), TERRACE_MISS);
+	assert_status(terrace_lease_begin(cache, TERRACE_KEY("k"), 0, &lease, &value),
+	              TERRACE_MISS);
 	assert_ok(terrace_lease_put(lease, terrace_str("v"), NULL, &value));
 	assert_memory_equal(terrace_data(value), "v", 1);
 	terrace_release(value);
 	assert_ok(terrace_lease_begin(cache, TERRACE_KEY("k"), 0, &lease, &value));
 	terrace_release(value);
 	/* for another key, while the cache stands */
-	assert_status(terrace_lease_begin(cache, TERRACE_KEY("x"), 0, &lease, &value), TERRACE_MISS);
+	assert_status(terrace_lease_begin(cache, TERRACE_KEY("x"), 0, &lease, &value),
+	              TERRACE_MISS);
 	options.lease = lease;
 	assert_ok(terrace_put(cache, TERRACE_KEY("y"), terrace_str("v"), &options));
 	assert_ok(terrace_clear(cache, 0, NULL));
-	assert_status(terrace_put(cache, TERRACE_KEY("y"), terrace_str("v"), &options), TERRACE_MISS);
+	assert_status(terrace_put(cache, TERRACE_KEY("y"), terrace_str("v"), &options),
+	              TERRACE_MISS);
 	assert_misses(cache, "y");
 	terrace_lease_drop(lease);
 	terrace_lease_drop(NULL);
@@ -550,7 +556,8 @@ static void test_fetch__processes_wait_for_one_loader(void **state)
 	struct fixture *f = *state;
 
 	for (int code = 0; code <= 42; code += 42) {
-		struct process_loader loader = { .counts = shared_counts(), .code = code,
+		struct process_loader loader = { .counts = shared_counts(),
+			                         .code = code,
 			                         .expected = PROCESSES };
 		pid_t children[PROCESSES];
 
@@ -680,7 +687,7 @@ static void test_coherence__a_copy_in_memory_does_not_outlive_a_write_elsewhere(
 		const char *left;
 		bool on_disk_alone; /* memory elsewhere has nothing to touch */
 	} cases[] = {
-		{ put_elsewhere, "newer", false },      { delete_elsewhere, NULL, false },
+		{ put_elsewhere, "newer", false },     { delete_elsewhere, NULL, false },
 		{ invalidate_elsewhere, NULL, false }, { clear_elsewhere, NULL, false },
 		{ touch_elsewhere, NULL, true },
 	};

@@ -63,9 +63,9 @@ static void assert_model(struct run *run, int k, terrace_value *value)
 	if (!alive(run, k))
 		fail_msg("operation %llu: key %d gives a value, and has none",
 		         (unsigned long long)run->operations, k);
-	size = entry->is_number ? (size_t)snprintf(expected, sizeof expected, "%lld",
-	                                           (long long)entry->number) :
-	                          value_text(entry->version, expected);
+	size = entry->is_number ?
+	           (size_t)snprintf(expected, sizeof expected, "%lld", (long long)entry->number) :
+	           value_text(entry->version, expected);
 	if (terrace_size(value) != size || memcmp(terrace_data(value), expected, size) != 0)
 		fail_msg("operation %llu: key %d gives \"%.20s…\", not \"%.20s…\"",
 		         (unsigned long long)run->operations, k, (const char *)terrace_data(value),
@@ -85,8 +85,8 @@ static void do_get(struct run *run, int k)
 		terrace_release(value);
 		run->hits++;
 	} else if (rc != TERRACE_MISS || alive(run, k)) {
-		fail_msg("operation %llu: key %d is lost: %s",
-		         (unsigned long long)run->operations, k, terrace_status_name(rc));
+		fail_msg("operation %llu: key %d is lost: %s", (unsigned long long)run->operations,
+		         k, terrace_status_name(rc));
 	}
 }
 
@@ -136,8 +136,11 @@ static void do_incr(struct run *run, int k)
 	}
 	assert_ok(rc);
 	if (!live)
-		*entry = (struct model_entry){ .there = true, .is_number = true, .number = 100,
-			                       .expires = INT64_MAX, .tag = -1 };
+		*entry = (struct model_entry){ .there = true,
+			                       .is_number = true,
+			                       .number = 100,
+			                       .expires = INT64_MAX,
+			                       .tag = -1 };
 	entry->number += 3;
 	assert_int_equal(sum, entry->number);
 }

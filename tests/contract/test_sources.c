@@ -125,8 +125,12 @@ static void test_source__any_change_is_a_miss_in_every_tier(void **state)
 		void (*change)(const char *path);
 		const char *how;
 	} changes[] = {
-		{ rewrite, "size" },     { same_size, "modified" },        { replace_by_rename, "replaced" },
-		{ vanish, "gone" },      { become_directory, "no longer" }, { restore_times, "modified" },
+		{ rewrite, "size" },
+		{ same_size, "modified" },
+		{ replace_by_rename, "replaced" },
+		{ vanish, "gone" },
+		{ become_directory, "no longer" },
+		{ restore_times, "modified" },
 	};
 	static const unsigned tiers[] = { TERRACE_L1, TERRACE_L2, TERRACE_L3,
 		                          TERRACE_L1 | TERRACE_L2 | TERRACE_L3 };

@@ -154,6 +154,7 @@ bool terrace__row_read(sqlite3_stmt *statement, struct tier_row *ret)
 		.expires = sqlite3_column_type(statement, 5) == SQLITE_NULL ?
 		               INT64_MAX :
 		               sqlite3_column_int64(statement, 5),
+		.file = (uint64_t)sqlite3_column_int64(statement, 6),
 		.tier = sqlite3_column_int64(statement, 6) ? TERRACE_L3 : TERRACE_L2,
 	};
 	/* A damaged head leaves no key; the row can still be removed by its id. */

@@ -19,7 +19,7 @@
 	X(INSERT, "INSERT INTO entry(id, hash, seq, expires, rank, bytes, file, accessed, "    \
 	          "hits, head, value, cache) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, "   \
 	          "?10, ?11)")                                                                 \
-	X(UPDATE, "UPDATE entry SET hash = ?2, seq = ?3, expires = ?4, rank = ?5, "            \
+	X(UPDATE, "UPDATE entry SET seq = ?3, expires = ?4, rank = ?5, "                       \
 	          "bytes = ?6, file = ?7, accessed = ?8, hits = 0, head = ?9, value = ?10 "    \
 	          "WHERE id = ?1")                                                             \
 	X(TOUCH, "UPDATE entry SET seq = ?2, expires = ?3, head = ?4 WHERE id = ?1")           \
@@ -54,7 +54,7 @@
 	             "sum(l3_entries) FROM cache")                                             \
 	X(USAGE_ADD, "UPDATE cache SET l2_bytes = l2_bytes + ?2, "                             \
 	             "l2_entries = l2_entries + ?3, l3_bytes = l3_bytes + ?4, "                \
-	             "l3_entries = l3_entries + ?5 WHERE id = ?1")                             \
+	             "l3_entries = l3_entries + ?5, seq = max(seq, ?6) WHERE id = ?1")         \
 	X(CACHE_ADD, "INSERT OR IGNORE INTO cache(id, name) VALUES(?1, ?2)")                   \
 	X(CACHE_FLOOR, "UPDATE cache SET floor = max(floor, ?2) WHERE id = ?1")                \
 	X(CACHES, "SELECT id, name, floor FROM cache ORDER BY id")                             \
@@ -62,8 +62,8 @@
 	X(NOTE_TRIM, "DELETE FROM note WHERE id <= ?1")                                        \
 	X(NOTE_GET, "SELECT made, reason, detail FROM note WHERE hash = ?1 "                   \
 	            "ORDER BY id DESC LIMIT 1")                                                \
-	X(STATE, "SELECT seq, seed FROM state")                                                \
-	X(SET_STATE, "UPDATE state SET seq = max(seq, ?1), seed = ?2")
+	X(STATE, "SELECT (SELECT max(seq) FROM cache), seed FROM state")                       \
+	X(SET_SEED, "UPDATE state SET seed = ?1")
 
 enum statement {
 #define X(name, sql) DO_##name,
@@ -82,6 +82,7 @@ struct connection {
 struct usage_change {
 	uint32_t cache;
 	int64_t bytes[2], entries[2]; /* l2, l3 */
+	uint64_t seq;                 /* the highest of its rows; 0: none was written */
 };
 
 enum { NOTES_MAX = 10000 };
@@ -170,8 +171,8 @@ int terrace__disk_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t ent
 int terrace__disk_note_put(void *tier, uint64_t hash, const struct tier_note *note);
 int terrace__disk_cache_add(void *tier, uint32_t cache, const char *name);
 int terrace__disk_cache_floor(void *tier, uint32_t cache, uint64_t floor);
-int terrace__disk_set_state(void *tier, uint64_t seq, uint64_t seed);
-void terrace__disk_checkpoint(void *tier, bool closing);
+int terrace__disk_set_seed(void *tier, uint64_t seed);
+void terrace__disk_checkpoint(void *tier, enum disk_checkpoint when);
 
 int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
                          void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);

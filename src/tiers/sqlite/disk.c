@@ -40,6 +40,7 @@ static const char schema[] =
     "  id INTEGER PRIMARY KEY,"
     "  name TEXT NOT NULL UNIQUE,"
     "  floor INTEGER NOT NULL DEFAULT 0," /* rows with seq <= floor are dead */
+    "  seq INTEGER NOT NULL DEFAULT 0,"   /* none has a higher one */
     "  l2_bytes INTEGER NOT NULL DEFAULT 0,"
     "  l2_entries INTEGER NOT NULL DEFAULT 0,"
     "  l3_bytes INTEGER NOT NULL DEFAULT 0,"
@@ -51,10 +52,8 @@ static const char schema[] =
     "  reason INTEGER NOT NULL,"
     "  detail TEXT) STRICT;"
     "CREATE INDEX IF NOT EXISTS note_hash ON note(hash);"
-    "CREATE TABLE IF NOT EXISTS state(" /* one row */
-    "  seq INTEGER NOT NULL,"           /* no row has a higher one */
-    "  seed INTEGER NOT NULL) STRICT;"  /* of the hashes */
-    "INSERT INTO state(seq, seed) SELECT 0, random() WHERE NOT EXISTS (SELECT 1 FROM state);"
+    "CREATE TABLE IF NOT EXISTS state(seed INTEGER NOT NULL) STRICT;" /* of the hashes; one row */
+    "INSERT INTO state(seed) SELECT random() WHERE NOT EXISTS (SELECT 1 FROM state);"
     "COMMIT";
 
 /*
@@ -181,7 +180,7 @@ const struct disk_ops terrace__disk_ops = {
 	.cache_floor = terrace__disk_cache_floor,
 	.caches = terrace__disk_caches,
 	.state = terrace__disk_state,
-	.set_state = terrace__disk_set_state,
+	.set_seed = terrace__disk_set_seed,
 	.checkpoint = terrace__disk_checkpoint,
 	.verify = terrace__disk_verify,
 	.file_remove_path = file_remove_path,

@@ -292,6 +292,21 @@ static int usage_with(struct disk *disk, struct connection *connection, uint32_t
 	return TERRACE_OK;
 }
 
+/* What the transaction has changed and not written down yet. */
+static void add_changes(const struct disk *disk, uint32_t cache, struct tier_usage ret[2])
+{
+	for (size_t c = 0; c < disk->change_count; c++) {
+		const struct usage_change *change = &disk->changes[c];
+
+		if (cache != DISK_ANY_CACHE && cache != change->cache)
+			continue;
+		for (int i = 0; i < 2; i++) {
+			ret[i].bytes += (uint64_t)change->bytes[i];
+			ret[i].entries += (uint64_t)change->entries[i];
+		}
+	}
+}
+
 int terrace__disk_usage(void *tier, uint32_t cache, terrace_tier which, struct tier_usage *ret)
 {
 	struct disk *disk = tier;
@@ -304,6 +319,8 @@ int terrace__disk_usage(void *tier, uint32_t cache, terrace_tier which, struct t
 	rc = usage_with(disk, connection, cache, both);
 	if (connection != disk->writer)
 		terrace__reader_give(disk, connection);
+	else if (rc == TERRACE_OK)
+		add_changes(disk, cache, both);
 	if (rc == TERRACE_OK)
 		*ret = both[which == TERRACE_L3];
 	return rc;

@@ -188,7 +188,8 @@ static int refresh_files(struct verify *v)
 		rc = remember_file(v, (uint64_t)sqlite3_column_int64(files, 0));
 	if (rc == TERRACE_OK && step != SQLITE_DONE)
 		rc = terrace__sqlite_failed(v->disk, v->connection->db, "list the files");
-	qsort(v->files, v->file_count, sizeof *v->files, by_number);
+	if (v->file_count)
+		qsort(v->files, v->file_count, sizeof *v->files, by_number);
 	return rc;
 }
 
@@ -202,7 +203,8 @@ static int verify_orphans(struct verify *v, struct listing *listing)
 	size_t suspects = 0;
 	int rc;
 
-	qsort(v->files, v->file_count, sizeof *v->files, by_number);
+	if (v->file_count)
+		qsort(v->files, v->file_count, sizeof *v->files, by_number);
 	for (size_t i = 0; i < listing->count; i++) {
 		const struct found *found = &listing->found[i];
 

@@ -81,6 +81,7 @@ static int usage_write(struct disk *disk)
 		sqlite3_bind_int64(add, 3, change->entries[0]);
 		sqlite3_bind_int64(add, 4, change->bytes[1]);
 		sqlite3_bind_int64(add, 5, change->entries[1]);
+		sqlite3_bind_int64(add, 6, (sqlite3_int64)change->seq);
 		rc = terrace__run(disk, disk->writer, add, "write the usage");
 		if (rc != TERRACE_OK)
 			return rc;
@@ -107,8 +108,9 @@ int terrace__disk_commit(void *tier)
 	return TERRACE_OK;
 }
 
-/* Remember that the transaction changes a cache's usage. */
-static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int64_t entries)
+/* Remember that the transaction changes a cache's usage, or writes a row with this seq. */
+static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int64_t entries,
+                  uint64_t seq)
 {
 	struct usage_change *change = disk->changes;
 	struct usage_change *end = change + disk->change_count;
@@ -130,6 +132,7 @@ static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int
 	}
 	change->bytes[l3] += bytes;
 	change->entries[l3] += entries;
+	change->seq = max_u64(change->seq, seq);
 	return TERRACE_OK;
 }
 
@@ -244,7 +247,7 @@ static int detach(struct disk *disk, const struct old_row *old)
 	if (rc == TERRACE_OK && old->file)
 		rc = doom(disk, old->file);
 	if (rc == TERRACE_OK)
-		rc = charge(disk, old->cache, old->file != 0, -(int64_t)old->bytes, -1);
+		rc = charge(disk, old->cache, old->file != 0, -(int64_t)old->bytes, -1, 0);
 	return rc;
 }
 
@@ -290,7 +293,8 @@ static int write_row(struct disk *disk, uint64_t id, bool insert, const struct t
 	if (!row)
 		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a write");
 	sqlite3_bind_int64(row, 1, (sqlite3_int64)id);
-	sqlite3_bind_int64(row, 2, (sqlite3_int64)put->key.hash);
+	if (insert)
+		sqlite3_bind_int64(row, 2, (sqlite3_int64)put->key.hash);
 	sqlite3_bind_int64(row, 3, (sqlite3_int64)record->seq);
 	if (record->expires == INT64_MAX)
 		sqlite3_bind_null(row, 4);
@@ -352,7 +356,7 @@ int terrace__disk_put(void *tier, const struct tier_put *put)
 	if (rc == TERRACE_OK)
 		rc = links(disk, DO_LINK, id, put->key.cache, record->extra);
 	if (rc == TERRACE_OK)
-		rc = charge(disk, put->key.cache, put->file != 0, (int64_t)bytes, 1);
+		rc = charge(disk, put->key.cache, put->file != 0, (int64_t)bytes, 1, record->seq);
 	return rc;
 }
 
@@ -443,7 +447,8 @@ int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, in
 	else
 		sqlite3_bind_int64(touch, 3, expires);
 	sqlite3_bind_blob64(touch, 4, head.data, head.size, SQLITE_STATIC);
-	return terrace__run(disk, disk->writer, touch, "touch a row");
+	rc = terrace__run(disk, disk->writer, touch, "touch a row");
+	return rc == TERRACE_OK ? charge(disk, old.cache, false, 0, 0, seq) : rc;
 }
 
 int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t when)
@@ -561,28 +566,25 @@ int terrace__disk_cache_floor(void *tier, uint32_t cache, uint64_t floor)
 	return terrace__run(disk, disk->writer, set, "clear a cache");
 }
 
-int terrace__disk_set_state(void *tier, uint64_t seq, uint64_t seed)
+int terrace__disk_set_seed(void *tier, uint64_t seed)
 {
 	struct disk *disk = tier;
-	sqlite3_stmt *set = terrace__statement(disk->writer, DO_SET_STATE);
+	sqlite3_stmt *set = terrace__statement(disk->writer, DO_SET_SEED);
 
 	if (!set)
-		return terrace__sqlite_failed(disk, disk->writer->db, "prepare the state");
-	sqlite3_bind_int64(set, 1, (sqlite3_int64)seq);
-	sqlite3_bind_int64(set, 2, (sqlite3_int64)seed);
-	return terrace__run(disk, disk->writer, set, "write the state");
+		return terrace__sqlite_failed(disk, disk->writer->db, "prepare the seed");
+	sqlite3_bind_int64(set, 1, (sqlite3_int64)seed);
+	return terrace__run(disk, disk->writer, set, "write the seed");
 }
 
-/* Pages of log that are worth the two fsyncs: 4 MiB at work, 400 KiB when the
- * next process would have to read it all to start. */
-enum { CHECKPOINT_PAGES = 1000, CHECKPOINT_PAGES_CLOSING = 100 };
-
-void terrace__disk_checkpoint(void *tier, bool closing)
+void terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 {
+	/* Pages of log that are worth it: 4 MiB at work, 400 KiB on leaving. */
+	static const int worth[] = { 1000, 100, 0 };
 	struct disk *disk = tier;
 	int in_log = 0, moved = 0;
 
-	if (disk->wal_pages < (closing ? CHECKPOINT_PAGES_CLOSING : CHECKPOINT_PAGES))
+	if (!disk->writer || disk->wal_pages < worth[when])
 		return;
 	/* PASSIVE waits for nobody; with all of it moved the next writer starts the log anew. */
 	if (sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_log,

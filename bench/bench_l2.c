@@ -1,0 +1,227 @@
+/* Rows: get and put, beside SQLite with prepared statements and nothing else. */
+#include "harness.h"
+
+#include <terrace/terrace.h>
+
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { ENTRIES = 20000 };
+
+static struct bench_keys keys;
+static size_t value_bytes;
+static char *value;
+
+/* --- ours ---------------------------------------------------------------------------------------- */
+
+static void get(void *ctx, uint64_t i)
+{
+	terrace_value *got;
+
+	bench_require(terrace_get(ctx, terrace_bytes(keys.text[i], keys.size[i]), &got) ==
+	              TERRACE_OK);
+	bench_require(terrace_size(got) == value_bytes);
+	terrace_release(got);
+}
+
+static void put(void *ctx, uint64_t i)
+{
+	i %= ENTRIES;
+	value[i % value_bytes]++; /* SQLite writes no page that has not changed */
+	bench_require(terrace_put(ctx, terrace_bytes(keys.text[i], keys.size[i]),
+	                          terrace_bytes(value, value_bytes), NULL) == TERRACE_OK);
+}
+
+static void put_many(terrace_cache *cache)
+{
+	enum { BATCH = 1000 };
+	terrace_item items[BATCH];
+	struct bench bench = { .group = "l2",
+		               .name = "terrace",
+		               .operation = "put 1000 at once",
+		               .value_bytes = value_bytes,
+		               .threads = 1 };
+	uint64_t samples[ENTRIES / BATCH], start = bench_ns(), p50, p99;
+
+	for (uint64_t from = 0; from < ENTRIES; from += BATCH) {
+		uint64_t before = bench_ns();
+
+		value[from % value_bytes]++;
+		for (uint64_t i = 0; i < BATCH; i++)
+			items[i] = (terrace_item){ terrace_bytes(keys.text[from + i],
+				                                 keys.size[from + i]),
+				                   terrace_bytes(value, value_bytes) };
+		bench_require(terrace_put_many(cache, items, BATCH, NULL) == TERRACE_OK);
+		samples[from / BATCH] = (bench_ns() - before) / BATCH;
+	}
+	start = bench_ns() - start;
+	bench_percentiles(samples, ENTRIES / BATCH, &p50, &p99);
+	bench_print(&bench, p50, p99, ENTRIES * 1e9 / (double)start);
+}
+
+static void bench_ours(void)
+{
+	struct bench bench = {
+		.group = "l2", .name = "terrace", .value_bytes = value_bytes, .threads = 1
+	};
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace *store;
+	terrace_cache *cache;
+
+	policy.tiers = TERRACE_L2;
+	bench_require(terrace_open(bench_directory("l2"), NULL, &store) == TERRACE_OK);
+	bench_require(terrace_cache_open(store, "bench", &policy, &cache) == TERRACE_OK);
+	put_many(cache);
+	bench.ctx = cache;
+	bench.operation = "get";
+	bench.limit = ENTRIES;
+	bench.operations = 100000;
+	bench.fn = get;
+	bench_run(&bench);
+	bench.operation = "put";
+	bench.limit = 0;
+	bench.operations = 5000;
+	bench.fn = put;
+	bench_run(&bench);
+	terrace_cache_close(cache);
+	terrace_close(store);
+}
+
+/* --- the peer: what people write by hand ------------------------------------------------------------ */
+
+struct raw {
+	sqlite3 *db;
+	sqlite3_stmt *get, *put, *begin, *commit;
+};
+
+static void exec(sqlite3 *db, const char *sql)
+{
+	bench_require(sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK);
+}
+
+static sqlite3_stmt *prepare(sqlite3 *db, const char *sql)
+{
+	sqlite3_stmt *statement;
+
+	bench_require(sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, &statement,
+	                                 NULL) == SQLITE_OK);
+	return statement;
+}
+
+static void raw_open(struct raw *raw)
+{
+	char path[512];
+
+	snprintf(path, sizeof path, "%s/db", bench_directory("raw"));
+	bench_require(
+	    sqlite3_open_v2(path, &raw->db,
+	                    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+	                    NULL) == SQLITE_OK);
+	exec(raw->db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; "
+	              "CREATE TABLE cache(key TEXT NOT NULL UNIQUE, value BLOB NOT NULL)");
+	raw->get = prepare(raw->db, "SELECT value FROM cache WHERE key = ?1");
+	raw->put = prepare(raw->db, "INSERT INTO cache(key, value) VALUES(?1, ?2) "
+	                            "ON CONFLICT(key) DO UPDATE SET value = excluded.value");
+	raw->begin = prepare(raw->db, "BEGIN IMMEDIATE");
+	raw->commit = prepare(raw->db, "COMMIT");
+}
+
+static void raw_step(sqlite3_stmt *statement)
+{
+	bench_require(sqlite3_step(statement) == SQLITE_DONE);
+	sqlite3_reset(statement);
+}
+
+static void raw_get(void *ctx, uint64_t i)
+{
+	struct raw *raw = ctx;
+	void *copy;
+
+	sqlite3_bind_text(raw->get, 1, keys.text[i], (int)keys.size[i], SQLITE_STATIC);
+	bench_require(sqlite3_step(raw->get) == SQLITE_ROW);
+	bench_require((size_t)sqlite3_column_bytes(raw->get, 0) == value_bytes);
+	copy = malloc(value_bytes); /* the row is gone after the reset */
+	__builtin_memcpy(copy, sqlite3_column_blob(raw->get, 0), value_bytes);
+	sqlite3_reset(raw->get);
+	free(copy);
+}
+
+static void raw_put(void *ctx, uint64_t i)
+{
+	struct raw *raw = ctx;
+
+	i %= ENTRIES;
+	value[i % value_bytes]++;
+	sqlite3_bind_text(raw->put, 1, keys.text[i], (int)keys.size[i], SQLITE_STATIC);
+	sqlite3_bind_blob(raw->put, 2, value, (int)value_bytes, SQLITE_STATIC);
+	raw_step(raw->put);
+}
+
+static void raw_put_many(struct raw *raw)
+{
+	enum { BATCH = 1000 };
+	struct bench bench = { .group = "l2",
+		               .name = "raw SQLite",
+		               .operation = "put 1000 at once",
+		               .value_bytes = value_bytes,
+		               .threads = 1 };
+	uint64_t samples[ENTRIES / BATCH], start = bench_ns(), p50, p99;
+
+	for (uint64_t from = 0; from < ENTRIES; from += BATCH) {
+		uint64_t before = bench_ns();
+
+		raw_step(raw->begin);
+		for (uint64_t i = 0; i < BATCH; i++)
+			raw_put(raw, from + i);
+		raw_step(raw->commit);
+		samples[from / BATCH] = (bench_ns() - before) / BATCH;
+	}
+	start = bench_ns() - start;
+	bench_percentiles(samples, ENTRIES / BATCH, &p50, &p99);
+	bench_print(&bench, p50, p99, ENTRIES * 1e9 / (double)start);
+}
+
+static void bench_raw(void)
+{
+	struct bench bench = {
+		.group = "l2", .name = "raw SQLite", .value_bytes = value_bytes, .threads = 1
+	};
+	struct raw raw;
+
+	raw_open(&raw);
+	raw_put_many(&raw);
+	bench.ctx = &raw;
+	bench.operation = "get";
+	bench.limit = ENTRIES;
+	bench.operations = 100000;
+	bench.fn = raw_get;
+	bench_run(&bench);
+	bench.operation = "put";
+	bench.limit = 0;
+	bench.operations = 5000;
+	bench.fn = raw_put;
+	bench_run(&bench);
+	sqlite3_finalize(raw.get);
+	sqlite3_finalize(raw.put);
+	sqlite3_finalize(raw.begin);
+	sqlite3_finalize(raw.commit);
+	sqlite3_close(raw.db);
+}
+
+int main(void)
+{
+	static const size_t sizes[] = { 100, 1024, 16384 };
+
+	bench_keys_make(&keys, ENTRIES);
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		value_bytes = sizes[i];
+		value = malloc(value_bytes);
+		bench_fill(value, value_bytes, 1);
+		bench_ours();
+		bench_raw();
+		free(value);
+	}
+	bench_keys_free(&keys);
+	return 0;
+}

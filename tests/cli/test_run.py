@@ -1,0 +1,362 @@
+"""terrace run: any command once per state of its inputs."""
+
+import os
+import signal
+import stat
+import subprocess
+import threading
+import time
+import unittest
+
+from support import TERRACE, CommandTest
+
+# Says that it ran, by a line in a file that is no input of it.
+COUNT = "echo x >> %s; "
+
+
+class Run(CommandTest):
+    def setUp(self):
+        super().setUp()
+        self.ran = self.path("ran")
+        self.count = COUNT % self.ran
+
+    def runs(self):
+        try:
+            with open(self.ran) as file:
+                return len(file.readlines())
+        except FileNotFoundError:
+            return 0
+
+    def run_sh(self, script, *options, **kwargs):
+        return self.run_terrace("run", *options, "--", "sh", "-c", self.count + script, **kwargs)
+
+    def test_hit__gives_back_output_errors_and_status(self):
+        script = "printf 'one\\0'; echo two >&2; printf three"
+        first = self.run_sh(script)
+        again = self.run_sh(script)
+        self.assertEqual(self.runs(), 1)
+        self.assertEqual((first.code, first.out, first.err), (0, b"one\0three", "two\n"))
+        self.assertEqual((again.code, again.out, again.err), (0, b"one\0three", "two\n"))
+
+    def test_hit__chunks_come_in_order_of_arrival(self):
+        script = "for i in 1 2 3; do echo out $i; sleep 0.05; echo err $i >&2; sleep 0.05; done"
+        for _ in range(2):
+            done = subprocess.run([TERRACE, "--dir", self.dir, "run", "--", "sh", "-c", self.count + script],
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self.env)
+            self.assertEqual(done.stdout, b"".join(b"out %d\nerr %d\n" % (i, i) for i in (1, 2, 3)))
+        self.assertEqual(self.runs(), 1)
+
+    def test_failure__is_the_commands_and_not_kept(self):
+        for expected in (1, 2):
+            self.assertEqual(self.run_sh("exit 3").code, 3)
+            self.assertEqual(self.runs(), expected)
+        for expected in (3, 3):
+            done = self.run_sh("echo no >&2; exit 7", "--cache-failures")
+            self.assertEqual((done.code, done.err), (7, "no\n"))
+            self.assertEqual(self.runs(), expected)
+
+    def test_in__content_counts_and_not_the_time(self):
+        self.write("src/a.c", "1")
+        self.write("src/sub/b.c", "2")
+        self.write("src/c.h", "3")
+        args = ("cat src/a.c src/sub/b.c", "--in", "src/**/*.c")
+        self.assertEqual(self.run_sh(*args).out, b"12")
+        os.utime(self.path("src/a.c"), (1, 1))
+        self.assertEqual(self.run_sh(*args).out, b"12")
+        self.assertEqual(self.runs(), 1)
+        self.write("src/a.c", "x")
+        self.assertEqual(self.run_sh(*args).out, b"x2")
+        self.assertEqual(self.runs(), 2)
+        self.write("src/c.h", "not an input")
+        self.run_sh(*args)
+        self.assertEqual(self.runs(), 2)
+        self.write("src/sub/new.c", "a new one")
+        self.run_sh(*args)
+        self.assertEqual(self.runs(), 3)
+        os.unlink(self.path("src/sub/new.c"))
+        # back to a state that was seen
+        self.write("src/a.c", "1")
+        self.assertEqual(self.run_sh(*args).out, b"12")
+        self.assertEqual(self.runs(), 3)
+
+    def test_in__an_absent_file_is_a_state_too(self):
+        args = ("cat maybe 2>/dev/null || echo none", "--in", "maybe")
+        self.assertEqual(self.run_sh(*args).out, b"none\n")
+        self.assertEqual(self.run_sh(*args).out, b"none\n")
+        self.assertEqual(self.runs(), 1)
+        self.write("maybe", "there")
+        self.assertEqual(self.run_sh(*args).out, b"there")
+        self.assertEqual(self.runs(), 2)
+
+    def test_key__command_directory_environment_and_program(self):
+        os.mkdir(self.path("other"))
+        program = self.write("prog", "#!/bin/sh\n%s echo 1\n" % self.count)
+        os.chmod(program, 0o755)
+
+        def call(*args, **kwargs):
+            before = self.runs()
+            self.run_terrace("run", "--ttl", "1h", *args, **kwargs)
+            return self.runs() - before
+
+        self.assertEqual(call("--", program), 1)
+        self.assertEqual(call("--", program), 0)
+        self.assertEqual(call("--", program, "arg"), 1)
+        self.assertEqual(call("--", program, cwd=self.path("other")), 1)
+        self.assertEqual(call("--env", "X", "--", program, env={"X": "1"}), 1)
+        self.assertEqual(call("--env", "X", "--", program, env={"X": "1", "Y": "2"}), 0)
+        self.assertEqual(call("--env", "X", "--", program, env={"X": ""}), 1)
+        self.assertEqual(call("--env", "X", "--", program), 1)  # unset is not empty
+        self.write("prog", "#!/bin/sh\n%s echo 2\n" % self.count)
+        self.assertEqual(call("--", program), 1)
+
+    def test_base__two_checkouts_share(self):
+        for checkout in ("one", "two"):
+            self.write(checkout + "/src/a.c", "same")
+        args = ("run", "--base", ".", "--in", "src/a.c", "--out", "a.o", "--", "sh", "-c",
+                self.count + "cat src/a.c > a.o")
+        self.ok(*args, cwd=self.path("one"))
+        self.ok(*args, cwd=self.path("two"))
+        self.assertEqual(self.runs(), 1)
+        self.assertEqual(self.read("two/a.o"), "same")
+        # without a base the directory is part of the key
+        args = ("run", "--in", "src/a.c", "--", "sh", "-c", self.count + "true")
+        self.ok(*args, cwd=self.path("one"))
+        self.ok(*args, cwd=self.path("two"))
+        self.assertEqual(self.runs(), 3)
+
+    def test_out__files_come_back_with_their_modes(self):
+        args = ("mkdir -p d; echo made > d/out; chmod 755 d/out; : > empty", "--in", "in",
+                "--out", "d/out", "--out", "empty")
+        self.write("in", "1")
+        self.run_sh(*args)
+        os.unlink(self.path("d/out"))
+        os.rmdir(self.path("d"))
+        self.write("empty", "no longer")
+        self.run_sh(*args)
+        self.assertEqual(self.runs(), 1)
+        self.assertEqual(self.read("d/out"), "made\n")
+        self.assertEqual(stat.S_IMODE(os.stat(self.path("d/out")).st_mode), 0o755)
+        self.assertEqual(self.read("empty"), "")
+        self.assertEqual(sorted(os.listdir(self.path("d"))), ["out"])
+
+    def test_out__that_was_not_written_is_told_and_not_kept(self):
+        for expected in (1, 2):
+            done = self.run_sh("true", "--out", "missing")
+            self.assertEqual(done.code, 0)
+            self.assertIn("missing", done.err)
+            self.assertEqual(self.runs(), expected)
+
+    def test_out__that_cannot_be_brought_back_runs_the_command(self):
+        args = ("echo made > out 2>/dev/null; true", "--in", "in", "--out", "out")
+        self.run_sh(*args)
+        os.unlink(self.path("out"))
+        os.mkdir(self.path("out"))
+        self.write("out/full", "")
+        done = self.run_sh(*args)
+        self.assertEqual(done.code, 0)
+        self.assertIn("cannot bring back", done.err)
+        self.assertEqual(self.runs(), 2)
+
+    def deps(self, header="a.h"):
+        return ("printf 'a.o: a.c \\\\\\n " + header + "\\n' > a.d; cat a.c " + header + " > a.o",
+                "--in", "a.c", "--depfile", "a.d", "--out", "a.o")
+
+    def test_depfile__what_was_discovered_is_checked_on_every_hit(self):
+        self.write("a.c", "c")
+        self.write("a.h", "h")
+        self.run_sh(*self.deps())
+        os.unlink(self.path("a.o"))
+        os.unlink(self.path("a.d"))
+        self.run_sh(*self.deps())
+        self.assertEqual(self.runs(), 1)
+        self.assertEqual(self.read("a.o"), "ch")
+        self.assertIn("a.h", self.read("a.d"))
+        self.write("a.h", "H")
+        self.run_sh(*self.deps())
+        self.assertEqual((self.runs(), self.read("a.o")), (2, "cH"))
+        # back and forth: each state once
+        for header, content in (("h", "ch"), ("H", "cH"), ("h", "ch")):
+            self.write("a.h", header)
+            self.run_sh(*self.deps())
+            self.assertEqual((self.runs(), self.read("a.o")), (2, content))
+        os.unlink(self.path("a.h"))
+        self.assertNotEqual(self.run_sh(*self.deps()).code, 0)
+
+    def test_depfile__names_with_spaces_and_dollars(self):
+        self.write("a b$c#d", "1")
+        script = r"printf 'x: a\\ b$$c\\#d\n' > deps; cat 'a b$c#d'"
+        for text in ("1", "1", "2"):
+            self.write("a b$c#d", text)
+            self.assertEqual(self.run_sh(script, "--depfile", "deps").out.decode(), text)
+        self.assertEqual(self.runs(), 2)
+
+    def test_depfile__that_was_not_written_is_told_and_not_kept(self):
+        for expected in (1, 2):
+            done = self.run_sh("true", "--depfile", "missing")
+            self.assertIn("did not write the depfile missing", done.err)
+            self.assertEqual(self.runs(), expected)
+
+    def test_input_that_changes_while_the_command_runs_is_not_kept(self):
+        self.write("in", "1")
+        done = self.run_sh("cat in; echo 2 > in", "--in", "in", "--explain")
+        self.assertIn("changed while the command ran", done.err)
+        self.write("in", "1")
+        self.run_sh("cat in; echo 2 > in", "--in", "in")
+        self.assertEqual(self.runs(), 2)
+        # a discovered one, too
+        self.write("h", "1")
+        script = "echo 'x: h' > d; cat h; echo 2 > h"
+        done = self.run_sh(script, "--depfile", "d", "--explain")
+        self.assertIn("changed while the command ran", done.err)
+        self.assertEqual(self.runs(), 3)
+
+    def test_stdin__is_an_input_or_empty(self):
+        self.assertEqual(self.run_sh("cat", "--stdin", input=b"one").out, b"one")
+        self.assertEqual(self.run_sh("cat", "--stdin", input=b"one").out, b"one")
+        self.assertEqual(self.runs(), 1)
+        self.assertEqual(self.run_sh("cat", "--stdin", input=b"two").out, b"two")
+        self.assertEqual(self.runs(), 2)
+        self.assertEqual(self.run_sh("cat", input=b"never read").out, b"")
+
+    def test_ttl__60s_without_inputs_forever_with_them(self):
+        self.run_sh("echo none")
+        self.run_sh("echo input", "--in", "x")
+        self.run_sh("echo stdin", "--stdin")
+        self.run_sh("echo given", "--ttl", "2h")
+        ttls = {}
+        for key in self.json("ls", "run"):
+            ttls[key.split("; echo ")[1].split("@")[0]] = self.json("inspect", "run", key)["ttl_ms"]
+        self.assertEqual(ttls, {"none": 60000, "input": None, "stdin": None, "given": 7200000})
+        self.run_sh("echo zero", "--ttl", "0")
+        self.run_sh("echo zero", "--ttl", "0")
+        self.assertEqual(self.runs(), 6)
+
+    def test_cache__by_name(self):
+        self.run_sh("true", "--cache", "mine")
+        self.assertIn("mine", self.json("ls"))
+        self.fails(2, "'/'", "run", "--cache", "a/b", "--", "true")
+
+    def test_keys__can_be_read_and_invalidated(self):
+        self.run_sh("echo 1")
+        self.assertEqual(len(self.json("ls", "run", "--prefix", "sh -c ")), 1)
+        self.assertEqual(self.ok("invalidate", "run", "--glob", "sh *"), "1\n")
+        self.run_sh("echo 1")
+        self.assertEqual(self.runs(), 2)
+
+    def test_explain__says_why(self):
+        self.write("in", "1")
+        args = ("cat in", "--in", "in", "--env", "X", "--explain")
+        self.assertIn("has not been run before", self.run_sh(*args).err)
+        self.assertIn("hit, from l2", self.run_sh(*args).err)
+        self.write("in", "2")
+        self.assertIn("miss: %s changed" % self.path("in"), self.run_sh(*args).err)
+        self.assertIn("miss: the variable X changed", self.run_sh(*args, env={"X": "1"}).err)
+        os.unlink(self.path("in"))
+        self.assertIn("miss: %s is gone" % self.path("in"), self.run_sh(*args, env={"X": "1"}).err)
+
+    def test_command__that_cannot_be_started_is_125(self):
+        self.fails(125, "cannot start /nonexistent", "run", "--", "/nonexistent")
+        self.fails(125, "cannot start no-such-command-here", "run", "--", "no-such-command-here")
+        self.write("noexec", "")
+        self.fails(125, "Permission denied", "run", "--", self.path("noexec"))
+
+    def test_usage(self):
+        self.fails(2, "missing operand", "run")
+        self.fails(2, "--ttl", "run", "--ttl", "x", "--", "true")
+        self.fails(2, "unknown option --frob", "run", "--frob", "--", "true")
+        # options of the command are the command's
+        self.assertEqual(self.ok("run", "echo", "--json", "--in"), "--json --in\n")
+
+    def test_store_that_cannot_be_used_warns_once_and_runs(self):
+        self.write("file", "")
+        done = self.run_terrace("--dir", self.path("file"), "run", "--", "sh", "-c", "echo ran; exit 4",
+                                dir=False)
+        self.assertEqual((done.code, done.out), (4, b"ran\n"))
+        self.assertEqual(done.err.count("warning"), 1, done.err)
+        self.assertIn("running uncached", done.err)
+        done = self.run_sh("echo ran", env={"TERRACE_DISABLED": "1"})
+        self.assertEqual((done.code, done.out, done.err), (0, b"ran\n", ""))
+
+    def test_large_output_streams_and_comes_back(self):
+        script = "head -c 5000000 /dev/urandom | tee copy"
+        first = self.run_sh(script)
+        self.assertEqual(len(first.out), 5000000)
+        self.assertEqual(self.run_sh(script).out, first.out)
+        self.assertEqual(self.runs(), 1)
+
+    def test_output_streams_while_the_command_runs(self):
+        os.mkfifo(self.path("fifo"))
+        process = subprocess.Popen(
+            [TERRACE, "--dir", self.dir, "run", "--", "sh", "-c", "echo first; read x < fifo; echo second"],
+            stdout=subprocess.PIPE, env=self.env, cwd=self.work)
+        self.assertEqual(process.stdout.readline(), b"first\n")  # before it has ended
+        with open(self.path("fifo"), "w") as fifo:
+            fifo.write("go\n")
+        self.assertEqual(process.communicate(timeout=30)[0], b"second\n")
+        self.assertEqual(process.returncode, 0)
+
+    def start_waiting(self, *options):
+        """A command that waits until a fifo is written to."""
+        if not os.path.exists(self.path("fifo")):
+            os.mkfifo(self.path("fifo"))
+        return subprocess.Popen(
+            [TERRACE, "--dir", self.dir, "run", *options, "--", "sh", "-c",
+             self.count + "read x < fifo; echo result"],
+            stdout=subprocess.PIPE, env=self.env, cwd=self.work)
+
+    def wait_for_runs(self, count):
+        deadline = time.monotonic() + 30
+        while self.runs() < count:
+            self.assertLess(time.monotonic(), deadline, "the command did not start")
+            time.sleep(0.005)
+
+    def test_two_at_once_compute_once(self):
+        first = self.start_waiting()
+        self.wait_for_runs(1)
+        others = [self.start_waiting() for _ in range(3)]
+        time.sleep(0.2)  # the others must not start theirs
+        self.assertEqual(self.runs(), 1)
+        with open(self.path("fifo"), "w") as fifo:
+            fifo.write("go\n")
+        for process in [first, *others]:
+            self.assertEqual(process.communicate(timeout=30)[0], b"result\n")
+            self.assertEqual(process.returncode, 0)
+        self.assertEqual(self.runs(), 1)
+
+    def test_a_killed_owner_is_replaced(self):
+        owner = self.start_waiting()
+        self.wait_for_runs(1)
+        waiter = self.start_waiting()
+        time.sleep(0.1)
+        self.assertEqual(self.runs(), 1)
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+        self.wait_for_runs(2)  # the one who waited has taken over
+        with open(self.path("fifo"), "w") as fifo:
+            fifo.write("go\n")
+        self.assertEqual(waiter.communicate(timeout=30)[0], b"result\n")
+
+    def test_signals_reach_the_command(self):
+        process = subprocess.Popen(
+            [TERRACE, "--dir", self.dir, "run", "--", "sh", "-c",
+             "trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.05; done"],
+            stdout=subprocess.PIPE, env=self.env, cwd=self.work)
+        self.assertEqual(process.stdout.readline(), b"ready\n")
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.communicate(timeout=30)[0], b"caught\n")
+        self.assertEqual(process.returncode, 5)
+
+    def test_a_command_that_is_killed_is_128_and_not_kept(self):
+        for expected in (1, 2):
+            self.assertEqual(self.run_sh("kill -9 $$", "--cache-failures").code, 137)
+            self.assertEqual(self.runs(), expected)
+
+    def test_what_is_left_running_does_not_hold_us(self):
+        done = self.run_sh("(sleep 30; echo late) & echo now", "--explain")
+        self.assertEqual(done.out, b"now\n")
+        self.assertIn("not kept", done.err)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)

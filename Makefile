@@ -1,0 +1,82 @@
+# For people. `make run` and `make test` need nothing before them: they install
+# the Debian packages that are missing (through sudo where you are not root).
+#
+#   make run       build, and show what it does in a minute
+#   make test      build, and run all tests
+#   make bench     measure, beside peers (build/bench.tsv)
+#   make lint      formatting, static checks, who may include whom
+#   make asan      the tests under the address and undefined-behaviour sanitizers
+#   make tsan      the tests under the thread sanitizer
+#   make coverage  which lines the tests reach
+#   make install   to PREFIX (default /usr/local)
+
+BUILD  ?= build
+PREFIX ?= /usr/local
+
+.PHONY: all run test bench lint asan tsan coverage install format clean
+
+all: $(BUILD)/build.ninja
+	ninja -C $(BUILD)
+
+$(BUILD)/build.ninja:
+	tools/setup.sh build
+	meson setup $(BUILD) --prefix $(PREFIX) >/dev/null
+
+run: all
+	@examples/demo.sh $(BUILD)
+
+# The tests of the build folder come with cmocka: look again when that is new.
+test:
+	@tools/setup.sh test
+	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) --prefix $(PREFIX) >/dev/null
+	@test -f $(BUILD)/tests/test_cache || meson setup --reconfigure $(BUILD) >/dev/null
+	ninja -C $(BUILD)
+	meson test -C $(BUILD) --print-errorlogs --no-rebuild
+
+bench:
+	@tools/setup.sh bench
+	@test -f $(BUILD)-bench/build.ninja || \
+		meson setup $(BUILD)-bench --buildtype release --prefix $(PREFIX) >/dev/null
+	ninja -C $(BUILD)-bench
+	python3 bench/run.py $(BUILD)-bench $(BUILD)/bench.tsv
+
+lint:
+	@tools/setup.sh lint
+	@tools/lint.sh
+
+# Fewer operations, because each takes ten times as long.
+asan:
+	@tools/setup.sh sanitize
+	@test -f $(BUILD)-asan/build.ninja || \
+		meson setup $(BUILD)-asan -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
+	ninja -C $(BUILD)-asan
+	TEST_OPERATIONS=100000 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+		meson test -C $(BUILD)-asan --print-errorlogs --no-rebuild --no-suite house
+
+tsan:
+	@tools/setup.sh sanitize
+	@test -f $(BUILD)-tsan/build.ninja || \
+		meson setup $(BUILD)-tsan -Db_sanitize=thread -Db_lundef=false >/dev/null
+	ninja -C $(BUILD)-tsan
+	TEST_OPERATIONS=100000 TSAN_OPTIONS=halt_on_error=1 \
+		meson test -C $(BUILD)-tsan --print-errorlogs --no-rebuild --no-suite house
+
+coverage:
+	@tools/setup.sh coverage
+	@test -f $(BUILD)-coverage/build.ninja || \
+		meson setup $(BUILD)-coverage -Db_coverage=true >/dev/null
+	ninja -C $(BUILD)-coverage
+	TEST_OPERATIONS=200000 meson test -C $(BUILD)-coverage \
+		--print-errorlogs --no-rebuild --no-suite house
+	gcovr --root . --filter src/ --object-directory $(BUILD)-coverage \
+		--exclude-unreachable-branches --print-summary --txt $(BUILD)-coverage/coverage.txt
+	@tail -4 $(BUILD)-coverage/coverage.txt
+
+install: all
+	meson install -C $(BUILD)
+
+format:
+	git ls-files '*.c' '*.h' | xargs clang-format-14 -i
+
+clean:
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-bench $(BUILD)-coverage

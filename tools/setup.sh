@@ -1,0 +1,46 @@
+#!/bin/sh
+# Install the Debian packages that a target needs and this machine lacks.
+# usage: setup.sh build|test|bench|lint|sanitize|coverage ...
+set -eu
+
+BUILD="gcc libc6-dev meson ninja-build pkg-config libsqlite3-dev liblz4-dev libzstd-dev
+	libxxhash-dev libinih-dev libjansson-dev"
+packages=""
+for what in "$@"; do
+	case $what in
+	build) packages="$packages $BUILD" ;;
+	test) packages="$packages $BUILD g++ python3 libcmocka-dev" ;;
+	bench) packages="$packages $BUILD g++ python3 librocksdb-dev python3-diskcache" ;;
+	lint) packages="$packages $BUILD clang-14 clang-format-14 python3" ;;
+	sanitize) packages="$packages $BUILD g++ python3 libcmocka-dev libasan8 libubsan1 libtsan2" ;;
+	coverage) packages="$packages $BUILD g++ python3 libcmocka-dev gcovr" ;;
+	*)
+		echo "setup.sh: nobody needs \"$what\"" >&2
+		exit 2
+		;;
+	esac
+done
+
+missing=""
+for package in $packages; do
+	case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) in
+	installed) ;;
+	*) missing="$missing $package" ;;
+	esac
+done
+[ -n "$missing" ] || exit 0
+
+as_root=""
+if [ "$(id -u)" -ne 0 ]; then
+	if ! command -v sudo >/dev/null; then
+		echo "setup.sh: these packages are missing, and there is no sudo:$missing" >&2
+		exit 1
+	fi
+	as_root="sudo"
+fi
+echo "installing:$missing"
+# shellcheck disable=SC2086
+$as_root env DEBIAN_FRONTEND=noninteractive sh -c '
+	apt-get -qq update
+	apt-get -qq install --yes --no-install-recommends '"$missing"' </dev/null >/dev/null
+'

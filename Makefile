@@ -74,6 +74,7 @@ coverage:
 
 install: all
 	meson install -C $(BUILD)
+	@ldconfig 2>/dev/null || true  # only root has a cache of libraries to renew
 
 format:
 	git ls-files '*.c' '*.h' | xargs clang-format-14 -i

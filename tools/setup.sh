@@ -9,7 +9,8 @@ packages=""
 for what in "$@"; do
 	case $what in
 	build) packages="$packages $BUILD" ;;
-	test) packages="$packages $BUILD g++ python3 libcmocka-dev" ;;
+	# zlib: sqlite3.pc asks programs that link statically for it.
+	test) packages="$packages $BUILD g++ python3 libcmocka-dev zlib1g-dev" ;;
 	bench) packages="$packages $BUILD g++ python3 librocksdb-dev python3-diskcache" ;;
 	lint) packages="$packages $BUILD clang-14 clang-format-14 python3" ;;
 	sanitize) packages="$packages $BUILD g++ python3 libcmocka-dev libasan8 libubsan1 libtsan2" ;;

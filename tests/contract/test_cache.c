@@ -556,7 +556,8 @@ static void test_keys__more_than_one_batch(void **state)
 			int i;
 
 			assert_int_equal(key.size, 4);
-			i = atoi((const char *)key.data + 1);
+			snprintf(text, sizeof text, "%.4s", (const char *)key.data);
+			i = atoi(text + 1);
 			assert_true(i % 2 == 1 && i % 4 != 1);
 			assert_false(seen[i]);
 			seen[i] = true;

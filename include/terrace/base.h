@@ -31,6 +31,7 @@ typedef enum terrace_status {
 	TERRACE_OK = 0,     /* done, or a hit */
 	TERRACE_MISS = 1,   /* not there */
 	TERRACE_EXISTS = 2, /* add: a live entry was there already */
+	TERRACE_ABSENT = 3, /* fetch: a loader found that there is no value */
 
 	TERRACE_EINVAL = -1,    /* an argument is wrong: the caller's mistake */
 	TERRACE_ENOMEM = -2,    /* out of memory */

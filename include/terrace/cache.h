@@ -56,6 +56,8 @@ TERRACE_API terrace_slice terrace_slice_of(const terrace_value *value);
 TERRACE_API void *terrace_object(const terrace_value *value);
 /** Which tier served this value; 0 for one that was just computed or a default. */
 TERRACE_API unsigned terrace_value_tier(const terrace_value *value);
+/** True for a value that had expired, which only fetch gives, where the policy lets it. */
+TERRACE_API bool terrace_value_stale(const terrace_value *value);
 /**
  * Unpin. NULL is fine. The value may outlive its cache and its store.
  * Cost: one atomic operation.

@@ -32,6 +32,12 @@ typedef int terrace_load_fn(void *ctx, terrace_slice key, terrace_loaded *loaded
 TERRACE_API int terrace_loaded_copy(terrace_loaded *loaded, terrace_slice bytes);
 /** Give the value itself: `data` is freed with free() in the end, also on failure. */
 TERRACE_API int terrace_loaded_take(terrace_loaded *loaded, void *data, size_t size);
+/**
+ * There is no such value. Return 0 after it: fetch gives TERRACE_ABSENT to all
+ * callers, and for the cache's absent_ttl_ms to those who come later, without
+ * running the loader.
+ */
+TERRACE_API void terrace_loaded_absent(terrace_loaded *loaded);
 /** A time to live for this value; otherwise the cache's. */
 TERRACE_API void terrace_loaded_ttl(terrace_loaded *loaded, int64_t ttl_ms);
 /** A tag. */
@@ -51,8 +57,13 @@ TERRACE_API void terrace_loaded_keep_out(terrace_loaded *loaded);
  * for the result. A caller that has waited for the store's wait_ms computes for
  * itself. A NULL cache computes every time.
  *
+ * What has expired no longer ago than the cache's stale_ms is given at once
+ * while another caller computes; with stale_on_error_ms, also instead of a
+ * loader's failure. terrace_value_stale() tells.
+ *
  * Owns:    on TERRACE_OK the caller releases *ret.
- * Returns: TERRACE_OK; what `load` returned when that is not 0; TERRACE_ECYCLE
+ * Returns: TERRACE_OK; TERRACE_ABSENT (see terrace_loaded_absent()); what `load`
+ *          returned when that is not 0; TERRACE_ECYCLE
  *          when `load` runs for this very key further up on this thread's stack;
  *          TERRACE_EINVAL; TERRACE_ENOMEM. Never a failure of the cache itself.
  * Threads: safe; `load` runs on the calling thread.
@@ -60,6 +71,36 @@ TERRACE_API void terrace_loaded_keep_out(terrace_loaded *loaded);
  */
 TERRACE_API int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load,
                               void *ctx, terrace_value **ret);
+
+/** How long fetch waits for a loader, and for whom it runs. Zero fields: no limit. */
+typedef struct terrace_fetch_options {
+	size_t size; /* set by TERRACE_FETCH_INIT */
+	/* Past this, an expired value is given if there is one (see stale_on_error_ms). */
+	int64_t soft_ms;
+	/* Past this, fetch returns TERRACE_EBUSY. */
+	int64_t hard_ms;
+	/* An expired value (see stale_ms) is given at once also to the caller whose turn it
+	 * is to compute. */
+	bool background;
+	/* Called once, when `load` will not use `ctx` any more; NULL = nothing to do. */
+	void (*release)(void *ctx);
+} terrace_fetch_options;
+TERRACE_DEFINE_INIT(terrace_fetch_options)
+#define TERRACE_FETCH_INIT terrace_fetch_options_init()
+
+/**
+ * As terrace_fetch(), but with a limit on the waiting: `load` runs on a thread
+ * of the store, goes on after the limit, and what it gives is stored for the
+ * next caller. So `ctx` must outlive this call: see `release`. Where no thread
+ * can be had, `load` runs on the calling one, without a limit.
+ *
+ * Returns: as terrace_fetch(); TERRACE_EBUSY past hard_ms.
+ * Threads: safe. terrace_close() waits for loaders that still run.
+ * Cost:    on a hit that of terrace_get(); on a miss that of a thread besides.
+ */
+TERRACE_API int terrace_fetch_with(terrace_cache *cache, terrace_slice key, terrace_load_fn *load,
+                                   void *ctx, const terrace_fetch_options *options,
+                                   terrace_value **ret);
 
 /**
  * The right to compute a key, alone among all threads and processes: fetch
@@ -72,7 +113,7 @@ typedef struct terrace_lease terrace_lease;
  *
  * wait_ms: how long to wait; 0 = the store's wait_ms. After that the lease is
  *          given all the same, so that a stuck owner stops nobody.
- * Returns: TERRACE_OK with *ret_value; TERRACE_MISS with *ret_lease, which the
+ * Returns: TERRACE_OK with *ret_value; TERRACE_ABSENT; TERRACE_MISS with *ret_lease, which the
  *          caller ends with terrace_lease_put() or terrace_lease_drop() on the
  *          same thread; TERRACE_ECYCLE, TERRACE_EINVAL, TERRACE_ENOMEM.
  */
@@ -88,6 +129,9 @@ TERRACE_API int terrace_lease_begin(terrace_cache *cache, terrace_slice key, int
  */
 TERRACE_API int terrace_lease_put(terrace_lease *lease, terrace_slice value,
                                   const terrace_put_options *options, terrace_value **ret);
+
+/** Store that there is no value, as terrace_loaded_absent(), and end the lease. */
+TERRACE_API int terrace_lease_absent(terrace_lease *lease);
 
 /** End the lease without a value: the next one who waits gets it. NULL is fine. */
 TERRACE_API void terrace_lease_drop(terrace_lease *lease);

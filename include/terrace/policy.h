@@ -36,6 +36,18 @@ typedef enum terrace_check {
 	TERRACE_CHECK_MANUAL = 3,   /* only by terrace_check_sources() */
 } terrace_check;
 
+/** When a put reaches the disk. */
+typedef enum terrace_write {
+	TERRACE_WRITE_DEFAULT = 0, /* as THROUGH */
+	TERRACE_WRITE_THROUGH = 1, /* before the put returns */
+	/*
+	 * Within some 10 ms, many in one transaction, or at terrace_flush():
+	 * the put returns when the value is in memory. Other processes miss
+	 * until it is written; should this one die first, everybody does.
+	 */
+	TERRACE_WRITE_BEHIND = 2,
+} terrace_write;
+
 /**
  * What L1 holds for an entry when that is not its bytes: a decoded picture, a
  * parsed tree. L2 and L3 keep the encoded bytes.
@@ -72,6 +84,12 @@ typedef struct terrace_policy {
 	bool disabled;             /* every call works and nothing is kept */
 	const char *description;   /* for people; NULL = "" */
 	const terrace_form *form;  /* code only; copied; NULL = plain bytes */
+	terrace_write write;
+	int64_t stale_ms; /* terrace_fetch() may give what expired no longer ago, while one caller
+	                   * computes it anew */
+	int64_t stale_on_error_ms; /* … and when computing fails */
+	int64_t absent_ttl_ms;     /* how long "there is none" is remembered; 0 = not at all */
+	unsigned jitter_percent;   /* each time to live is shortened by up to so much */
 } terrace_policy;
 TERRACE_DEFINE_INIT(terrace_policy)
 #define TERRACE_POLICY_INIT terrace_policy_init()

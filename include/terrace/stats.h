@@ -37,6 +37,7 @@ extern "C" {
 	X(load_errors, "loaders that failed")                                  \
 	X(shared_loads, "callers served by another caller's computation")      \
 	X(outdated_loads, "computed values not stored: invalidated meanwhile") \
+	X(stale, "expired values given by fetch")                              \
 	X(rejected, "values too large for any tier of the cache")              \
 	X(errors, "failures of a tier that no caller saw")                     \
 	X(saved_us, "microseconds of computing that hits saved")
@@ -161,6 +162,7 @@ typedef enum terrace_reason {
 	TERRACE_REASON_DAMAGED = 8,
 	TERRACE_REASON_REJECTED = 9,  /* too large, or the disk was full */
 	TERRACE_REASON_OUTDATED = 10, /* invalidated while it was computed */
+	TERRACE_REASON_ABSENT = 11,   /* a loader found that there is no value, and that is kept */
 } terrace_reason;
 
 /** "live", "never stored", "expired", … Static. */

@@ -74,6 +74,18 @@ TERRACE_API int terrace_open(const char *dir, const terrace_options *options, te
  */
 TERRACE_API void terrace_close(terrace *store);
 
+/**
+ * Write what caches with TERRACE_WRITE_BEHIND have waiting. NULL is fine.
+ *
+ * Returns: TERRACE_OK when every value put before this call survives this
+ *          process; otherwise how the first of them failed (TERRACE_EFULL,
+ *          TERRACE_EIO, TERRACE_EBUSY), since the last call. What could not be
+ *          written is a miss, and so is the value that it was to replace.
+ * Threads: safe.
+ * Cost:    that of one transaction; nothing when nothing waits.
+ */
+TERRACE_API int terrace_flush(terrace *store);
+
 /** The store's directory as an absolute path. Owned by the store. */
 TERRACE_API const char *terrace_dir(const terrace *store);
 

@@ -9,7 +9,10 @@
 
 #include <limits.h>
 
-/* A handle tells which tier served it in the low bits of its address. */
+/* Entries are aligned to 16 bytes: a handle tells in the low bits of its address which tier
+ * served it, and whether it had expired. */
+enum { VALUE_STALE = 8 };
+
 static inline terrace_value *value_of(struct entry *entry, unsigned tier)
 {
 	return (terrace_value *)((uintptr_t)entry | tier);
@@ -17,7 +20,7 @@ static inline terrace_value *value_of(struct entry *entry, unsigned tier)
 
 static inline struct entry *value_entry(const terrace_value *value)
 {
-	return (struct entry *)((uintptr_t)value & ~(uintptr_t)7);
+	return (struct entry *)((uintptr_t)value & ~(uintptr_t)15);
 }
 
 /*
@@ -37,6 +40,15 @@ static inline bool holds_nothing(const terrace_cache *cache)
 /* Copies a caller's match; TERRACE_EINVAL for a malformed one. The path of a SOURCE goes to `path`. */
 int terrace__check_match(const terrace_match *match, terrace_match *ret, char *path,
                          size_t path_size);
+
+/* fetch.c: run the loader under its lease, store and hand out what comes, end the lease. */
+int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
+                     terrace_value **ret);
+/* As terrace__lease_begin(), with the value in its public shape, and an expired one for a failure. */
+int terrace__fetch_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
+                         struct terrace_lease **ret_lease, terrace_value **ret);
+/* Without a cache: the loader, and nothing else. */
+int terrace__load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, terrace_value **ret);
 
 /* A copy of the caller's options, whatever their age. NULL is fine. */
 int terrace__check_put_options(const terrace_put_options *options, terrace_put_options *ret);

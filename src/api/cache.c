@@ -41,7 +41,7 @@ const void *terrace_data(const terrace_value *value)
 {
 	struct entry *entry = value_entry(value);
 
-	return entry && !entry->is_object ? entry_value(entry) : NULL;
+	return entry && entry->kind != ENTRY_OBJECT ? entry_value(entry) : NULL;
 }
 
 size_t terrace_size(const terrace_value *value)
@@ -50,7 +50,8 @@ size_t terrace_size(const terrace_value *value)
 
 	if (!entry)
 		return 0;
-	return entry->is_object ? entry_object(entry)->weight : (size_t)entry->value_size;
+	return entry->kind == ENTRY_OBJECT ? entry_object(entry)->weight :
+	                                     (size_t)entry->value_size;
 }
 
 terrace_slice terrace_slice_of(const terrace_value *value)
@@ -64,12 +65,17 @@ void *terrace_object(const terrace_value *value)
 {
 	struct entry *entry = value_entry(value);
 
-	return entry && entry->is_object ? entry_object(entry)->object : NULL;
+	return entry && entry->kind == ENTRY_OBJECT ? entry_object(entry)->object : NULL;
 }
 
 unsigned terrace_value_tier(const terrace_value *value)
 {
 	return (unsigned)((uintptr_t)value & 7);
+}
+
+bool terrace_value_stale(const terrace_value *value)
+{
+	return (uintptr_t)value & VALUE_STALE;
 }
 
 void terrace_release(terrace_value *value)
@@ -94,7 +100,7 @@ int terrace_get(terrace_cache *cache, terrace_slice key, terrace_value **ret)
 	rc = terrace__get(cache, key, &entry, &tier);
 	if (rc == TERRACE_OK)
 		*ret = value_of(entry, tier);
-	return rc;
+	return rc == TERRACE_ABSENT ? TERRACE_MISS : rc;
 }
 
 int terrace_get_encoded(terrace_cache *cache, terrace_slice key, terrace_value **ret)
@@ -112,7 +118,7 @@ int terrace_get_encoded(terrace_cache *cache, terrace_slice key, terrace_value *
 	rc = terrace__get_encoded(cache, key, &entry, &tier);
 	if (rc == TERRACE_OK)
 		*ret = value_of(entry, tier);
-	return rc;
+	return rc == TERRACE_ABSENT ? TERRACE_MISS : rc;
 }
 
 int terrace_get_or(terrace_cache *cache, terrace_slice key, terrace_slice fallback,

@@ -7,6 +7,7 @@
 #include "util/time.h"
 #include "util/util.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* --- what a loader fills in ------------------------------------------------------------------ */
@@ -15,6 +16,7 @@ struct terrace_loaded {
 	void *data;
 	size_t size;
 	bool given;
+	bool absent;
 	bool keep_out;
 	int64_t ttl_ms;
 	uint64_t cost_us;
@@ -51,6 +53,11 @@ int terrace_loaded_take(terrace_loaded *loaded, void *data, size_t size)
 	loaded->size = size;
 	loaded->given = true;
 	return TERRACE_OK;
+}
+
+void terrace_loaded_absent(terrace_loaded *loaded)
+{
+	loaded->absent = true;
 }
 
 void terrace_loaded_ttl(terrace_loaded *loaded, int64_t ttl_ms)
@@ -242,7 +249,7 @@ static int no_value(terrace_slice key)
 }
 
 /* Without a cache: the loader, and nothing else. */
-static int load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, terrace_value **ret)
+int terrace__load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, terrace_value **ret)
 {
 	CLEANUP(loaded_done) struct terrace_loaded loaded = { 0 };
 	struct entry *entry = NULL;
@@ -250,6 +257,8 @@ static int load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, terra
 
 	if (rc != 0)
 		return rc;
+	if (loaded.absent)
+		return TERRACE_ABSENT;
 	if (!loaded.given)
 		return no_value(key);
 	rc = unstored(NULL, key, terrace_bytes(loaded.data, loaded.size), &entry);
@@ -272,22 +281,56 @@ static int run_loader(struct terrace_lease *lease, terrace_load_fn *load, void *
 		loaded->cost_us = ns / 1000;
 	if (rc != 0)
 		count_add(&cache->counts, COUNT_load_errors, 1);
-	else if (!loaded->given)
+	else if (!loaded->given && !loaded->absent)
 		rc = no_value(lease->key);
 	return rc;
 }
 
-static int compute(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
-                   terrace_value **ret)
+/* For those who come within absent_ttl_ms. */
+static void store_absent(struct terrace_lease *lease, terrace_put_options *options)
+{
+	struct terrace_cache *cache = lease->cache;
+
+	if (cache->tiers == 0 || cache->absent_ttl_ms == 0 ||
+	    !sources_stand(cache, options->sources))
+		return;
+	if (!options->ttl_ms)
+		options->ttl_ms = cache->absent_ttl_ms;
+	if (terrace__put_absent(cache, lease->key, options, &lease->lease) < 0)
+		terrace__swallow(cache->store, cache, "storing that a value is absent");
+}
+
+/* Instead of a failure. */
+static int or_stale(struct terrace_cache *cache, terrace_slice key, int rc, struct entry **ret)
+{
+	char message[256];
+
+	if (cache->stale_error_ms == 0)
+		return rc;
+	snprintf(message, sizeof message, "%s", terrace__message());
+	if (terrace__get_stale(cache, key, cache->stale_error_ms, ret) == TERRACE_OK) {
+		count_add(&cache->counts, COUNT_stale, 1);
+		return TERRACE_OK;
+	}
+	terrace__message_set("%s", message);
+	return rc;
+}
+
+int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
+                     terrace_value **ret)
 {
 	CLEANUP(loaded_done) struct terrace_loaded loaded = { 0 };
 	terrace_put_options options = TERRACE_PUT_INIT;
 	terrace_slice value;
-	struct entry *entry;
-	int rc = run_loader(lease, load, ctx, &loaded);
+	struct entry *entry = NULL;
+	int rc = run_loader(lease, load, ctx, &loaded), code;
 
 	if (rc != 0) {
-		terrace__lease_end(lease, NULL, rc);
+		code = rc;
+		rc = or_stale(lease->cache, lease->key, code, &entry);
+		terrace__lease_end(lease, entry, code);
+		if (rc == TERRACE_OK)
+			*ret = value_of(entry, FOUND_STALE);
 		return rc;
 	}
 	value = terrace_bytes(loaded.data, loaded.size);
@@ -296,6 +339,12 @@ static int compute(struct terrace_lease *lease, terrace_load_fn *load, void *ctx
 	options.tags = (const char *const *)loaded.tags;
 	options.tag_count = loaded.tag_count;
 	options.sources = &loaded.sources;
+	if (loaded.absent) {
+		if (!loaded.keep_out)
+			store_absent(lease, &options);
+		terrace__lease_end(lease, NULL, TERRACE_ABSENT);
+		return TERRACE_ABSENT;
+	}
 	if (loaded.keep_out)
 		rc = unstored(lease->cache, lease->key, value, &entry);
 	else
@@ -306,12 +355,27 @@ static int compute(struct terrace_lease *lease, terrace_load_fn *load, void *ctx
 	return rc;
 }
 
+int terrace__fetch_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
+                         struct terrace_lease **ret_lease, terrace_value **ret)
+{
+	struct entry *entry;
+	unsigned tier;
+	int rc = terrace__lease_begin(cache, key, wait_ms, ret_lease, &entry, &tier);
+
+	if (rc == TERRACE_OK) {
+		*ret = value_of(entry, tier);
+	} else if (rc != TERRACE_MISS && rc != TERRACE_ABSENT && rc != TERRACE_ECYCLE) {
+		rc = or_stale(cache, key, rc, &entry);
+		if (rc == TERRACE_OK)
+			*ret = value_of(entry, FOUND_STALE);
+	}
+	return rc;
+}
+
 int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
                   terrace_value **ret)
 {
 	struct terrace_lease *lease;
-	struct entry *entry;
-	unsigned tier;
 	int rc = terrace__check_cache(cache);
 
 	if (rc == TERRACE_OK)
@@ -319,11 +383,16 @@ int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load
 	if (rc != TERRACE_OK)
 		return rc;
 	if (!cache)
-		return load_alone(key, load, ctx, ret);
-	rc = terrace__lease_begin(cache, key, cache->store->wait_ms, &lease, &entry, &tier);
-	if (rc == TERRACE_MISS)
-		return compute(lease, load, ctx, ret);
-	if (rc == TERRACE_OK)
-		*ret = value_of(entry, tier);
-	return rc;
+		return terrace__load_alone(key, load, ctx, ret);
+	rc = terrace__fetch_begin(cache, key, cache->store->wait_ms, &lease, ret);
+	return rc == TERRACE_MISS ? terrace__compute(lease, load, ctx, ret) : rc;
+}
+
+int terrace_lease_absent(terrace_lease *lease)
+{
+	terrace_put_options options = TERRACE_PUT_INIT;
+
+	store_absent(lease, &options);
+	terrace__lease_end(lease, NULL, TERRACE_ABSENT);
+	return TERRACE_OK;
 }

@@ -231,6 +231,7 @@ const char *terrace_reason_name(terrace_reason reason)
 		[TERRACE_REASON_DAMAGED] = "damaged",
 		[TERRACE_REASON_REJECTED] = "rejected",
 		[TERRACE_REASON_OUTDATED] = "outdated",
+		[TERRACE_REASON_ABSENT] = "known to be absent",
 	};
 
 	return (unsigned)reason < ARRAY_LEN(names) ? names[reason] : "unknown";
@@ -244,6 +245,8 @@ static void explain_dead(struct terrace_cache *cache, const struct tier_facts *f
 
 	if (why->reason == TERRACE_REASON_EXPIRED)
 		why->when_ms = facts->expires;
+	if (why->reason == TERRACE_REASON_ABSENT)
+		why->when_ms = facts->stored;
 	if (why->reason == TERRACE_REASON_SOURCE)
 		terrace__sources_check(cache->store,
 		                       terrace_bytes(facts->extra.data, facts->extra.size),

@@ -1,5 +1,6 @@
 #include "api/api.h"
 
+#include "core/behind.h"
 #include "util/fs.h"
 #include "util/message.h"
 
@@ -144,8 +145,15 @@ static void init_locks(struct terrace *store)
 	pthread_mutex_init(&store->writer.lock, NULL);
 	pthread_cond_init(&store->writer.done, &monotonic);
 	store->writer.last = &store->writer.first;
+	pthread_mutex_init(&store->behind.lock, NULL);
+	pthread_cond_init(&store->behind.work, &monotonic);
+	pthread_cond_init(&store->behind.done, &monotonic);
+	store->behind.last = &store->behind.first;
+	atomic_init(&store->behind.lane, -1);
 	pthread_mutex_init(&store->flights.lock, NULL);
 	pthread_cond_init(&store->flights.landed, &monotonic);
+	pthread_mutex_init(&store->jobs.lock, NULL);
+	pthread_cond_init(&store->jobs.changed, &monotonic);
 	pthread_mutex_init(&store->accesses.lock, NULL);
 	pthread_mutex_init(&store->notes.lock, NULL);
 	pthread_mutex_init(&store->caches_lock, NULL);
@@ -158,6 +166,11 @@ static void store_free(struct terrace *store)
 {
 	if (!store)
 		return;
+	/* Loaders that still run have caches open. */
+	pthread_mutex_lock(&store->jobs.lock);
+	while (store->jobs.running)
+		pthread_cond_wait(&store->jobs.changed, &store->jobs.lock);
+	pthread_mutex_unlock(&store->jobs.lock);
 	while (store->caches)
 		terrace__cache_close(store->caches, true);
 	terrace__detach(store);
@@ -304,6 +317,15 @@ void terrace_registry_reset(void)
 		store_free(store);
 	}
 	pthread_mutex_unlock(&registry_lock);
+}
+
+int terrace_flush(terrace *store)
+{
+	int rc = store ? terrace__check_store(store) : TERRACE_OK;
+
+	if (rc != TERRACE_OK || !store || store->disabled)
+		return rc;
+	return terrace__behind_flush(store);
 }
 
 const char *terrace_dir(const terrace *store)

@@ -1,6 +1,7 @@
 /* Opening a store's directory: who may use it, and what lies in it. */
 #include "core/caches.h"
 
+#include "core/behind.h"
 #include "core/locks.h"
 #include "core/write.h"
 #include "util/fs.h"
@@ -231,6 +232,8 @@ int terrace__attach(struct terrace *store)
 	} else {
 		rc = open_parts(store, path);
 		terrace__unlock(store->lock_fd, LOCK_ATTACH);
+		if (rc == TERRACE_OK)
+			terrace__behind_reap(store);
 	}
 	free(path);
 	return rc;
@@ -263,6 +266,8 @@ enum { LEAVE_WAIT_MS = 100 };
 
 void terrace__detach(struct terrace *store)
 {
+	if (store->disk)
+		terrace__behind_close(store);
 	if (store->disk && (atomic_load(&store->wrote) || terrace__access_pending(store))) {
 		store->wait_ms = LEAVE_WAIT_MS;
 		if (terrace__write_alone(store, leave, NULL) != TERRACE_OK)

@@ -1,5 +1,6 @@
 #include "core/bulk.h"
 
+#include "core/behind.h"
 #include "core/sources.h"
 #include "util/util.h"
 
@@ -210,7 +211,8 @@ static int void_rowless(struct terrace *store, void *ctx)
 	struct terrace_cache *cache = ctx;
 
 	terrace__bulk_move(store->shared, cache->shared);
-	if (atomic_exchange(&cache->shared->rowless, 0))
+	/* What waits to be written has no row to be found by either. */
+	if (atomic_exchange(&cache->shared->rowless, 0) || terrace__behind_any(store, cache))
 		terrace__epoch_move(store->shared, cache->shared);
 	return TERRACE_OK;
 }
@@ -234,6 +236,7 @@ int terrace__invalidate(struct terrace_cache *cache, const terrace_match *match,
 	doomed->note.when = terrace__now(cache->store);
 	doomed->note.detail = describe_match(match, detail, sizeof detail);
 	if (cache->on_disk) {
+		terrace__behind_flush(cache->store);
 		rc = terrace__write_alone(cache->store, void_rowless, cache);
 		if (rc == TERRACE_OK)
 			rc = remove_all(doomed);
@@ -305,6 +308,7 @@ int terrace__clear(struct terrace_cache *cache, uint64_t *ret_count)
 	if (!cache->on_disk) {
 		rc = memory_invalidate(cache, &all, &note, ret_count);
 	} else {
+		terrace__behind_flush(cache->store); /* so that it is counted */
 		/* Dead in one stroke; then the rows are swept away, in turns with others. */
 		rc = terrace__write_alone(cache->store, raise_floor, cache);
 		if (rc == TERRACE_OK)
@@ -332,8 +336,10 @@ int terrace__clear_tiers(struct terrace_cache *cache, unsigned tiers, uint64_t *
 	doomed->tiers = tiers & (TERRACE_L2 | TERRACE_L3);
 	doomed->note.reason = TERRACE_REASON_CLEARED;
 	doomed->note.when = terrace__now(cache->store);
-	if (cache->on_disk && doomed->tiers)
+	if (cache->on_disk && doomed->tiers) {
+		terrace__behind_flush(cache->store);
 		rc = remove_all(doomed);
+	}
 	*ret_count = max_u64(in_memory, doomed->removed);
 	count_add(&cache->counts, COUNT_invalidated, *ret_count);
 	free(doomed);
@@ -413,6 +419,7 @@ int terrace__cleanup(struct terrace_cache *cache, uint64_t *ret_count)
 	*ret_count = count;
 	if (!cache->on_disk)
 		return TERRACE_OK;
+	terrace__behind_flush(cache->store); /* it may take the place of what is expired */
 	before = rows_of(cache);
 	do {
 		rc = terrace__write_alone(cache->store, expire_some, &some);

@@ -1,5 +1,7 @@
 #include "core/caches.h"
 
+#include "core/behind.h"
+
 #include "core/lookup.h"
 #include "util/message.h"
 #include "util/util.h"
@@ -133,6 +135,14 @@ static int check_policy(const terrace_policy *policy)
 		what = "codec is unknown";
 	else if (policy->check > TERRACE_CHECK_MANUAL)
 		what = "check is unknown";
+	else if (policy->write > TERRACE_WRITE_BEHIND)
+		what = "write is unknown";
+	else if (policy->stale_ms < TERRACE_TTL_FOREVER ||
+	         policy->stale_on_error_ms < TERRACE_TTL_FOREVER ||
+	         policy->absent_ttl_ms < TERRACE_TTL_FOREVER)
+		what = "a duration is negative";
+	else if (policy->jitter_percent > 100)
+		what = "jitter_percent is over 100";
 	else if (policy->check == TERRACE_CHECK_INTERVAL && policy->check_interval_ms <= 0)
 		what = "check_interval_ms must be set with TERRACE_CHECK_INTERVAL";
 	else if (policy->eviction && !terrace__tiers_evictions(policy->eviction))
@@ -162,6 +172,11 @@ static void apply_settings(struct terrace_cache *cache)
 	cache->disk_bytes = (uint64_t)settings[CACHE_disk_bytes].number;
 	cache->disk_entries = (uint64_t)settings[CACHE_disk_entries].number;
 	cache->check_ms = settings[CACHE_check].number;
+	cache->write_behind = settings[CACHE_write].number == TERRACE_WRITE_BEHIND;
+	cache->stale_ms = settings[CACHE_stale].number;
+	cache->stale_error_ms = settings[CACHE_stale_on_error].number;
+	cache->absent_ttl_ms = settings[CACHE_absent_ttl].number;
+	cache->jitter = (unsigned)settings[CACHE_jitter].number;
 }
 
 /* Small limits are kept to the entry, large ones by many threads at once. */
@@ -286,8 +301,12 @@ void terrace__cache_close(struct terrace_cache *cache, bool force)
 	struct terrace_cache **at;
 	bool last;
 
+	if (cache->on_disk)
+		terrace__behind_leave(cache, force);
 	pthread_mutex_lock(&store->caches_lock);
 	last = force || --cache->handles == 0;
+	/* Values that could not be written hold on to their cache. */
+	last = last && (force || !cache->on_disk || !terrace__behind_waits(cache));
 	if (last) {
 		for (at = &store->caches; *at != cache; at = &(*at)->next)
 			;

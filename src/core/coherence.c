@@ -17,33 +17,52 @@
 
 static const char magic[8] = { 'T', 'e', 'r', 'r', 'a', 'c', 'e', '\n' };
 
-void terrace__version_mark(struct shared *shared, uint32_t slot)
+/* No copy can carry the next number, even if the write fails. */
+static uint64_t marked(uint64_t version)
 {
-	/* The next even number, and one: no copy can carry it, even if this fails. */
-	atomic_fetch_add(&shared->versions[slot], 3);
+	return (version + VERSION_STEP) | VERSION_WRITING;
 }
 
-bool terrace__version_clear(struct shared *shared, uint32_t slot, uint64_t *ret)
+uint64_t terrace__version_mark(struct shared *shared, uint32_t slot)
 {
-	uint64_t old = atomic_fetch_and(&shared->versions[slot], ~UINT64_C(1));
+	uint64_t old = version_load(shared, slot);
 
-	*ret = old & ~UINT64_C(1);
-	return version_is_odd(old);
+	while (!atomic_compare_exchange_weak(&shared->versions[slot], &old, marked(old)))
+		;
+	return marked(old);
+}
+
+uint64_t terrace__version_mark_if(struct shared *shared, uint32_t slot, uint64_t number)
+{
+	uint64_t old = version_load(shared, slot);
+
+	do {
+		if (version_number(old) != number)
+			return 0;
+	} while (!atomic_compare_exchange_weak(&shared->versions[slot], &old, marked(old)));
+	return marked(old);
+}
+
+bool terrace__version_clear(struct shared *shared, uint32_t slot, uint64_t number, uint64_t *ret)
+{
+	uint64_t old = atomic_fetch_and(&shared->versions[slot], ~VERSION_WRITING);
+
+	*ret = version_number(old) == number ? old & ~VERSION_WRITING : 0;
+	return version_is_writing(old);
 }
 
 uint64_t terrace__version_move(struct shared *shared, uint32_t slot)
 {
-	return atomic_fetch_add(&shared->versions[slot], 2) + 2;
+	return atomic_fetch_add(&shared->versions[slot], VERSION_STEP) + VERSION_STEP;
 }
 
 void terrace__versions_repair(struct shared *shared)
 {
-	uint64_t even;
-
 	for (uint32_t slot = 0; slot < VERSIONS; slot++) {
-		if (version_is_odd(
-			atomic_load_explicit(&shared->versions[slot], memory_order_relaxed)))
-			terrace__version_clear(shared, slot, &even);
+		_Atomic uint64_t *version = &shared->versions[slot];
+
+		if (version_is_writing(atomic_load_explicit(version, memory_order_relaxed)))
+			atomic_fetch_and(version, ~VERSION_WRITING);
 	}
 	/* It may have committed: readers must not go on with an older snapshot. */
 	atomic_fetch_add(&shared->commits, 1);

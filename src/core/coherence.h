@@ -8,21 +8,28 @@
  * equal, so that one load tells a hit that nobody has written the key since.
  * Two keys on one slot cost a miss, never a wrong hit.
  *
- * A version is a number twice, plus one while a transaction that changes the
- * slot is under way. A writer, who holds the writers' lock (see write.h):
+ * A version is a number and two marks. `writing` says that a transaction that
+ * changes the slot is under way. A writer, who holds the writers' lock (see
+ * write.h):
  *
- *     1  marks the slot: a higher number, and odd
+ *     1  marks the slot: a higher number, and writing
  *     2  commits
  *     3  counts up `commits`
- *     4  makes the slot even again
+ *     4  takes the mark off
  *     5  returns to its caller
  *
  * A reader loads version and epoch first, then reads the row, and puts it into
- * L1 under what it loaded, unless the version was odd. What it read before step
- * 2 carries a version from before step 1, or is not kept; so after step 5 no L1
- * anywhere gives it. A writer that dies on the way leaves odd slots: everybody
- * reads the database, which has the transaction or has it not; the next writer
- * sees `writing` and makes them even.
+ * L1 under what it loaded, unless that was marked. What it read before step 2
+ * carries a version from before step 1, or is not kept; so after step 5 no L1
+ * anywhere gives it. A writer that dies on the way leaves marked slots:
+ * everybody reads the database, which has the transaction or has it not; the
+ * next writer sees `writing` below and takes the marks off.
+ *
+ * `behind` says that a value of the slot waits to be written (see behind.h):
+ * the row is not to be trusted, and who has not the value itself misses. One
+ * process at a time has values waiting for a slot. What they are stands in its
+ * lane before the slot is marked, so that when it dies, the rows that it meant
+ * to replace are removed before the mark comes off.
  *
  * A cache's epoch moves when more changes than can be named by key: then all
  * copies of the cache in memory are void. `bulk` moves with every such change,
@@ -52,7 +59,14 @@ enum {
 	VERSIONS = 1 << 19,        /* slots of keys that are on disk */
 	MEMORY_VERSIONS = 1 << 17, /* behind them, slots of keys in memory alone */
 	OUTCOMES = 256,
+	LANES = 32,   /* processes that write behind at the same time */
+	MARKS = 2048, /* values that may wait in each */
 };
+
+/* A version: its number in steps, and the marks. */
+#define VERSION_WRITING UINT64_C(1)
+#define VERSION_BEHIND  UINT64_C(2)
+#define VERSION_STEP    UINT64_C(4)
 
 /* Several processes hold entries of a cache that is in memory alone. */
 #define HELD_BY_MANY UINT64_MAX
@@ -78,6 +92,22 @@ struct shared_outcome {
 	_Atomic int32_t code;
 };
 
+/* A value that waits: the rows of the hash up to `seq` are out of date. */
+struct shared_mark {
+	_Atomic uint64_t hash;
+	_Atomic uint64_t seq;
+	_Atomic uint32_t slot;
+	_Atomic uint32_t cache;
+};
+
+/* The values of one process that wait, from head to tail, round and round. Its
+ * lock is a byte of the lock file. */
+struct shared_lane {
+	_Alignas(64) _Atomic uint64_t head;
+	_Atomic uint64_t tail;
+	struct shared_mark marks[MARKS];
+};
+
 struct shared {
 	char magic[8];
 	uint32_t format;
@@ -98,6 +128,7 @@ struct shared {
 
 	struct shared_cache caches[CACHES_MAX];
 	struct shared_outcome outcomes[OUTCOMES];
+	struct shared_lane lanes[LANES];
 	_Alignas(64) _Atomic uint64_t versions[VERSIONS + MEMORY_VERSIONS];
 };
 
@@ -106,9 +137,19 @@ static inline uint64_t version_load(const struct shared *shared, uint32_t slot)
 	return atomic_load_explicit(&shared->versions[slot], memory_order_acquire);
 }
 
-static inline bool version_is_odd(uint64_t version)
+static inline bool version_is_writing(uint64_t version)
 {
-	return version & 1;
+	return version & VERSION_WRITING;
+}
+
+static inline bool version_is_behind(uint64_t version)
+{
+	return version & VERSION_BEHIND;
+}
+
+static inline uint64_t version_number(uint64_t version)
+{
+	return version / VERSION_STEP;
 }
 
 /* The next sequence number. */
@@ -117,14 +158,20 @@ static inline uint64_t shared_draw(struct shared *shared)
 	return atomic_fetch_add(&shared->seq, 1) + 1;
 }
 
-/* Step 1. Only under the writers' lock. */
-void terrace__version_mark(struct shared *shared, uint32_t slot);
-/* Step 4; true with the even version, false when it was even already. */
-bool terrace__version_clear(struct shared *shared, uint32_t slot, uint64_t *ret);
+/* Step 1, giving the new version. Only under the writers' lock. */
+uint64_t terrace__version_mark(struct shared *shared, uint32_t slot);
+/* The same if the slot still has this number; 0 when it has not. */
+uint64_t terrace__version_mark_if(struct shared *shared, uint32_t slot, uint64_t number);
+/*
+ * Step 4, of what was marked with the number; false when the mark was off
+ * already. *ret is what a copy of this write may carry; 0 when a value that
+ * waits has moved the slot on meanwhile.
+ */
+bool terrace__version_clear(struct shared *shared, uint32_t slot, uint64_t number, uint64_t *ret);
 /* Of a key in memory alone, without the lock: the copies of other processes are void. */
 uint64_t terrace__version_move(struct shared *shared, uint32_t slot);
 
-/* The last writer died: make everything even that it left odd. Under the writers' lock. */
+/* The last writer died: take off the marks that it left. Under the writers' lock. */
 void terrace__versions_repair(struct shared *shared);
 
 /* Void all copies in memory of a cache's entries. */

@@ -46,6 +46,16 @@ int terrace__extra_pack(const terrace_put_options *options, struct buf *ret)
 	return ret->failed ? TERRACE_ENOMEM : TERRACE_OK;
 }
 
+/* So that what was stored together does not die together. */
+static int64_t jittered(const struct terrace_cache *cache, int64_t ttl_ms)
+{
+	static _Atomic uint64_t turn;
+	uint64_t number[] = { atomic_fetch_add(&turn, 1), cache->seed };
+	double part = (double)(terrace__hash64(number, sizeof number, 0) >> 32) / 4294967296.0;
+
+	return ttl_ms - (int64_t)((double)ttl_ms * cache->jitter / 100 * part);
+}
+
 int64_t terrace__expires(const struct terrace_cache *cache, int64_t now, int64_t ttl_ms,
                          int64_t *ret_ttl)
 {
@@ -54,6 +64,8 @@ int64_t terrace__expires(const struct terrace_cache *cache, int64_t now, int64_t
 	else if (ttl_ms == TERRACE_TTL_NONE)
 		ttl_ms = 0;
 	*ret_ttl = ttl_ms;
+	if (cache->jitter && ttl_ms > 0)
+		ttl_ms = jittered(cache, ttl_ms);
 	return ttl_ms < 0 ? INT64_MAX : add_sat_i64(now, ttl_ms);
 }
 
@@ -163,35 +175,42 @@ int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, stru
 	struct entry_rest *rest = entry_rest(entry);
 	terrace_slice value = terrace_bytes(entry_value(entry), (size_t)entry->value_size);
 	terrace_codec codec = choose_codec(cache, entry->value_size);
+	uint64_t stored_size;
 
 	write->put.entry = entry;
 	write->file_fd = -1;
-	entry->codec = (uint8_t)terrace__codec_encode(codec, value, &write->payload);
-	write->put.payload = entry->codec == TERRACE_CODEC_NONE ?
+	codec = terrace__codec_encode(codec, value, &write->payload);
+	write->put.payload = codec == TERRACE_CODEC_NONE ?
 	                         value :
 	                         terrace_bytes(write->payload.data, write->payload.size);
-	rest->stored_size = write->put.payload.size;
+	stored_size = write->put.payload.size;
+	/* What has waited is in memory already, and may be read as we speak. */
+	if (!write->pending) {
+		entry->codec = (uint8_t)codec;
+		rest->stored_size = stored_size;
+	}
 	write->record = (struct record){
 		.cache = cache->number,
-		.codec = entry->codec,
+		.codec = (uint8_t)codec,
+		.flags = entry->kind == ENTRY_ABSENT ? RECORD_ABSENT : 0,
 		.created = rest->created,
 		.stored = rest->stored,
 		.expires = atomic_load(&entry->expires),
 		.ttl = rest->ttl,
 		.value_size = entry->value_size,
-		.payload_size = rest->stored_size,
+		.payload_size = stored_size,
 		.cost_us = rest->cost_us,
 		.key = entry_key_slice(entry),
 		.extra = entry_extra(entry),
 	};
 	terrace__record_sum(write->put.payload, write->record.payload_sum);
-	if (too_big_for_disk(cache, rest->stored_size)) {
+	if (too_big_for_disk(cache, stored_size)) {
 		terrace__message_set("a value of %zu bytes is over an eighth of the disk limit of "
 		                     "cache %s, and that much is not free; raise disk_bytes",
 		                     write->put.payload.size, cache->name);
 		return TERRACE_ETOOBIG;
 	}
-	if (cache->tiers & TERRACE_L2 && rest->stored_size <= cache->inline_bytes)
+	if (cache->tiers & TERRACE_L2 && stored_size <= cache->inline_bytes)
 		return TERRACE_OK;
 	return write_file(cache, write);
 }
@@ -226,7 +245,8 @@ bool terrace__entry_alive(struct terrace_cache *cache, const struct entry *entry
 {
 	uint64_t looked_at;
 
-	if (terrace__entry_reason(cache, entry) != TERRACE_REASON_LIVE)
+	if (entry->kind == ENTRY_ABSENT ||
+	    terrace__entry_reason(cache, entry) != TERRACE_REASON_LIVE)
 		return false;
 	return entry->source_count == 0 || cache->check_ms < 0 ||
 	       terrace__sources_check(cache->store, entry_extra(entry), &looked_at, NULL, 0) ==
@@ -269,11 +289,11 @@ int terrace__number_write(struct write *write, const struct entry *old)
 	terrace_slice extra = old ? entry_extra(old) : terrace_bytes(NULL, 0);
 	struct entry *entry;
 	char text[24];
-	int rc = terrace__number_sum(old, write->number, write->delta, &write->number);
+	int rc = terrace__number_sum(old, write->sum, write->delta, &write->sum);
 
 	if (rc != TERRACE_OK)
 		return rc;
-	snprintf(text, sizeof text, "%" PRId64, write->number);
+	snprintf(text, sizeof text, "%" PRId64, write->sum);
 	rc = terrace__entry_make(cache, &write->put.key, terrace_str(text), extra, 0,
 	                         old ? entry_rest(old)->cost_us : 0, &entry);
 	if (rc != TERRACE_OK)
@@ -310,7 +330,7 @@ int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes
 		return TERRACE_ENOMEM;
 	}
 	*entry_object(entry) = decoded;
-	entry->is_object = 1;
+	entry->kind = ENTRY_OBJECT;
 	entry->hash = bytes->hash;
 	entry->codec = bytes->codec;
 	entry->tier = bytes->tier;

@@ -1,5 +1,6 @@
 #include "core/flight.h"
 
+#include "core/behind.h"
 #include "core/locks.h"
 #include "core/lookup.h"
 #include "util/lock.h"
@@ -108,7 +109,7 @@ enum wait_outcome {
  */
 static enum wait_outcome flight_join(struct flights *flights, struct flight *flight,
                                      const struct write_lease *mine, int64_t deadline,
-                                     struct entry **ret_entry, int *ret_code)
+                                     struct entry **ret_entry, unsigned *ret_tier, int *ret_code)
 {
 	bool same = mine->version == flight->lease.version && mine->bulk == flight->lease.bulk;
 	enum wait_outcome outcome = WAIT_AGAIN;
@@ -120,6 +121,7 @@ static enum wait_outcome flight_join(struct flights *flights, struct flight *fli
 		outcome = WAIT_LATE;
 	} else if (same && flight->entry) {
 		*ret_entry = entry_ref(flight->entry);
+		*ret_tier = flight->code ? FOUND_STALE : 0;
 		*ret_code = 0;
 		outcome = WAIT_VALUE;
 	} else if (same && flight->code) {
@@ -198,7 +200,7 @@ static int take_byte(struct terrace *store, uint64_t hash, int64_t deadline)
 	}
 }
 
-static void give_byte(struct terrace *store, uint64_t hash)
+void terrace__flight_byte_give(struct terrace *store, uint64_t hash)
 {
 	terrace__unlock(store->lock_fd, byte_of(hash));
 	atomic_fetch_add(&store->shared->flight_turn, 1);
@@ -277,6 +279,28 @@ static int lease_new(struct terrace_cache *cache, terrace_slice key, struct flig
 	return TERRACE_MISS;
 }
 
+/* --- what has expired, while somebody computes it anew ------------------------------------------------- */
+
+static bool give_stale(struct terrace_cache *cache, terrace_slice key, struct entry **ret_entry,
+                       unsigned *ret_tier)
+{
+	if (terrace__get_stale(cache, key, cache->stale_ms, ret_entry) != TERRACE_OK)
+		return false;
+	count_add(&cache->counts, COUNT_stale, 1);
+	*ret_tier = FOUND_STALE;
+	return true;
+}
+
+static bool may_give_stale(struct terrace_cache *cache, terrace_slice key)
+{
+	struct entry *entry;
+
+	if (terrace__get_stale(cache, key, cache->stale_ms, &entry) != TERRACE_OK)
+		return false;
+	entry_unref(entry);
+	return true;
+}
+
 /*
  * This thread owns the flight. With others at work on the same key in another
  * process, wait for them; then look again before computing.
@@ -288,28 +312,36 @@ static int own_flight(struct terrace_cache *cache, struct flight *flight, int64_
 	struct terrace *store = cache->store;
 	struct tier_key hashed = cache_key(cache, flight->key.key);
 	bool has_byte = false;
-	int rc;
+	int rc = TERRACE_MISS;
 
 	if (cache->on_disk) {
 		/* Two processes that each hold what the other wants would wait for ever. */
-		rc = take_byte(store, hashed.hash, held ? 0 : deadline);
+		rc = take_byte(store, hashed.hash,
+		               held || may_give_stale(cache, flight->key.key) ? 0 : deadline);
 		has_byte = rc == TERRACE_OK;
 		if (rc != TERRACE_OK && rc != TERRACE_EBUSY) {
 			flight_land(&store->flights, flight, NULL, rc, terrace__message());
 			return rc;
 		}
+		if (rc == TERRACE_EBUSY &&
+		    give_stale(cache, flight->key.key, ret_entry, ret_tier)) {
+			flight_land(&store->flights, flight, *ret_entry, TERRACE_EBUSY, NULL);
+			return TERRACE_OK;
+		}
 	}
-	if (cache->tiers &&
-	    terrace__look_again(cache, flight->key.key, ret_entry, ret_tier) == TERRACE_OK) {
+	if (cache->tiers)
+		rc = terrace__look_again(cache, flight->key.key, ret_entry, ret_tier);
+	if (cache->tiers && (rc == TERRACE_OK || rc == TERRACE_ABSENT)) {
 		if (has_byte)
-			give_byte(store, hashed.hash);
-		flight_land(&store->flights, flight, *ret_entry, 0, NULL);
-		return TERRACE_OK;
+			terrace__flight_byte_give(store, hashed.hash);
+		flight_land(&store->flights, flight, rc == TERRACE_OK ? *ret_entry : NULL, rc,
+		            NULL);
+		return rc;
 	}
 	rc = lease_new(cache, flight->key.key, flight, ret_lease);
 	if (rc != TERRACE_MISS) {
 		if (has_byte)
-			give_byte(store, hashed.hash);
+			terrace__flight_byte_give(store, hashed.hash);
 		flight_land(&store->flights, flight, NULL, 0, NULL);
 		return rc;
 	}
@@ -327,6 +359,7 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 {
 	struct flights *flights = &cache->store->flights;
 	int64_t deadline = add_sat_i64(terrace__clock_ms(CLOCK_MONOTONIC), wait_ms);
+	bool looked = false; /* for an expired value */
 
 	if (holds(cache, key)) {
 		terrace__message_set("the loader of a key of cache %s asked for that very key",
@@ -339,8 +372,11 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 		enum wait_outcome outcome;
 		int code;
 
-		if (cache->tiers && terrace__get(cache, key, ret_entry, ret_tier) == TERRACE_OK)
-			return TERRACE_OK;
+		if (cache->tiers) {
+			code = terrace__get(cache, key, ret_entry, ret_tier);
+			if (code == TERRACE_OK || code == TERRACE_ABSENT)
+				return code;
+		}
 		mine = terrace__lease_take(cache, key);
 		pthread_mutex_lock(&flights->lock);
 		flight = flight_find(flights, cache, key);
@@ -354,17 +390,23 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 			                           ret_tier) :
 			                TERRACE_ENOMEM;
 		}
+		if (cache->stale_ms > 0 && !looked) {
+			pthread_mutex_unlock(&flights->lock);
+			if (give_stale(cache, key, ret_entry, ret_tier))
+				return TERRACE_OK;
+			looked = true;
+			continue;
+		}
 		/* Who holds one key and waits for another may wait for themselves in
 		 * the end; they compute alongside. */
 		if (held) {
 			pthread_mutex_unlock(&flights->lock);
 			return lease_new(cache, key, NULL, ret_lease);
 		}
-		outcome = flight_join(flights, flight, &mine, deadline, ret_entry, &code);
+		outcome = flight_join(flights, flight, &mine, deadline, ret_entry, ret_tier, &code);
 		pthread_mutex_unlock(&flights->lock);
 		if (outcome == WAIT_VALUE) {
 			count_add(&cache->counts, COUNT_shared_loads, 1);
-			*ret_tier = 0;
 			return code;
 		}
 		if (outcome == WAIT_LATE)
@@ -372,25 +414,39 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 	}
 }
 
-void terrace__lease_end(struct terrace_lease *lease, struct entry *entry, int code)
+void terrace__lease_leave(struct terrace_lease *lease)
 {
-	struct terrace_cache *cache = lease->cache;
-	struct terrace *store = cache->store;
 	struct terrace_lease **at = &held;
 
-	if (lease->has_byte) {
-		uint64_t hash = cache_key(cache, lease->key).hash;
-
-		if (code)
-			publish_outcome(store, hash, code);
-		give_byte(store, hash);
-	}
-	if (lease->flight)
-		flight_land(&store->flights, lease->flight, entry, code, terrace__message());
 	while (*at && *at != lease)
 		at = &(*at)->outer;
 	if (*at)
 		*at = lease->outer;
+}
+
+void terrace__lease_enter(struct terrace_lease *lease)
+{
+	lease->outer = held;
+	held = lease;
+}
+
+void terrace__lease_end(struct terrace_lease *lease, struct entry *entry, int code)
+{
+	struct terrace_cache *cache = lease->cache;
+	struct terrace *store = cache->store;
+
+	if (lease->has_byte) {
+		uint64_t hash = cache_key(cache, lease->key).hash;
+
+		if (code && code != TERRACE_ABSENT)
+			publish_outcome(store, hash, code);
+		/* What waits to be written is not there yet for other processes. */
+		if (!cache->write_behind || !terrace__behind_hold_byte(store, hash))
+			terrace__flight_byte_give(store, hash);
+	}
+	if (lease->flight)
+		flight_land(&store->flights, lease->flight, entry, code, terrace__message());
+	terrace__lease_leave(lease);
 	lease_unregister(lease);
 	free(lease);
 }

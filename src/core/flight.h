@@ -18,12 +18,16 @@ struct flight {
 	uint8_t *key_bytes;
 	unsigned users; /* the owner and everybody who waits */
 	bool landed;
-	/* What came out: a value, a loader's code, or neither (the next one tries). */
+	/* What came out: a value, a loader's code, or neither (the next one tries);
+	 * with a code, the value had expired. */
 	struct entry *entry;
 	int code;
 	char message[256];
 	struct write_lease lease; /* what was true when it began */
 };
+
+/* Instead of a tier: the value had expired, and somebody is computing it anew. */
+enum { FOUND_STALE = 8 };
 
 struct terrace_lease {
 	struct terrace_cache *cache;
@@ -39,15 +43,25 @@ struct terrace_lease {
 
 /*
  * As terrace_lease_begin(), on entries. TERRACE_OK with *ret_entry and its
- * tier; TERRACE_MISS with *ret_lease; a loader's code of another caller, with
+ * tier; TERRACE_ABSENT; TERRACE_MISS with *ret_lease; a loader's code of another caller, with
  * its message set; TERRACE_ECYCLE, TERRACE_ENOMEM.
  */
 int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
                          struct terrace_lease **ret_lease, struct entry **ret_entry,
                          unsigned *ret_tier);
 
-/* End it: hand `entry` (may be NULL) or `code` (0: none) to those who wait, and free it. */
+/* It goes to another thread, which takes it; the loader will run there. */
+void terrace__lease_leave(struct terrace_lease *lease);
+void terrace__lease_enter(struct terrace_lease *lease);
+
+/*
+ * End it, and free it: hand `entry` (may be NULL) or `code` (0: none) to those
+ * who wait; with both, the value had expired.
+ */
 void terrace__lease_end(struct terrace_lease *lease, struct entry *entry, int code);
+
+/* Let others take a key's byte. */
+void terrace__flight_byte_give(struct terrace *store, uint64_t hash);
 
 /* Was nothing invalidated since it began? Under flights.lock where it has `outdated`. */
 bool terrace__lease_holds(struct terrace_cache *cache, const struct tier_key *key,

@@ -1,6 +1,7 @@
 /* Listing keys, and checking everything. */
 #include "core/bulk.h"
 
+#include "core/behind.h"
 #include "core/entries.h"
 #include "util/util.h"
 
@@ -17,7 +18,7 @@ static bool take_key(void *ctx, const struct tier_row *row)
 	struct key_list *list = batch->list;
 
 	list->after_id = row->id;
-	if (row->key.size == 0 ||
+	if (row->key.size == 0 || row->absent || (row->entry && row->entry->kind == ENTRY_ABSENT) ||
 	    terrace__times_reason(list->cache, 0, row->expires, row->seq) != TERRACE_REASON_LIVE)
 		return true;
 	/* What memory alone holds may be out of date by other marks. */
@@ -41,6 +42,8 @@ int terrace__keys_start(struct terrace_cache *cache, const terrace_match *match,
 		ret->match.kind = match->kind;
 		ret->match.text = terrace_bytes(ret->match_text.data, ret->match_text.size);
 	}
+	if (cache->on_disk)
+		terrace__behind_flush(cache->store); /* to be listed, it must be there */
 	ret->at_end = cache->tiers == 0;
 	return TERRACE_OK;
 }

@@ -1,6 +1,7 @@
 /* Reading: nearest tier first, and what makes a copy good. */
 #include "core/lookup.h"
 
+#include "core/behind.h"
 #include "core/entries.h"
 #include "core/sources.h"
 #include "util/time.h"
@@ -78,6 +79,12 @@ static bool sources_hold(struct terrace_cache *cache, const struct tier_key *key
 	return state == SOURCE_SAME;
 }
 
+/* What is expired may be wanted still. */
+static bool may_serve_stale(const struct terrace_cache *cache)
+{
+	return cache->stale_ms > 0 || cache->stale_error_ms > 0;
+}
+
 /* A copy in one of the memory tiers that is good; hits that are not are not counted. */
 static int memory_get(struct terrace_cache *cache, void *tier, const struct tier_key *key,
                       struct entry **ret)
@@ -91,7 +98,7 @@ static int memory_get(struct terrace_cache *cache, void *tier, const struct tier
 			*ret = entry;
 			return TERRACE_OK;
 		}
-	} else if (!cache->on_disk && is_current(cache, key, entry)) {
+	} else if (!cache->on_disk && is_current(cache, key, entry) && !may_serve_stale(cache)) {
 		count_add(&cache->counts, COUNT_expired, 1);
 		drop(cache, key, 0, TERRACE_REASON_EXPIRED, NULL);
 	}
@@ -117,6 +124,35 @@ static void damaged(struct terrace_cache *cache, const struct tier_key *key, uin
 	drop(cache, key, seq, TERRACE_REASON_DAMAGED, how);
 }
 
+/* The row, or the value that waits to become it. */
+static int read_row(struct terrace_cache *cache, const struct tier_key *key, uint64_t version,
+                    bool *ret_waits, struct entry **ret)
+{
+	struct terrace *store = cache->store;
+	int rc;
+
+	*ret_waits = false;
+	while (UNLIKELY(version_is_behind(version))) {
+		uint64_t before = version;
+
+		rc = terrace__behind_get(cache, key, ret);
+		*ret_waits = rc == TERRACE_OK;
+		if (rc == TERRACE_OK)
+			return TERRACE_OK;
+		version = version_load(store->shared, key->slot);
+		if (rc == TERRACE_EXISTS)
+			break;
+		if (version == before)
+			return TERRACE_MISS;
+	}
+	rc = store->disk_ops->tier.get(store->disk, key, true, ret);
+	if (rc == TERRACE_ECORRUPT)
+		damaged(cache, key, 0, "its checksum did not hold");
+	else if (rc != TERRACE_OK && rc != TERRACE_MISS)
+		terrace__swallow(store, cache, "reading");
+	return rc;
+}
+
 static int disk_get(struct terrace_cache *cache, const struct tier_key *key, struct found *ret)
 {
 	struct terrace *store = cache->store;
@@ -125,12 +161,9 @@ static int disk_get(struct terrace_cache *cache, const struct tier_key *key, str
 	uint64_t epoch = atomic_load(&cache->shared->epoch);
 	terrace_reason reason;
 	struct entry *entry;
-	int rc = store->disk_ops->tier.get(store->disk, key, true, &entry);
+	bool waits;
+	int rc = read_row(cache, key, version, &waits, &entry);
 
-	if (rc == TERRACE_ECORRUPT)
-		damaged(cache, key, 0, "its checksum did not hold");
-	else if (rc != TERRACE_OK && rc != TERRACE_MISS)
-		terrace__swallow(store, cache, "reading");
 	if (rc != TERRACE_OK)
 		return TERRACE_MISS;
 	reason = terrace__entry_reason(cache, entry);
@@ -141,11 +174,13 @@ static int disk_get(struct terrace_cache *cache, const struct tier_key *key, str
 		entry_unref(entry);
 		return TERRACE_MISS;
 	}
-	atomic_init(&entry->stamp, version);
-	atomic_init(&entry->epoch, epoch);
 	ret->entry = entry;
-	/* Odd: a transaction may be changing it as we speak. */
-	ret->keep = !version_is_odd(version);
+	/* What waits is in memory already, where there is room for it. */
+	ret->keep = !waits && !version_is_writing(version);
+	if (!waits) {
+		atomic_init(&entry->stamp, version);
+		atomic_init(&entry->epoch, epoch);
+	}
 	return TERRACE_OK;
 }
 
@@ -179,7 +214,7 @@ static int to_form(struct terrace_cache *cache, const struct tier_key *key, stru
 	struct entry *decoded;
 	int rc;
 
-	if (!cache->has_form)
+	if (!cache->has_form || found->entry->kind == ENTRY_ABSENT)
 		return TERRACE_OK;
 	rc = terrace__entry_decode(cache, found->entry, &decoded);
 	entry_unref(found->entry);
@@ -239,6 +274,15 @@ static int get_below(struct terrace_cache *cache, const struct tier_key *key, bo
 	return TERRACE_OK;
 }
 
+/* What is found may say that there is nothing. */
+static inline int found_rc(struct entry *entry)
+{
+	if (LIKELY(entry->kind != ENTRY_ABSENT))
+		return TERRACE_OK;
+	entry_unref(entry);
+	return TERRACE_ABSENT;
+}
+
 int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                  unsigned *ret_tier)
 {
@@ -246,27 +290,31 @@ int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **
 	bool timed = (hashed.hash & SAMPLE_MASK) ==
 	             atomic_load_explicit(&cache->sample, memory_order_relaxed);
 	uint64_t start = UNLIKELY(timed) ? terrace__now_ns() : 0;
+	int rc;
 
 	if (LIKELY(cache->memory != NULL) &&
 	    LIKELY(memory_get(cache, cache->memory, &hashed, ret) == TERRACE_OK)) {
 		if (UNLIKELY(timed))
 			terrace__count_time(&cache->counts, TIME_hit_l1, terrace__now_ns() - start);
 		*ret_tier = TERRACE_L1;
-		return TERRACE_OK;
+		return found_rc(*ret);
 	}
-	return get_below(cache, &hashed, true, ret, ret_tier);
+	rc = get_below(cache, &hashed, true, ret, ret_tier);
+	return rc == TERRACE_OK ? found_rc(*ret) : rc;
 }
 
 int terrace__look_again(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                         unsigned *ret_tier)
 {
 	struct tier_key hashed = cache_key(cache, key);
+	int rc;
 
 	if (cache->memory && memory_get(cache, cache->memory, &hashed, ret) == TERRACE_OK) {
 		*ret_tier = TERRACE_L1;
-		return TERRACE_OK;
+		return found_rc(*ret);
 	}
-	return get_below(cache, &hashed, false, ret, ret_tier);
+	rc = get_below(cache, &hashed, false, ret, ret_tier);
+	return rc == TERRACE_OK ? found_rc(*ret) : rc;
 }
 
 int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
@@ -286,6 +334,54 @@ int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, struct 
 	}
 	count_hit(cache, *ret_tier, entry_rest(found.entry)->cost_us, terrace__now_ns() - start);
 	*ret = found.entry;
+	return found_rc(found.entry);
+}
+
+/*
+ * Expired for less than `window`, and otherwise good: nobody has written or
+ * invalidated it, and its sources stand.
+ */
+static bool is_stale(struct terrace_cache *cache, const struct entry *entry, int64_t window)
+{
+	const struct entry_rest *rest = entry_rest(entry);
+	int64_t expires = atomic_load(&entry->expires);
+	uint64_t looked_at;
+
+	return entry->kind != ENTRY_ABSENT &&
+	       add_sat_i64(expires, window) > terrace__now(cache->store) &&
+	       terrace__times_reason(cache, rest->created, INT64_MAX, rest->seq) ==
+	           TERRACE_REASON_LIVE &&
+	       (entry->source_count == 0 ||
+	        terrace__sources_check(cache->store, entry_extra(entry), &looked_at, NULL, 0) ==
+	            SOURCE_SAME);
+}
+
+int terrace__get_stale(struct terrace_cache *cache, terrace_slice key, int64_t window,
+                       struct entry **ret)
+{
+	struct tier_key hashed = cache_key(cache, key);
+	uint64_t version = version_load(cache->store->shared, hashed.slot);
+	struct found found = { 0 };
+
+	if (window <= 0 || cache->tiers == 0)
+		return TERRACE_MISS;
+	if (cache->memory &&
+	    cache->memory_ops->get(cache->memory, &hashed, false, ret) == TERRACE_OK) {
+		if (is_current(cache, &hashed, *ret) && is_stale(cache, *ret, window))
+			return TERRACE_OK;
+		entry_unref(*ret);
+	}
+	if (!cache->on_disk || version_is_behind(version) ||
+	    cache->store->disk_ops->tier.get(cache->store->disk, &hashed, false, &found.entry) !=
+	        TERRACE_OK)
+		return TERRACE_MISS;
+	if (!is_stale(cache, found.entry, window)) {
+		entry_unref(found.entry);
+		return TERRACE_MISS;
+	}
+	if (to_form(cache, &hashed, &found) != TERRACE_OK)
+		return TERRACE_MISS;
+	*ret = found.entry;
 	return TERRACE_OK;
 }
 
@@ -298,13 +394,15 @@ static void facts_of(const struct entry *entry, struct tier_facts *ret)
 	*ret = (struct tier_facts){
 		.tier = TERRACE_L1,
 		.codec = entry->codec,
+		.absent = entry->kind == ENTRY_ABSENT,
 		.seq = rest->seq,
 		.created = rest->created,
 		.stored = rest->stored,
 		.expires = atomic_load(&entry->expires),
 		.ttl = atomic_load(&rest->ttl),
 		.accessed = atomic_load(&rest->accessed),
-		.value_size = entry->is_object ? entry_object(entry)->weight : entry->value_size,
+		.value_size = entry->kind == ENTRY_OBJECT ? entry_object(entry)->weight :
+		                                            entry->value_size,
 		.stored_size = rest->stored_size,
 		.cost_us = rest->cost_us,
 		.hits = entry_hits(entry),
@@ -322,6 +420,8 @@ static terrace_reason reason_of(struct terrace_cache *cache, const struct tier_f
 	if (reason == TERRACE_REASON_LIVE && cache->check_ms >= 0 &&
 	    terrace__sources_check(cache->store, extra, &looked_at, NULL, 0) != SOURCE_SAME)
 		reason = TERRACE_REASON_SOURCE;
+	if (reason == TERRACE_REASON_LIVE && facts->absent)
+		reason = TERRACE_REASON_ABSENT;
 	return reason;
 }
 
@@ -344,6 +444,9 @@ int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tie
 		entry_unref(entry);
 	}
 	if (cache->on_disk) {
+		terrace__behind_settle(cache->store, hashed.slot);
+		if (version_is_behind(version_load(cache->store->shared, hashed.slot)))
+			return TERRACE_MISS; /* another process knows */
 		rc = cache->store->disk_ops->describe(cache->store->disk, &hashed, ret);
 		if (rc != TERRACE_OK)
 			return rc;

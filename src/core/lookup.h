@@ -9,12 +9,18 @@
 
 #include "core/write.h"
 
-/* TERRACE_OK with a pinned entry and the tier that gave it, or TERRACE_MISS. */
+/*
+ * TERRACE_OK with a pinned entry and the tier that gave it, TERRACE_MISS, or
+ * TERRACE_ABSENT when it is there and says that there is nothing.
+ */
 int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                  unsigned *ret_tier);
 /* The same after a miss that was counted: another miss is not. */
 int terrace__look_again(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                         unsigned *ret_tier);
+/* One that expired less than `window` ms ago, and is otherwise good, or TERRACE_MISS. */
+int terrace__get_stale(struct terrace_cache *cache, terrace_slice key, int64_t window,
+                       struct entry **ret);
 /* The bytes of a cache with a form. */
 int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                          unsigned *ret_tier);
@@ -31,6 +37,7 @@ struct put_item {
 	terrace_slice key, value;
 	const struct write_lease *lease; /* may be NULL */
 	enum write_kind kind;            /* PUT or ADD */
+	bool absent;                     /* that there is no value is what is stored */
 	int rc;
 	struct entry *entry; /* what was stored, pinned; the caller's */
 };
@@ -42,6 +49,9 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 int terrace__put(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
                  const terrace_put_options *options, const struct write_lease *lease,
                  struct entry **ret);
+/* The same, of the knowledge that there is no value. */
+int terrace__put_absent(struct terrace_cache *cache, terrace_slice key,
+                        const terrace_put_options *options, const struct write_lease *lease);
 int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta, int64_t initial,
                   int64_t *ret);
 int terrace__delete_many(struct terrace_cache *cache, const terrace_slice *keys, size_t count,

@@ -113,7 +113,7 @@ static int put_leased(struct terrace_cache *cache, const struct tier_put *put,
 	struct terrace *store = cache->store;
 	_Atomic uint64_t *version = &store->shared->versions[put->key.slot];
 	bool alone = atomic_load(&cache->shared->holder) == store->token;
-	uint64_t seen = lease->version, stamp = alone ? seen : seen + 2;
+	uint64_t seen = lease->version, stamp = alone ? seen : seen + VERSION_STEP;
 	int rc = TERRACE_MISS;
 
 	pthread_mutex_lock(&store->flights.lock);

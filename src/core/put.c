@@ -1,6 +1,7 @@
 /* Writing: put, add, count up, delete, touch. */
 #include "core/lookup.h"
 
+#include "core/behind.h"
 #include "core/entries.h"
 #include "core/flight.h"
 #include "util/message.h"
@@ -58,7 +59,7 @@ static int in_form(struct terrace_cache *cache, struct entry *entry, struct entr
 {
 	int rc;
 
-	if (!cache->has_form) {
+	if (!cache->has_form || entry->kind == ENTRY_ABSENT) {
 		*ret = entry_ref(entry);
 		return TERRACE_OK;
 	}
@@ -141,14 +142,14 @@ static int memory_put(struct terrace_cache *cache, const struct tier_key *key,
 static int memory_incr(struct terrace_cache *cache, struct write *write)
 {
 	const struct tier_key *key = &write->put.key;
-	int64_t initial = write->number;
+	int64_t initial = write->sum;
 	int rc = terrace__memory_join(cache);
 
 	while (rc == TERRACE_OK) {
 		uint64_t epoch = atomic_load(&cache->shared->epoch);
 		struct entry *old = peek(cache, cache->memory, key);
 
-		write->number = initial;
+		write->sum = initial;
 		rc = terrace__number_write(write, old && is_good(cache, key, old) ? old : NULL);
 		if (rc == TERRACE_OK) {
 			write->put.conditional = true;
@@ -257,10 +258,41 @@ static void disk_put(struct terrace_cache *cache, struct put_item *items, struct
 	}
 }
 
+/* Let it wait. False when it has to be written through. */
+static bool behind_put(struct terrace_cache *cache, struct put_item *item)
+{
+	struct tier_key key = cache_key(cache, item->key);
+	int rc;
+
+	if (!cache->write_behind || item->kind != WRITE_PUT)
+		return false;
+	rc = terrace__behind_put(cache, &key, item->entry, item->lease);
+	if (rc == TERRACE_EXISTS)
+		return false;
+	item->rc = rc;
+	if (rc != TERRACE_OK)
+		return true;
+	if (cache->has_form)
+		terrace__memory_forget(cache, &key);
+	if (cache->has_form && cache->encoded) {
+		terrace__encoded_keep(cache, &key, item->entry);
+	} else if (!cache->has_form && cache->memory) {
+		struct tier_put put = { .key = key, .entry = item->entry };
+
+		terrace__memory_keep(cache, &put, NULL);
+	}
+	return true;
+}
+
 static void store_items(struct terrace_cache *cache, struct put_item *items, struct write *writes,
                         size_t count)
 {
-	if (cache->on_disk) {
+	/* What is written through comes after what waits: its slots are looked at. */
+	while (count > 0 && cache->on_disk && behind_put(cache, items)) {
+		items++;
+		count--;
+	}
+	if (count > 0 && cache->on_disk) {
 		disk_put(cache, items, writes, count);
 		for (size_t i = 0; i < count; i++)
 			terrace__write_done(&writes[i]);
@@ -302,6 +334,8 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 		rc = terrace__entry_make(cache, &key, items[i].value,
 		                         terrace_bytes(extra.data, extra.size), options->ttl_ms,
 		                         options->cost_us, &items[i].entry);
+		if (rc == TERRACE_OK && items[i].absent)
+			items[i].entry->kind = ENTRY_ABSENT;
 	}
 	if (rc == TERRACE_OK)
 		store_items(cache, items, writes, count);
@@ -317,6 +351,16 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 	if (writes != &single)
 		free(writes);
 	return rc;
+}
+
+int terrace__put_absent(struct terrace_cache *cache, terrace_slice key,
+                        const terrace_put_options *options, const struct write_lease *lease)
+{
+	struct put_item item = { .key = key, .lease = lease, .kind = WRITE_PUT, .absent = true };
+	int rc = terrace__put_many(cache, &item, 1, options);
+
+	entry_unref(item.entry);
+	return rc == TERRACE_OK ? item.rc : rc;
 }
 
 int terrace__put(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
@@ -344,7 +388,7 @@ int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta,
 		.put.key = cache_key(cache, key),
 		.file_fd = -1,
 		.delta = delta,
-		.number = initial,
+		.sum = initial,
 	};
 	uint64_t epoch = atomic_load(&cache->shared->epoch);
 	int rc;
@@ -360,7 +404,7 @@ int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta,
 	if (rc == TERRACE_OK) {
 		count_add(&cache->counts, COUNT_puts, 1);
 		if (ret)
-			*ret = write.number;
+			*ret = write.sum;
 	}
 	terrace__write_done(&write);
 	return rc;

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum type { SIZE, COUNT, DURATION, TIERS, CODEC, CHECK, EVICTION, FLAG, TEXT };
+enum type { SIZE, COUNT, DURATION, TIERS, CODEC, CHECK, EVICTION, WRITE, PERCENT, FLAG, TEXT };
 
 struct field {
 	const char *name;
@@ -104,6 +104,12 @@ static bool parse_check(const char *text, int64_t *ret)
 	return true;
 }
 
+static bool parse_write(const char *text, int64_t *ret)
+{
+	*ret = strcmp(text, "behind") == 0 ? TERRACE_WRITE_BEHIND : TERRACE_WRITE_THROUGH;
+	return *ret == TERRACE_WRITE_BEHIND || strcmp(text, "through") == 0;
+}
+
 static bool parse(enum type type, const char *text, int64_t *ret)
 {
 	terrace_codec codec;
@@ -131,6 +137,10 @@ static bool parse(enum type type, const char *text, int64_t *ret)
 		return parse_check(text, ret);
 	case EVICTION:
 		return terrace__tiers_evictions(text) != NULL;
+	case WRITE:
+		return parse_write(text, ret);
+	case PERCENT:
+		return parse_count(text, ret) && *ret <= 100;
 	case FLAG:
 		return parse_flag(text, ret);
 	case TEXT:
@@ -156,6 +166,10 @@ static const char *expected(enum type type)
 		return "hit, manual or an interval such as 10s";
 	case EVICTION:
 		return "s3fifo, clock or fifo";
+	case WRITE:
+		return "through or behind";
+	case PERCENT:
+		return "a whole number up to 100";
 	case FLAG:
 		return "yes or no";
 	case TEXT:
@@ -461,6 +475,7 @@ static int from_code(const struct field *field, int64_t number, const char *text
 		terrace__text_put_size((uint64_t)number, value, sizeof value);
 		break;
 	case COUNT:
+	case PERCENT:
 		snprintf(value, sizeof value, "%" PRId64, number);
 		break;
 	case DURATION:
@@ -481,6 +496,10 @@ static int from_code(const struct field *field, int64_t number, const char *text
 			terrace__text_put_duration(number, value, sizeof value);
 		else
 			snprintf(value, sizeof value, "%s", number ? "manual" : "hit");
+		break;
+	case WRITE:
+		snprintf(value, sizeof value, "%s",
+		         number == TERRACE_WRITE_BEHIND ? "behind" : "through");
 		break;
 	case FLAG:
 		snprintf(value, sizeof value, "%s", number ? "yes" : "no");
@@ -575,6 +594,11 @@ int terrace__settings_cache(const struct config_file *file, const char *cache,
 		[CACHE_disk_entries] = given_number((int64_t)code->disk_entries),
 		[CACHE_check] = given_check(code),
 		[CACHE_eviction] = { code->eviction != NULL, 0, code->eviction },
+		[CACHE_write] = given_number(code->write),
+		[CACHE_stale] = given_number(code->stale_ms),
+		[CACHE_stale_on_error] = given_number(code->stale_on_error_ms),
+		[CACHE_absent_ttl] = given_number(code->absent_ttl_ms),
+		[CACHE_jitter] = given_number(code->jitter_percent),
 		[CACHE_disabled] = given_number(code->disabled),
 		[CACHE_description] = { code->description != NULL, 0, code->description },
 	};

@@ -2,10 +2,11 @@
  * The store and the cache, as the core and the api see them.
  *
  * Locks, in the order in which one may be taken inside the other:
- *   registry (api/store.c) > caches_lock > nothing
+ *   registry (api/store.c) > caches_lock > behind.lock
  *   writer.lock > nothing; the writers' lock among processes is held by the
  *   leader without it
  *   bulk_lock > a shard's lock
+ *   behind.lock > flights.lock
  *   flights.lock, access_lock, note_lock, stats_lock, a shard's lock: leaves
  */
 #ifndef CORE_STORE_H
@@ -36,6 +37,31 @@ struct writer {
 	bool leading;                      /* a thread is working the queue */
 };
 
+/* behind.c: values that wait to be written */
+enum { BUCKETS = 1024, FLIGHT_BYTES = 256 };
+struct behind {
+	pthread_mutex_t lock;
+	pthread_cond_t work, done;
+	pthread_t thread;
+	_Atomic bool started; /* a lane was looked for */
+	_Atomic int lane;     /* -1: none */
+	bool running, stopping;
+	bool awake;                       /* the thread knows that there is something */
+	bool hurry;                       /* somebody waits for room */
+	bool flushing;                    /* a batch is being written */
+	bool failing;                     /* the last one could not be */
+	bool abandoned;                   /* what stands in the lane was given up */
+	int rc;                           /* the first failure that nobody has been told of */
+	struct pending *first, **last;    /* in order of arrival; not those being written */
+	struct pending *buckets[BUCKETS]; /* by slot; all */
+	_Atomic unsigned count;           /* all */
+	uint64_t bytes;
+	uint64_t turn, done_turn;    /* values that came, and how many of them are written */
+	uint64_t held[FLIGHT_BYTES]; /* keys whose byte goes with the next batch */
+	size_t held_count;
+	int64_t reaped; /* when the lanes were last looked at */
+};
+
 /* flight.c: who computes which key, in this process. */
 struct flights {
 	pthread_mutex_t lock;
@@ -43,6 +69,14 @@ struct flights {
 	struct flight *first;
 	struct terrace_lease *leases; /* all that are held */
 	_Atomic unsigned lease_count;
+};
+
+/* api/fetch.c: loaders that run on threads of the store */
+enum { JOBS_MAX = 64 };
+struct loader_jobs {
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* a job is done, or one less runs */
+	unsigned running;
 };
 
 /* access.c: hits below L1, gathered until the next transaction. */
@@ -106,7 +140,9 @@ struct terrace {
 	_Atomic bool wrote; /* since it was opened */
 
 	struct writer writer;
+	struct behind behind;
 	struct flights flights;
+	struct loader_jobs jobs;
 	struct accesses accesses;
 	struct notes notes;
 	struct tier_pool pool; /* L1 of all caches */
@@ -141,6 +177,9 @@ struct terrace_cache {
 	uint64_t inline_bytes;
 	uint64_t memory_bytes, memory_entries, encoded_bytes, disk_bytes, disk_entries;
 	int64_t check_ms; /* 0: on every hit; -1: manual; else at most so often */
+	bool write_behind;
+	int64_t stale_ms, stale_error_ms, absent_ttl_ms;
+	unsigned jitter;
 	bool has_form;
 	terrace_form form;
 

@@ -1,5 +1,6 @@
 #include "core/write.h"
 
+#include "core/behind.h"
 #include "core/entries.h"
 #include "core/flight.h"
 #include "core/locks.h"
@@ -77,33 +78,61 @@ int terrace__transaction_begin(struct terrace *store, struct transaction *ret)
 	return TERRACE_OK;
 }
 
+static bool reserve_slot(struct transaction *transaction)
+{
+	size_t capacity = transaction->slot_capacity ? 2 * transaction->slot_capacity : 64;
+	void *grown;
+
+	if (transaction->slot_count < transaction->slot_capacity)
+		return true;
+	grown = realloc(transaction->slots, capacity * sizeof *transaction->slots);
+	if (!grown)
+		return false;
+	transaction->slots = grown;
+	transaction->slot_capacity = capacity;
+	return true;
+}
+
+static void remember_slot(struct transaction *transaction, uint32_t slot, uint64_t number)
+{
+	transaction->slots[transaction->slot_count++] = (struct marked_slot){ slot, number };
+}
+
 int terrace__transaction_mark(struct transaction *transaction, uint32_t slot)
 {
 	struct shared *shared = transaction->store->shared;
 
-	if (version_is_odd(version_load(shared, slot)))
+	if (version_is_writing(version_load(shared, slot)))
 		return TERRACE_OK; /* by this transaction: we hold the lock */
-	if (transaction->slot_count == transaction->slot_capacity) {
-		size_t capacity = transaction->slot_capacity ? 2 * transaction->slot_capacity : 64;
-		void *grown = realloc(transaction->slots, capacity * sizeof *transaction->slots);
+	if (!reserve_slot(transaction))
+		return TERRACE_ENOMEM;
+	remember_slot(transaction, slot, version_number(terrace__version_mark(shared, slot)));
+	return TERRACE_OK;
+}
 
-		if (!grown)
-			return TERRACE_ENOMEM;
-		transaction->slots = grown;
-		transaction->slot_capacity = capacity;
-	}
-	transaction->slots[transaction->slot_count++] = slot;
-	terrace__version_mark(shared, slot);
+int terrace__transaction_mark_if(struct transaction *transaction, uint32_t slot, uint64_t number,
+                                 uint64_t *ret_number)
+{
+	uint64_t version;
+
+	if (!reserve_slot(transaction))
+		return TERRACE_ENOMEM;
+	version = terrace__version_mark_if(transaction->store->shared, slot, number);
+	if (!version)
+		return TERRACE_MISS;
+	*ret_number = version_number(version);
+	remember_slot(transaction, slot, *ret_number);
 	return TERRACE_OK;
 }
 
 static void transaction_end(struct transaction *transaction)
 {
 	struct shared *shared = transaction->store->shared;
-	uint64_t even;
+	uint64_t stamp;
 
 	for (size_t i = 0; i < transaction->slot_count; i++)
-		terrace__version_clear(shared, transaction->slots[i], &even);
+		terrace__version_clear(shared, transaction->slots[i].slot,
+		                       transaction->slots[i].number, &stamp);
 	atomic_store(&shared->writing, 0);
 	free(transaction->slots);
 	transaction->slots = NULL;
@@ -140,10 +169,25 @@ void terrace__transaction_rollback(struct transaction *transaction)
 
 /* --- single writes ------------------------------------------------------------------------ */
 
+static int mark(struct transaction *transaction, struct write *write)
+{
+	uint32_t slot = write->put.key.slot;
+	int rc = terrace__transaction_mark(transaction, slot);
+
+	write->number = version_number(version_load(transaction->store->shared, slot));
+	return rc;
+}
+
+/* A later value of another process waits: what the row says is out of date. */
+static bool is_outdated(struct transaction *transaction, const struct write *write)
+{
+	return version_is_behind(version_load(transaction->store->shared, write->put.key.slot));
+}
+
 static int put_inside(struct transaction *transaction, struct write *write)
 {
 	struct terrace *store = transaction->store;
-	int rc = terrace__transaction_mark(transaction, write->put.key.slot);
+	int rc = mark(transaction, write);
 
 	if (rc != TERRACE_OK)
 		return rc;
@@ -162,6 +206,10 @@ static int live_inside(struct transaction *transaction, struct write *write, str
 
 	if (rc == TERRACE_ECORRUPT)
 		return TERRACE_MISS; /* what comes takes its place */
+	if (rc == TERRACE_OK && is_outdated(transaction, write)) {
+		entry_unref(entry);
+		return TERRACE_MISS;
+	}
 	if (rc != TERRACE_OK)
 		return rc;
 	if (terrace__entry_alive(write->cache, entry)) {
@@ -207,7 +255,7 @@ static int change_inside(struct transaction *transaction, struct write *write)
 	struct tier_row row;
 	bool dead;
 	/* A copy in memory may have outlived its row: mark in any case. */
-	int rc = terrace__transaction_mark(transaction, key->slot);
+	int rc = mark(transaction, write);
 
 	if (rc != TERRACE_OK)
 		return rc;
@@ -216,7 +264,8 @@ static int change_inside(struct transaction *transaction, struct write *write)
 		return ops->tier.remove(store->disk, key, NULL); /* a damaged row of the key */
 	if (rc != TERRACE_OK)
 		return rc;
-	dead = terrace__times_reason(write->cache, 0, row.expires, row.seq) != TERRACE_REASON_LIVE;
+	dead = is_outdated(transaction, write) ||
+	       terrace__times_reason(write->cache, 0, row.expires, row.seq) != TERRACE_REASON_LIVE;
 	if (write->kind == WRITE_DELETE)
 		rc = ops->tier.remove(store->disk, key, &write->note);
 	else if (!dead)
@@ -258,6 +307,8 @@ static int apply(struct transaction *transaction, struct write *write)
 		return change_inside(transaction, write);
 	case WRITE_DROP:
 		return drop_inside(transaction, write);
+	case WRITE_BEHIND:
+		return terrace__behind_apply(transaction, write);
 	}
 	return TERRACE_EINVAL;
 }
@@ -295,7 +346,7 @@ static int apply_all(struct transaction *transaction, struct write_batch *batche
 
 /*
  * Step 4 of coherence.h. Of several writes to a slot only the last may leave a
- * copy in memory, so they are walked backwards: who finds the slot even comes
+ * copy in memory, so they are walked backwards: who finds the mark off comes
  * too early.
  */
 static void stamp_batch(struct shared *shared, struct write_batch *batch)
@@ -305,12 +356,18 @@ static void stamp_batch(struct shared *shared, struct write_batch *batch)
 	stamp_batch(shared, batch->next);
 	for (size_t i = batch->count; i-- > 0;) {
 		struct write *write = &batch->writes[i];
-		uint64_t even;
+		uint64_t stamp;
 
-		if (terrace__version_clear(shared, write->put.key.slot, &even) &&
+		if (terrace__version_clear(shared, write->put.key.slot, write->number, &stamp) &&
 		    write->rc == TERRACE_OK)
-			write->stamp = even;
+			write->stamp = stamp;
 	}
+}
+
+/* Runs of writes to one cache need its limits looked at once. */
+static bool is_first_of_cache(const struct write_batch *batch, size_t i)
+{
+	return i == 0 || batch->writes[i].cache != batch->writes[i - 1].cache;
 }
 
 /* Is there more than the limits allow? Asked within the transaction, where it costs no locks. */
@@ -318,8 +375,11 @@ static bool needs_room(struct terrace *store, struct write_batch *batches)
 {
 	bool needs = terrace__over_limits(store, NULL);
 
-	for (; batches && !needs; batches = batches->next)
-		needs = terrace__over_limits(store, batches->writes[0].cache);
+	for (; batches && !needs; batches = batches->next) {
+		for (size_t i = 0; i < batches->count && !needs; i++)
+			needs = is_first_of_cache(batches, i) &&
+			        terrace__over_limits(store, batches->writes[i].cache);
+	}
 	return needs;
 }
 
@@ -378,10 +438,13 @@ static void work(struct terrace *store, struct write_batch *batches, bool *ret_n
 static void tidy(struct terrace *store, struct write_batch *batches, bool needs_room)
 {
 	for (struct write_batch *batch = batches; batch && needs_room; batch = batch->next) {
-		struct terrace_cache *cache = batch->writes[0].cache;
+		for (size_t i = 0; i < batch->count; i++) {
+			struct terrace_cache *cache = batch->writes[i].cache;
 
-		if (terrace__make_room(store, cache) != TERRACE_OK)
-			terrace__swallow(store, cache, "making room");
+			if (is_first_of_cache(batch, i) &&
+			    terrace__make_room(store, cache) != TERRACE_OK)
+				terrace__swallow(store, cache, "making room");
+		}
 	}
 	store->disk_ops->checkpoint(store->disk, CHECKPOINT_WORKING);
 }
@@ -444,6 +507,8 @@ int terrace__write(struct terrace *store, struct write *writes, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		writes[i].rc = TERRACE_EIO;
 		writes[i].stamp = 0;
+		if (writes[i].kind != WRITE_BEHIND && writes[i].kind != WRITE_DROP)
+			terrace__behind_settle(store, writes[i].put.key.slot);
 	}
 	if (count == 0)
 		return TERRACE_OK;

@@ -15,7 +15,8 @@ enum write_kind {
 	WRITE_NUMBER, /* see terrace_incr() */
 	WRITE_DELETE,
 	WRITE_TOUCH,
-	WRITE_DROP, /* a dead or damaged entry: remove this write of it, marking nothing */
+	WRITE_DROP,   /* a dead or damaged entry: remove this write of it, marking nothing */
+	WRITE_BEHIND, /* a value that has waited; see behind.h */
 };
 
 /* What was true before a value was computed. */
@@ -36,8 +37,10 @@ struct write {
 	int file_fd;                     /* the file is being written while this is open */
 	const struct write_lease *lease; /* store only if it still holds; may be NULL */
 	int64_t expires, ttl;            /* touch */
-	int64_t delta, number;           /* number: initial value before, sum after */
+	int64_t delta, sum;              /* number: initial value before, sum after */
 	struct tier_note note;           /* delete, drop */
+	struct pending *pending;         /* behind */
+	uint64_t number;                 /* of the version that the slot was marked with */
 
 	int rc;
 	uint64_t stamp; /* for the copy in memory; 0: keep none */
@@ -63,13 +66,19 @@ int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store,
 struct transaction {
 	struct terrace *store;
 	uint64_t seq;
-	uint32_t *slots;
+	struct marked_slot {
+		uint32_t slot;
+		uint64_t number; /* of the version that it was marked with */
+	} * slots;
 	size_t slot_count, slot_capacity;
 };
 
 int terrace__transaction_begin(struct terrace *store, struct transaction *ret);
 /* The slot's copies in memory are no longer good when this commits. */
 int terrace__transaction_mark(struct transaction *transaction, uint32_t slot);
+/* Only while the slot's version has this number; else TERRACE_MISS. */
+int terrace__transaction_mark_if(struct transaction *transaction, uint32_t slot, uint64_t number,
+                                 uint64_t *ret_number);
 int terrace__transaction_commit(struct transaction *transaction);
 void terrace__transaction_rollback(struct transaction *transaction);
 

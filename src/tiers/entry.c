@@ -41,7 +41,7 @@ uint64_t terrace__entry_charge(const struct entry *entry)
 	uint64_t charge = sizeof *entry + entry->key_size + entry->value_size +
 	                  sizeof(struct entry_rest) + entry->extra_size + ENTRY_OVERHEAD;
 
-	if (entry->is_object)
+	if (entry->kind == ENTRY_OBJECT)
 		charge += entry_object(entry)->weight;
 	return charge;
 }
@@ -58,7 +58,7 @@ void terrace__entry_last(struct entry *entry)
 	struct entry_rest *rest = entry_rest(entry);
 
 	/* Late readers look at the key, never at the object. */
-	if (entry->is_object) {
+	if (entry->kind == ENTRY_OBJECT) {
 		struct entry_object *object = entry_object(entry);
 
 		object->destroy(object->ctx, object->object);

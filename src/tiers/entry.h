@@ -26,6 +26,12 @@
 #define ENTRY_SHARED   (UINT64_C(1) << 30) /* has been in a table */
 #define ENTRY_HIT      (UINT64_C(1) << 32)
 
+enum entry_kind {
+	ENTRY_BYTES = 0,
+	ENTRY_OBJECT = 1, /* the value is a struct entry_object */
+	ENTRY_ABSENT = 2, /* a loader found that there is no value */
+};
+
 struct entry {
 	_Atomic uint64_t meta;
 	uint64_t hash;           /* of cache and key */
@@ -36,11 +42,11 @@ struct entry {
 	uint32_t key_size;
 	uint32_t extra_size; /* tags and sources, packed as in a record */
 	uint32_t source_count;
-	uint8_t codec;     /* of the stored bytes */
-	uint8_t tier;      /* where the bytes came from: TERRACE_L2, _L3; 0: from a caller */
-	uint8_t is_object; /* the value is a struct entry_object */
-	uint8_t queue;     /* the eviction policy's */
-			   /* 64 bytes; then key, value, struct entry_rest, extra */
+	uint8_t codec; /* of the stored bytes */
+	uint8_t tier;  /* where the bytes came from: TERRACE_L2, _L3; 0: from a caller */
+	uint8_t kind;  /* enum entry_kind */
+	uint8_t queue; /* the eviction policy's */
+		       /* 64 bytes; then key, value, struct entry_rest, extra */
 };
 
 struct entry_rest {

@@ -19,7 +19,7 @@ void terrace__record_write(const struct record *record, struct buf *out)
 	terrace__buf_u64(out, record->seq);
 	terrace__buf_u32(out, record->cache);
 	terrace__buf_u8(out, record->codec);
-	terrace__buf_u8(out, 0);
+	terrace__buf_u8(out, record->flags);
 	terrace__buf_u16(out, 0);
 	terrace__buf_u64(out, (uint64_t)record->created);
 	terrace__buf_u64(out, (uint64_t)record->stored);
@@ -52,7 +52,6 @@ int terrace__record_read(terrace_slice head, struct record *ret)
 {
 	struct reader reader;
 	uint32_t key_size, extra_size;
-	uint8_t flags;
 
 	if (head.size <= RECORD_HEAD_FIXED || terrace__record_head_size(head.data) != head.size)
 		return TERRACE_ECORRUPT;
@@ -63,8 +62,9 @@ int terrace__record_read(terrace_slice head, struct record *ret)
 	ret->seq = terrace__read_u64(&reader);
 	ret->cache = terrace__read_u32(&reader);
 	ret->codec = terrace__read_u8(&reader);
-	flags = terrace__read_u8(&reader);
-	if (flags != 0 || terrace__read_u16(&reader) != 0 || !terrace__codec_name(ret->codec))
+	ret->flags = terrace__read_u8(&reader);
+	if (ret->flags & ~RECORD_ABSENT || terrace__read_u16(&reader) != 0 ||
+	    !terrace__codec_name(ret->codec))
 		return TERRACE_EFORMAT;
 	ret->created = (int64_t)terrace__read_u64(&reader);
 	ret->stored = (int64_t)terrace__read_u64(&reader);
@@ -115,6 +115,7 @@ int terrace__record_shell(const struct record *record, uint64_t hash, unsigned t
 	terrace__extra_start(&walk, record->extra);
 	entry->hash = hash;
 	entry->codec = record->codec;
+	entry->kind = record->flags & RECORD_ABSENT ? ENTRY_ABSENT : ENTRY_BYTES;
 	entry->tier = (uint8_t)tier;
 	entry->source_count = walk.sources;
 	atomic_init(&entry->expires, record->expires);

@@ -9,7 +9,8 @@
  *   16  8  sequence number of the write
  *   24  4  cache number
  *   28  1  codec of the payload
- *   29  1  flags; an unknown one makes the entry a miss
+ *   29  1  flags: 1 there is no value, a loader found that; an unknown one makes
+ *          the entry a miss
  *   30  2  zero
  *   32  8  created, ms
  *   40  8  stored, ms
@@ -31,11 +32,13 @@
 
 enum { RECORD_HEAD_FIXED = 112 };
 enum { RECORD_HEAD_MAX = 16 << 20 };
+enum { RECORD_ABSENT = 1 };
 
 struct record {
 	uint64_t seq;
 	uint32_t cache;
 	uint8_t codec;
+	uint8_t flags;
 	int64_t created;
 	int64_t stored;
 	int64_t expires;

@@ -45,6 +45,7 @@ struct tier_row {
 	int64_t expires;
 	terrace_slice key;
 	terrace_slice extra;
+	bool absent;         /* there is no value: see RECORD_ABSENT */
 	struct entry *entry; /* memory: itself */
 };
 
@@ -78,6 +79,7 @@ struct tier_usage {
 struct tier_facts {
 	unsigned tier;
 	uint8_t codec;
+	bool absent;
 	uint64_t seq;
 	int64_t created, stored, expires, ttl, accessed;
 	uint64_t value_size, stored_size, cost_us, hits;
@@ -167,6 +169,8 @@ struct disk_ops {
 	int (*select)(void *disk, const struct disk_where *where, tier_visit_fn *visit, void *ctx);
 	/* Only if the row is still of that seq; 0: of any. */
 	int (*remove_row)(void *disk, const struct tier_row *row, const struct tier_note *note);
+	/* Whatever its key, if it is not later than `seq`. */
+	int (*remove_hash)(void *disk, uint64_t hash, uint64_t seq);
 	/* Which cache has the row that would go first; TERRACE_MISS when there are none. */
 	int (*coldest)(void *disk, uint32_t *ret_cache);
 	/* It served `count` times, last at `when`. */

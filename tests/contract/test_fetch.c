@@ -207,15 +207,16 @@ static void test_fetch__what_was_outdated_meanwhile_is_not_stored(void **state)
 		{ put_newer, "newer" },   { delete_key, NULL },    { clear_all, NULL },
 		{ invalidate_tag, NULL }, { change_source, NULL },
 	};
-	static const unsigned tiers[] = { TERRACE_L1, TERRACE_L2, 0 };
+	static const unsigned tiers[] = { TERRACE_L1, TERRACE_L2, 0, TERRACE_L2, 0 };
 	struct fixture *f = *state;
 
-	for (size_t t = 0; t < 3; t++) {
+	for (size_t t = 0; t < 5; t++) {
 		terrace_policy policy = TERRACE_POLICY_INIT;
 		char name[16];
 
 		snprintf(name, sizeof name, "cache %zu", t);
 		policy.tiers = tiers[t];
+		policy.write = t >= 3 ? TERRACE_WRITE_BEHIND : TERRACE_WRITE_THROUGH;
 		for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 			struct loader loader = { .text = "outdated",
 				                 .meanwhile = cases[i].meanwhile };

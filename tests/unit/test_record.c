@@ -130,7 +130,7 @@ static void test_record__an_unknown_flag_or_codec_is_a_newer_format(void **state
 
 	(void)state;
 	terrace__record_write(&record, &out);
-	out.data[29] = 1;
+	out.data[29] = 0x80;
 	resum(&out);
 	assert_status(terrace__record_read(terrace_bytes(out.data, out.size), &read),
 	              TERRACE_EFORMAT);

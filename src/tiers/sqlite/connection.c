@@ -160,6 +160,7 @@ bool terrace__row_read(sqlite3_stmt *statement, struct tier_row *ret)
 	/* A damaged head leaves no key; the row can still be removed by its id. */
 	if (terrace__record_read(column_slice(statement, 7), &record) != TERRACE_OK)
 		return false;
+	ret->absent = record.flags & RECORD_ABSENT;
 	ret->key = record.key;
 	ret->extra = record.extra;
 	return true;

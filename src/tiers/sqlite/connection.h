@@ -163,6 +163,7 @@ int terrace__disk_put(void *tier, const struct tier_put *put);
 int terrace__disk_remove(void *tier, const struct tier_key *key, const struct tier_note *note);
 int terrace__disk_peek(void *tier, const struct tier_key *key, struct tier_row *ret);
 int terrace__disk_remove_row(void *tier, const struct tier_row *row, const struct tier_note *note);
+int terrace__disk_remove_hash(void *tier, uint64_t hash, uint64_t seq);
 int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, int64_t expires,
                         int64_t ttl);
 int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t when);

@@ -169,6 +169,7 @@ const struct disk_ops terrace__disk_ops = {
 	.touch = terrace__disk_touch,
 	.select = terrace__disk_select,
 	.remove_row = terrace__disk_remove_row,
+	.remove_hash = terrace__disk_remove_hash,
 	.coldest = terrace__disk_coldest,
 	.accessed = terrace__disk_accessed,
 	.file_write = file_write,

@@ -117,6 +117,7 @@ static int describe_with(struct disk *disk, struct connection *connection,
 	*ret = (struct tier_facts){
 		.tier = sqlite3_column_int64(row, 2) ? TERRACE_L3 : TERRACE_L2,
 		.codec = record.codec,
+		.absent = record.flags & RECORD_ABSENT,
 		.seq = record.seq,
 		.created = record.created,
 		.stored = record.stored,

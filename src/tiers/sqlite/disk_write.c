@@ -416,6 +416,17 @@ int terrace__disk_remove_row(void *tier, const struct tier_row *row, const struc
 	return rc;
 }
 
+int terrace__disk_remove_hash(void *tier, uint64_t hash, uint64_t seq)
+{
+	struct disk *disk = tier;
+	CLEANUP(old_row_done) struct old_row old = { 0 };
+	int rc = find(disk, DO_FIND, hash, NULL, &old);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	return old.seq <= seq ? delete_old(disk, &old) : TERRACE_MISS;
+}
+
 int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, int64_t expires,
                         int64_t ttl)
 {

@@ -57,15 +57,14 @@ static bool sources_hold(struct terrace_cache *cache, const struct tier_key *key
 	char why[512] = "";
 	enum source_state state;
 	uint64_t looked_at;
+	int64_t now = 0;
 
 	if (cache->check_ms < 0)
 		return true;
 	if (cache->check_ms > 0) {
-		int64_t now = terrace__now(cache->store);
-
+		now = terrace__now(cache->store);
 		if (now - atomic_load(&rest->checked) < cache->check_ms)
 			return true;
-		atomic_store(&rest->checked, now);
 	}
 	state = terrace__sources_check(cache->store, entry_extra(entry), &looked_at, why,
 	                               sizeof why);
@@ -75,6 +74,8 @@ static bool sources_hold(struct terrace_cache *cache, const struct tier_key *key
 		drop(cache, key, rest->seq, TERRACE_REASON_SOURCE, why);
 	} else if (state == SOURCE_UNKNOWN) {
 		terrace__swallow(cache->store, cache, "looking at a source");
+	} else if (cache->check_ms > 0) {
+		atomic_store(&rest->checked, now);
 	}
 	return state == SOURCE_SAME;
 }

@@ -295,6 +295,38 @@ static void test_source__is_checked_as_the_policy_says(void **state)
 	terrace_cache_close(cache);
 }
 
+/* A path through links that lead in a circle: whether the file changed, nobody can say. */
+static void become_unreadable(const char *path)
+{
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(symlink(path, path), 0);
+}
+
+static void test_source__that_cannot_be_looked_at_is_a_miss_each_time(void **state)
+{
+	static const struct {
+		terrace_check check;
+		int64_t interval;
+	} checks[] = { { TERRACE_CHECK_ON_HIT, 0 }, { TERRACE_CHECK_INTERVAL, 1000 } };
+	struct fixture *f = *state;
+	const char *path = source_path(f);
+
+	for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
+		terrace_cache *cache = cache_with(f, 0, checks[i].check, checks[i].interval);
+
+		write_file(path, "1");
+		put_from(cache, "k", path, 0);
+		assert_gives(cache, "k", "v");
+		become_unreadable(path);
+		atomic_fetch_add(&f->clock.now, 1000);
+		/* also right after another look that could not tell */
+		for (int again = 0; again < 3; again++)
+			assert_misses(cache, "k");
+		vanish(path);
+		terrace_cache_close(cache);
+	}
+}
+
 static void test_source__invalidation_by_source(void **state)
 {
 	struct fixture *f = *state;
@@ -364,6 +396,7 @@ int main(void)
 		OLD(test_source__by_content_the_same_bytes_are_no_change),
 		YOUNG(test_source__a_young_file_is_compared_by_content),
 		OLD(test_source__is_checked_as_the_policy_says),
+		OLD(test_source__that_cannot_be_looked_at_is_a_miss_each_time),
 		OLD(test_source__invalidation_by_source),
 		OLD(test_digest__is_remembered_while_the_file_stands),
 	};

@@ -37,6 +37,18 @@ static char *read_file(const char *path, size_t *ret_size)
 	return data;
 }
 
+/*
+ * Backslashes before a space, as compilers write them: 2n+1 are n of them and a
+ * space of the name, 2n are n of them at its end. Returns how many stand there;
+ * 0 when no space follows.
+ */
+static size_t backslashes_before_space(const char *p)
+{
+	size_t count = strspn(p, "\\");
+
+	return p[count] == ' ' || p[count] == '\t' ? count : 0;
+}
+
 /* The next word; false at the end of a line that is not continued (`*at` behind it). */
 static bool next_word(const char **at, char *word, size_t word_size, bool *ret_target)
 {
@@ -55,11 +67,23 @@ static bool next_word(const char **at, char *word, size_t word_size, bool *ret_t
 			break;
 	}
 	while (*p && !strchr(" \t\r\n", *p)) {
+		size_t slashes = backslashes_before_space(p);
 		char c = *p;
 
+		for (size_t i = 0; i < slashes / 2 && size + 1 < word_size; i++)
+			word[size++] = '\\';
+		if (slashes) {
+			p += slashes;
+			if (slashes % 2 == 0)
+				break;
+			if (size + 1 < word_size)
+				word[size++] = *p;
+			p++;
+			continue;
+		}
 		if (c == '\\' && (p[1] == '\n' || p[1] == '\r'))
 			break;
-		if (c == '\\' && p[1] && strchr(" #\\\t", p[1]) && !(p[1] == '\\' && p[2] != ' '))
+		if (c == '\\' && (p[1] == '#' || p[1] == ':'))
 			c = *++p;
 		else if (c == '$' && p[1] == '$')
 			p++;

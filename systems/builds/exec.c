@@ -139,11 +139,12 @@ void command_become(const char *const *command)
 }
 
 static void in_child(const char *const *command, const struct pipes *pipes,
-                     const struct sigaction old[FORWARDED], pid_t parent)
+                     const struct sigaction old[FORWARDED], const sigset_t *mask, pid_t parent)
 {
 	int err;
 
 	restore_signals(old);
+	sigprocmask(SIG_SETMASK, mask, NULL);
 	/* A command whose Terrace was killed would race the one who takes over. */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() == parent && dup2(pipes->input, 0) >= 0 && dup2(pipes->out[1], 1) >= 0 &&
@@ -258,6 +259,7 @@ int command_run(const char *const *command, const void *input, size_t input_size
                 struct capture *ret)
 {
 	struct sigaction old[FORWARDED];
+	sigset_t all, mask;
 	struct pipes pipes;
 	pid_t parent = getpid(), pid;
 	int pid_fd, err = open_pipes(&pipes, input, input_size);
@@ -272,11 +274,15 @@ int command_run(const char *const *command, const void *input, size_t input_size
 	fflush(stdout);
 	fflush(stderr);
 	child = 0;
+	/* What comes before we know for whom it is waits until we do. */
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, &mask);
 	forward_signals(old);
 	pid = fork();
 	if (pid == 0)
-		in_child(command, &pipes, old, parent);
+		in_child(command, &pipes, old, &mask, parent);
 	child = (sig_atomic_t)pid;
+	sigprocmask(SIG_SETMASK, &mask, NULL);
 	close_one(&pipes.out[1]);
 	close_one(&pipes.err[1]);
 	close_one(&pipes.failure[1]);

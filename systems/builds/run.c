@@ -116,18 +116,18 @@ static int add_env(terrace_key_builder *key, const char *const *names)
 	return rc;
 }
 
-/* Outputs by their names: from another checkout they are the same. */
-static int add_outputs(terrace_key_builder *key, const struct run *run)
+/* Paths and patterns by their names: from another checkout they are the same. */
+static int add_names(terrace_key_builder *key, const struct run *run, const char *what,
+                     const char *const *paths)
 {
-	const char *const *outputs = run->spec->outputs;
 	int rc = TERRACE_OK;
 
-	for (size_t i = 0; outputs[i] && rc == TERRACE_OK; i++) {
+	for (size_t i = 0; paths[i] && rc == TERRACE_OK; i++) {
 		char name[PATH_MAX], field[32];
 
-		if (place_name(&run->place, outputs[i], name) < 0)
+		if (place_name(&run->place, paths[i], name) < 0)
 			return TERRACE_EINVAL;
-		snprintf(field, sizeof field, "out %zu", i);
+		snprintf(field, sizeof field, "%s %zu", what, i);
 		rc = terrace_key_builder_field(key, field, terrace_str(name));
 	}
 	return rc;
@@ -137,6 +137,7 @@ static int add_outputs(terrace_key_builder *key, const struct run *run)
 static int add_command(terrace_key_builder *key, const struct run *run)
 {
 	const struct run_spec *spec = run->spec;
+	const char *const depfile[] = { spec->depfile, NULL };
 	char cwd[PATH_MAX];
 	int rc;
 
@@ -146,11 +147,11 @@ static int add_command(terrace_key_builder *key, const struct run *run)
 	if (rc == TERRACE_OK)
 		rc = terrace_key_builder_field(key, "cwd", terrace_str(cwd));
 	if (rc == TERRACE_OK)
-		rc = add_list(key, "in", spec->inputs);
+		rc = add_names(key, run, "in", spec->inputs);
 	if (rc == TERRACE_OK)
-		rc = add_outputs(key, run);
+		rc = add_names(key, run, "out", spec->outputs);
 	if (rc == TERRACE_OK)
-		rc = terrace_key_builder_field(key, "depfile", terrace_str(spec->depfile));
+		rc = add_names(key, run, "depfile", depfile);
 	if (rc == TERRACE_OK)
 		rc = terrace_key_builder_field(key, "stdin",
 		                               terrace_str(spec->use_stdin ? "yes" : "no"));
@@ -615,6 +616,7 @@ static int run_uncached(struct run *run)
 static bool find_program(const char *name, char ret[PATH_MAX])
 {
 	const char *path = getenv("PATH");
+	struct stat st;
 
 	if (strchr(name, '/'))
 		return snprintf(ret, PATH_MAX, "%s", name) < PATH_MAX;
@@ -623,7 +625,7 @@ static bool find_program(const char *name, char ret[PATH_MAX])
 
 		if (snprintf(ret, PATH_MAX, "%.*s%s%s", (int)size, path, size ? "/" : "./", name) <
 		        PATH_MAX &&
-		    access(ret, X_OK) == 0)
+		    stat(ret, &st) == 0 && S_ISREG(st.st_mode) && access(ret, X_OK) == 0)
 			return true;
 		path += size;
 		path += *path == ':';

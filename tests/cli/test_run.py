@@ -310,6 +310,41 @@ class Run(CommandTest):
             self.assertLess(time.monotonic(), deadline, "the command did not start")
             time.sleep(0.005)
 
+    def test_program__is_not_a_directory_of_its_name(self):
+        os.makedirs(self.path("first/tool"))
+        env = {"PATH": self.path("first") + ":" + self.path("second") + ":" + os.environ["PATH"]}
+        for words in ("one", "two"):
+            os.chmod(self.write("second/tool", "#!/bin/sh\necho %s\n" % words), 0o755)
+            done = self.run_terrace("run", "--in", "none", "--", "tool", env=env)
+            self.assertEqual(done.out.decode(), words + "\n")
+
+    def test_base__absolute_inputs_and_depfile_are_shared_by_checkouts(self):
+        for checkout in ("one", "two"):
+            self.write(checkout + "/a.c", "same")
+            os.mkdir(self.path(checkout, "out"))
+            done = self.run_sh("cat a.c; echo 'a.o: a.c' > out/a.d", "--base", self.path(checkout),
+                               "--in", self.path(checkout, "*.c"),
+                               "--depfile", self.path(checkout, "out/a.d"),
+                               cwd=self.path(checkout))
+            self.assertEqual((done.code, done.out), (0, b"same"))
+        self.assertEqual(self.runs(), 1)
+
+    def test_depfile__backslashes_before_a_space(self):
+        names = ("back\\ slash", "end\\", "in\\side", "colon:", "tw\\\\ o")
+        for name in names:
+            self.write(name, "1")
+        self.write("deps", r"out: back\\\ slash in\side \
+            colon\: tw\\\\\ o end\\ deps" + "\n")
+        run = ("--depfile", "d", "--", "sh", "-c", self.count + "cp deps d")
+        for changed in names:
+            self.run_terrace("run", *run)
+            before = self.runs()
+            self.run_terrace("run", *run)
+            self.assertEqual(self.runs(), before, "it was not kept")
+            self.write(changed, "2")
+            self.run_terrace("run", *run)
+            self.assertEqual(self.runs(), before + 1, changed)
+
     def test_two_at_once_compute_once(self):
         first = self.start_waiting()
         self.wait_for_runs(1)

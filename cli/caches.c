@@ -7,27 +7,27 @@
 int each_cache(terrace *store, const char *only,
                int (*fn)(void *ctx, const char *name, terrace_cache *cache), void *ctx)
 {
-	json_t *names = only ? json_pack("[s]", only) : cache_names(store), *name;
+	struct names names = { NULL, 0 };
 	int status = STATUS_DONE;
-	size_t i;
 
-	json_array_foreach (names, i, name) {
+	if (!only)
+		cache_names(store, &names);
+	for (size_t i = 0; i < (only ? 1 : names.count) && status == STATUS_DONE; i++) {
+		const char *name = only ? only : names.names[i];
 		terrace_cache *cache;
 
-		status = open_cache(store, json_string_value(name), &cache);
+		status = open_cache(store, name, &cache);
 		if (status == STATUS_DONE && !cache) {
 			complain("there is no cache %s; terrace ls lists those that there are",
-			         json_string_value(name));
+			         name);
 			status = STATUS_MISS;
 		}
 		if (status != STATUS_DONE)
 			break;
-		status = fn(ctx, json_string_value(name), cache);
+		status = fn(ctx, name, cache);
 		terrace_cache_close(cache);
-		if (status != STATUS_DONE)
-			break;
 	}
-	json_decref(names);
+	names_done(&names);
 	return status;
 }
 
@@ -204,8 +204,8 @@ static int add_fault(void *ctx, const terrace_fault *fault)
 	if (faults) {
 		json_array_append_new(
 		    faults,
-		    json_pack("{s:s, s:s, s:o, s:o, s:b}", "kind", fault_name(fault->kind), "cache",
-		              fault->cache, "key", json_bytes(fault->key), "detail",
+		    json_pack("{s:s, s:o, s:o, s:o, s:b}", "kind", fault_name(fault->kind), "cache",
+		              json_text(fault->cache), "key", json_bytes(fault->key), "detail",
 		              json_bytes(terrace_str(fault->detail)), "repaired", fault->repaired));
 		return 0;
 	}
@@ -265,13 +265,15 @@ struct config_print {
 	json_t *json; /* NULL: a table */
 	const char *only;
 	bool found;
+	char section_name[TERRACE_NAME_MAX + 16];
+	json_t *section; /* of that name, borrowed */
 };
 
 static int print_setting(void *ctx, const terrace_setting *setting)
 {
 	struct config_print *print = ctx;
 	bool of_cache = strncmp(setting->section, "cache ", 6) == 0;
-	json_t *section;
+	json_t *section, *value;
 
 	if (print->only && (!of_cache || strcmp(setting->section + 6, print->only) != 0))
 		return 0;
@@ -281,15 +283,30 @@ static int print_setting(void *ctx, const terrace_setting *setting)
 		       setting->origin);
 		return 0;
 	}
-	section = json_object_get(print->json, setting->section);
-	if (!section) {
-		section = json_object();
-		json_object_set_new(print->json, setting->section, section);
+	value = json_pack("{s:o, s:o}", "value", json_text(setting->value), "origin",
+	                  json_text(setting->origin));
+	/* The settings of a section come one after the other. */
+	if (strcmp(print->section_name, setting->section) == 0) {
+		json_object_set_new(print->section, setting->name, value);
+		return 0;
 	}
-	json_object_set_new(
-	    section, setting->name,
-	    json_pack("{s:s, s:s}", "value", setting->value, "origin", setting->origin));
+	section = json_pack("{s:o}", setting->name, value);
+	snprintf(print->section_name, sizeof print->section_name, "%s", setting->section);
+	print->section = section;
+	json_set_named(print->json, setting->section, section);
 	return 0;
+}
+
+/* Which of the places that may name the directory did. */
+static const char *dir_origin(const struct cli *cli)
+{
+	const char *xdg = getenv("XDG_CACHE_HOME"), *dir = getenv("TERRACE_DIR");
+
+	if (cli->dir)
+		return "option --dir";
+	if (dir && *dir)
+		return "environment TERRACE_DIR";
+	return xdg && *xdg == '/' ? "environment XDG_CACHE_HOME" : "default";
 }
 
 int verb_config(struct cli *cli, const struct args *args)
@@ -319,9 +336,11 @@ int verb_config(struct cli *cli, const struct args *args)
 	}
 	terrace_cache_close(cache);
 	if (cli->json && status == STATUS_DONE && !print.only) {
-		json_object_set_new(print.json, "dir", json_string(terrace_dir(store)));
+		json_object_set_new(print.json, "dir", json_text(terrace_dir(store)));
+		json_object_set_new(print.json, "dir_origin", json_string(dir_origin(cli)));
 	} else if (!cli->json && status == STATUS_DONE && !print.only) {
-		printf("%-24s %-15s %s\n", "store", "dir", terrace_dir(store));
+		printf("%-24s %-15s %-16s %s\n", "store", "dir", terrace_dir(store),
+		       dir_origin(cli));
 	}
 	terrace_close(store);
 	if (cli->json && status == STATUS_DONE)

@@ -78,6 +78,9 @@ int failed(int rc);
 int print_json(json_t *value);
 /* A string of any bytes: as text where it is UTF-8, else {"hex": …}. */
 json_t *json_bytes(terrace_slice bytes);
+json_t *json_text(const char *text);
+/* Add a member under a name of any bytes: where it is not UTF-8, under "hex:…". */
+void json_set_named(json_t *object, const char *name, json_t *value);
 json_t *json_time(int64_t ms);
 /* "2026-11-21 14:03:07", local time. */
 const char *time_text(int64_t ms, char text[32]);
@@ -92,8 +95,13 @@ int open_store(const struct cli *cli, terrace **ret);
 int open_cache(terrace *store, const char *name, terrace_cache **ret);
 /* The same, made where it does not. */
 int make_cache(terrace *store, const char *name, terrace_cache **ret);
-/* The names of the store's caches, without Terrace's own. */
-json_t *cache_names(terrace *store);
+/* The names of the store's caches, without Terrace's own; any bytes but '/' and controls. */
+struct names {
+	char **names;
+	size_t count;
+};
+void cache_names(terrace *store, struct names *ret);
+void names_done(struct names *names);
 
 /*
  * Work on one named cache, or on each of the store, until a status is not

@@ -239,21 +239,24 @@ int verb_rm(struct cli *cli, const struct args *args)
 
 static int list_caches(struct cli *cli)
 {
+	json_t *list;
 	terrace *store;
-	json_t *names, *name;
-	size_t i;
+	struct names names;
 	int status = open_store(cli, &store);
 
 	if (status != STATUS_DONE)
 		return status;
-	names = cache_names(store);
+	cache_names(store, &names);
 	terrace_close(store);
-	if (cli->json)
-		return print_json(names);
-	json_array_foreach (names, i, name)
-		printf("%s\n", json_string_value(name));
-	json_decref(names);
-	return STATUS_DONE;
+	list = cli->json ? json_array() : NULL;
+	for (size_t i = 0; i < names.count; i++) {
+		if (list)
+			json_array_append_new(list, json_text(names.names[i]));
+		else
+			printf("%s\n", names.names[i]);
+	}
+	names_done(&names);
+	return list ? print_json(list) : STATUS_DONE;
 }
 
 static int list_keys(struct cli *cli, terrace_keys *keys)
@@ -391,7 +394,7 @@ int verb_inspect(struct cli *cli, const struct args *args)
 	if (rc == TERRACE_OK && cli->json) {
 		json_t *json = info_json(&info);
 
-		json_object_set_new(json, "cache", json_string(args->operands[0]));
+		json_object_set_new(json, "cache", json_text(args->operands[0]));
 		json_object_set_new(json, "key", json_bytes(terrace_str(args->operands[1])));
 		status = print_json(json);
 	} else if (rc == TERRACE_OK) {
@@ -445,9 +448,9 @@ int verb_why(struct cli *cli, const struct args *args)
 	if (cli->json) {
 		bool live = why.reason == TERRACE_REASON_LIVE;
 
-		print_json(json_pack("{s:s, s:o, s:s, s:s, s:o, s:o}", "cache", args->operands[0],
-		                     "key", json_bytes(terrace_str(args->operands[1])), "reason",
-		                     terrace_reason_name(why.reason), "detail", why.detail,
+		print_json(json_pack("{s:o, s:o, s:s, s:o, s:o, s:o}", "cache",
+		                     json_text(args->operands[0]), "key", json_bytes(terrace_str(args->operands[1])), "reason",
+		                     terrace_reason_name(why.reason), "detail", json_text(why.detail),
 		                     "when_ms", json_time(why.when_ms), "entry",
 		                     live ? info_json(&why.info) : json_null()));
 	} else {

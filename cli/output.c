@@ -7,14 +7,21 @@
 
 void complain(const char *format, ...)
 {
+	char *line = NULL;
 	va_list args;
 
 	fflush(stdout);
-	fputs("terrace: ", stderr);
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	if (vasprintf(&line, format, args) < 0)
+		line = NULL;
 	va_end(args);
-	fputc('\n', stderr);
+	/* One line, whatever a name or a key in it holds. */
+	for (char *c = line; c && *c; c++) {
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			*c = '?';
+	}
+	fprintf(stderr, "terrace: %s\n", line ? line : "out of memory");
+	free(line);
 }
 
 int usage(const struct cli *cli, const char *format, ...)
@@ -68,6 +75,25 @@ json_t *json_bytes(terrace_slice bytes)
 	text = json_pack("{s:s#}", "hex", hex, (int)(2 * bytes.size));
 	free(hex);
 	return text;
+}
+
+json_t *json_text(const char *text)
+{
+	return json_bytes(terrace_str(text));
+}
+
+void json_set_named(json_t *object, const char *name, json_t *value)
+{
+	json_t *text = json_text(name);
+	char hex[2 * 256 + 8];
+
+	if (!json_is_string(text)) {
+		snprintf(hex, sizeof hex, "hex:%s",
+		         json_string_value(json_object_get(text, "hex")));
+		name = hex;
+	}
+	json_object_set_new(object, name, value);
+	json_decref(text);
 }
 
 json_t *json_time(int64_t ms)

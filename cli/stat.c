@@ -114,7 +114,7 @@ static int report_cache(void *ctx, const char *name, terrace_cache *cache)
 	report->saved_us += stats.saved_us;
 	report->disk_bytes += stats.l2.bytes + stats.l3.bytes;
 	if (report->json)
-		json_object_set_new(report->json, name, stats_json(&stats));
+		json_set_named(report->json, name, stats_json(&stats));
 	else
 		print_cache(name, &stats);
 	return STATUS_DONE;
@@ -137,7 +137,7 @@ int verb_stat(struct cli *cli, const struct args *args)
 		       "MISSES", "RATE", "ENTRIES", "SIZE", "P50", "P99", "SAVED");
 	status = each_cache(store, only, report_cache, &report);
 	if (status == STATUS_DONE && report.json)
-		status = print_json(json_pack("{s:s, s:I, s:I, s:O}", "dir", terrace_dir(store),
+		status = print_json(json_pack("{s:o, s:I, s:I, s:O}", "dir", json_text(terrace_dir(store)),
 		                              "disk_bytes", (json_int_t)report.disk_bytes,
 		                              "saved_us", (json_int_t)report.saved_us, "caches",
 		                              report.json));

@@ -1,5 +1,7 @@
 #include "cli.h"
 
+#include <stdlib.h>
+
 int open_store(const struct cli *cli, terrace **ret)
 {
 	terrace_options options = TERRACE_OPTIONS_INIT;
@@ -12,17 +14,31 @@ int open_store(const struct cli *cli, terrace **ret)
 
 static int add_name(void *ctx, const char *name)
 {
-	if (*name != '.')
-		json_array_append_new(ctx, json_string(name));
+	struct names *names = ctx;
+	char **grown;
+
+	if (*name == '.')
+		return 0;
+	grown = realloc(names->names, (names->count + 1) * sizeof *grown);
+	if (!grown)
+		return 0;
+	names->names = grown;
+	grown[names->count] = strdup(name);
+	names->count += grown[names->count] != NULL;
 	return 0;
 }
 
-json_t *cache_names(terrace *store)
+void cache_names(terrace *store, struct names *ret)
 {
-	json_t *names = json_array();
+	*ret = (struct names){ NULL, 0 };
+	terrace_caches_each(store, add_name, ret);
+}
 
-	terrace_caches_each(store, add_name, names);
-	return names;
+void names_done(struct names *names)
+{
+	for (size_t i = 0; i < names->count; i++)
+		free(names->names[i]);
+	free(names->names);
 }
 
 struct search {

@@ -53,7 +53,7 @@ class CommandTest(unittest.TestCase):
             cwd=cwd or self.work,
             timeout=120,
         )
-        done.code, done.out, done.err = done.returncode, done.stdout, done.stderr.decode()
+        done.code, done.out, done.err = done.returncode, done.stdout, done.stderr.decode(errors="surrogateescape")
         return done
 
     def ok(self, *args, **kwargs):

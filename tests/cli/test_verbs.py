@@ -307,6 +307,14 @@ class Calling(CommandTest):
         self.assertEqual(self.ok("get", "a", "k", env={"TERRACE_DIR": self.path("e")}), "option")
         self.assertEqual(self.ok("get", "a", "k", dir=False, env={"TERRACE_DIR": self.path("e")}),
                          "environment")
+        for origin, args in (("option --dir", {"env": {"TERRACE_DIR": self.path("e")}}),
+                             ("environment TERRACE_DIR",
+                              {"dir": False, "env": {"TERRACE_DIR": self.path("e")}}),
+                             ("environment XDG_CACHE_HOME",
+                              {"dir": False, "env": {"XDG_CACHE_HOME": self.path("x")}}),
+                             ("default", {"dir": False})):
+            self.assertEqual(self.json("config", **args)["dir_origin"], origin)
+            self.assertRegex(self.ok("config", **args), r"(?m)^store +dir +\S+ +%s$" % origin)
         self.assertTrue(os.path.isdir(self.path("x/terrace/v1")))
         self.assertTrue(os.path.isdir(self.path(".cache/terrace/v1")))
         self.assertEqual(stat.S_IMODE(os.stat(self.path(".cache/terrace")).st_mode), 0o700)
@@ -339,6 +347,32 @@ class Calling(CommandTest):
                                   stderr=subprocess.PIPE, env=self.env)
             self.assertEqual(done.returncode, 3)
             self.assertIn(b"cannot write", done.stderr)
+
+    def test_names__of_any_bytes_are_served_by_every_verb(self):
+        name, key, shown = os.fsencode("n") + b"\xff", b"k\xfe", {"hex": "6eff"}
+        self.dir = os.path.join(os.fsencode(self.work), b"st\xfd")
+        source = os.path.join(os.fsencode(self.work), b"so\xfc")
+        with open(source, "wb") as file:
+            file.write(b"1")
+        self.ok("put", name, key, "--source", source, input=b"v")
+        self.assertEqual(self.run_terrace("ls").out, name + b"\n")
+        self.assertEqual(self.json("ls"), [shown])
+        self.assertEqual(self.json("stat")["caches"]["hex:6eff"]["puts"], 1)
+        self.assertIn("hex", self.json("stat")["dir"])
+        self.assertIn("hex", self.json("config")["dir"])
+        self.assertEqual(self.json("config", name)["hex:" + b"cache n\xff".hex()]["ttl"]["value"], "forever")
+        self.assertEqual(self.json("inspect", name, key)["cache"], shown)
+        os.unlink(source)
+        self.run_terrace("get", name, key)
+        why = self.json("why", name, key, code=1)
+        self.assertEqual((why["cache"], why["reason"]), (shown, "source changed"))
+        self.assertIn(b"so\xfc", bytes.fromhex(why["detail"]["hex"]))
+        self.ok("put", name, key, input=b"v")
+        self.assertEqual(self.json("clear", "--all")["cleared"], 1)
+
+    def test_messages__are_one_line_whatever_the_key_holds(self):
+        self.fails(1, 'no live entry "a?b"', "get", "a", "a\nb")
+        self.fails(2, "unknown option --x?y", "get", "--x\ny", "a", "b")
 
     def test_log__for_people_on_standard_error(self):
         self.ok("put", "a", "large", input=os.urandom(100000))

@@ -39,7 +39,7 @@ extern "C" {
 	X(outdated_loads, "computed values not stored: invalidated meanwhile") \
 	X(stale, "expired values given by fetch")                              \
 	X(rejected, "values too large for any tier of the cache")              \
-	X(errors, "failures of a tier that no caller saw")                     \
+	X(errors, "failures of a tier: those that no caller saw, and puts")    \
 	X(saved_us, "microseconds of computing that hits saved")
 
 /* X(name, what is timed) */

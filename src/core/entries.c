@@ -163,8 +163,9 @@ static int write_file(struct terrace_cache *cache, struct write *write)
 		return TERRACE_ENOMEM;
 	head = terrace_bytes(buf.data, buf.size);
 	rc = try_file(cache, write, head);
-	/* On a full disk, make room once and try again. */
-	if (rc == TERRACE_EFULL &&
+	/* On a full disk, make room once and try again. A number is written within
+	 * a transaction, which is tried again as a whole. */
+	if (rc == TERRACE_EFULL && write->kind != WRITE_NUMBER &&
 	    terrace__write_alone(cache->store, free_space, NULL) == TERRACE_OK)
 		rc = try_file(cache, write, head);
 	return rc;
@@ -289,7 +290,7 @@ int terrace__number_write(struct write *write, const struct entry *old)
 	terrace_slice extra = old ? entry_extra(old) : terrace_bytes(NULL, 0);
 	struct entry *entry;
 	char text[24];
-	int rc = terrace__number_sum(old, write->sum, write->delta, &write->sum);
+	int rc = terrace__number_sum(old, write->initial, write->delta, &write->sum);
 
 	if (rc != TERRACE_OK)
 		return rc;

@@ -142,14 +142,12 @@ static int memory_put(struct terrace_cache *cache, const struct tier_key *key,
 static int memory_incr(struct terrace_cache *cache, struct write *write)
 {
 	const struct tier_key *key = &write->put.key;
-	int64_t initial = write->sum;
 	int rc = terrace__memory_join(cache);
 
 	while (rc == TERRACE_OK) {
 		uint64_t epoch = atomic_load(&cache->shared->epoch);
 		struct entry *old = peek(cache, cache->memory, key);
 
-		write->sum = initial;
 		rc = terrace__number_write(write, old && is_good(cache, key, old) ? old : NULL);
 		if (rc == TERRACE_OK) {
 			write->put.conditional = true;
@@ -346,6 +344,8 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 			                    (terrace__now_ns() - start) / count);
 		} else if (items[i].rc < 0) {
 			rc = items[i].rc;
+			if (rc != TERRACE_ETOOBIG && rc != TERRACE_EINVAL)
+				terrace__swallow(cache->store, cache, "storing");
 		}
 	}
 	if (writes != &single)
@@ -388,7 +388,7 @@ int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta,
 		.put.key = cache_key(cache, key),
 		.file_fd = -1,
 		.delta = delta,
-		.sum = initial,
+		.initial = initial,
 	};
 	uint64_t epoch = atomic_load(&cache->shared->epoch);
 	int rc;

@@ -83,6 +83,31 @@ static void counts_move(struct counts *counts, struct block *block)
 	}
 }
 
+static void block_add(struct block *block, const struct block *more)
+{
+	for (int i = 0; i < COUNTERS; i++)
+		block->counters[i] += more->counters[i];
+	for (int i = 0; i < LATENCIES; i++) {
+		block->latencies[i].count += more->latencies[i].count;
+		block->latencies[i].sum_ns += more->latencies[i].sum_ns;
+		for (int b = 0; b < TERRACE_LATENCY_BUCKETS; b++)
+			block->latencies[i].buckets[b] += more->latencies[i].buckets[b];
+	}
+}
+
+static void counts_give_back(struct counts *counts, const struct block *block)
+{
+	for (int i = 0; i < COUNTERS; i++)
+		atomic_fetch_add(&counts->counters[i], block->counters[i]);
+	for (int i = 0; i < LATENCIES; i++) {
+		atomic_fetch_add(&counts->latencies[i].count, block->latencies[i].count);
+		atomic_fetch_add(&counts->latencies[i].sum_ns, block->latencies[i].sum_ns);
+		for (int b = 0; b < TERRACE_LATENCY_BUCKETS; b++)
+			atomic_fetch_add(&counts->latencies[i].buckets[b],
+			                 block->latencies[i].buckets[b]);
+	}
+}
+
 static uint64_t check_of(const struct block *block)
 {
 	return terrace__hash64((const char *)block + sizeof block->check,
@@ -112,11 +137,19 @@ int terrace__stats_file_add(int dir_fd, int lock_fd, uint32_t cache, struct coun
 	if (rc < 0)
 		return rc;
 	rc = block_read(fd, cache, &block);
+	/* On a full disk the counts stay where they are, and what is in the file too. */
+	if (rc == 0)
+		rc = -posix_fallocate(fd, (off_t)cache * (off_t)sizeof block, sizeof block);
 	if (rc == 0) {
-		counts_move(counts, &block);
+		struct block ours = { 0 };
+
+		counts_move(counts, &ours);
+		block_add(&block, &ours);
 		block.check = check_of(&block);
 		rc = terrace__write_full(fd, &block, sizeof block,
 		                         (off_t)cache * (off_t)sizeof block);
+		if (rc < 0)
+			counts_give_back(counts, &ours);
 	}
 	terrace__unlock(lock_fd, LOCK_STATS + cache);
 	return rc;

@@ -232,10 +232,25 @@ static int add_inside(struct transaction *transaction, struct write *write)
 	return rc == TERRACE_MISS ? put_inside(transaction, write) : rc;
 }
 
+/* What a transaction that was rolled back has left of a number. */
+static void number_again(struct terrace *store, struct write *write)
+{
+	if (write->file_fd >= 0)
+		close(write->file_fd);
+	write->file_fd = -1;
+	if (write->put.file)
+		store->disk_ops->file_remove(store->disk, write->put.file);
+	write->put.file = 0;
+	terrace__write_done(write);
+}
+
 static int number_inside(struct transaction *transaction, struct write *write)
 {
 	struct entry *old = NULL;
-	int rc = live_inside(transaction, write, &old);
+	int rc;
+
+	number_again(transaction->store, write);
+	rc = live_inside(transaction, write, &old);
 
 	if (rc != TERRACE_OK && rc != TERRACE_MISS)
 		return rc;

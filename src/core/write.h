@@ -37,7 +37,7 @@ struct write {
 	int file_fd;                     /* the file is being written while this is open */
 	const struct write_lease *lease; /* store only if it still holds; may be NULL */
 	int64_t expires, ttl;            /* touch */
-	int64_t delta, sum;              /* number: initial value before, sum after */
+	int64_t initial, delta, sum;     /* number: what an absent one is, and the sum after */
 	struct tier_note note;           /* delete, drop */
 	struct pending *pending;         /* behind */
 	uint64_t number;                 /* of the version that the slot was marked with */

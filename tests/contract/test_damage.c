@@ -383,8 +383,45 @@ static void test_full__put_makes_room_among_our_own(void **state)
 	assert_int_equal(umount2(mount_point, MNT_DETACH), 0);
 }
 
+/* Room is made within the write, which then starts over: it must not count twice. */
+static void test_full__a_number_is_counted_once(void **state)
+{
+	struct fixture *f = *state;
+	char *large = malloc(300000);
+	char mount_point[600], path[640];
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace *store;
+	terrace_cache *cache, *numbers;
+	int64_t number = 0;
+	int fd;
+
+	snprintf(mount_point, sizeof mount_point, "%s", scratch_path(&f->scratch, "small"));
+	if (!open_small(f, mount_point, &store, &cache)) {
+		free(large);
+		skip();
+	}
+	fill_noise(large, 300000);
+	assert_ok(put_text(cache, "large", large));
+	policy.tiers = TERRACE_L3;
+	assert_ok(terrace_cache_open(store, "numbers", &policy, &numbers));
+	snprintf(path, sizeof path, "%s/theirs", mount_point);
+	fd = open(path, O_WRONLY | O_CREAT, 0600);
+	while (write(fd, large, 4096) == 4096)
+		;
+	assert_ok(terrace_incr(numbers, TERRACE_KEY("n"), 5, 100, &number));
+	assert_int_equal(number, 105);
+	assert_gives(numbers, "n", "105");
+	close(fd);
+	free(large);
+	terrace_cache_close(numbers);
+	terrace_cache_close(cache);
+	terrace_close(store);
+	umount(mount_point);
+}
+
 static void test_full__of_others_files_put_says_so_and_get_goes_on(void **state)
 {
+	terrace_stats stats = TERRACE_STATS_INIT;
 	struct fixture *f = *state;
 	const char *mount_point = scratch_path(&f->scratch, "small");
 	char *large = malloc(300000), path[600];
@@ -405,6 +442,8 @@ static void test_full__of_others_files_put_says_so_and_get_goes_on(void **state)
 	while (write(fd, large, 4096) == 4096)
 		;
 	assert_status(put_text(cache, "large", large), TERRACE_EFULL);
+	assert_ok(terrace_cache_stats(cache, &stats));
+	assert_true(stats.errors > 0);
 	assert_true(strlen(terrace_error_message()) > 10);
 	assert_misses(cache, "large");
 	for (int i = 0; i < 100 && !failed; i++) {
@@ -443,6 +482,7 @@ int main(void)
 		WITH_STORE(test_row__a_newer_versions_entry_is_a_miss_and_left_alone),
 		WITH_STORE(test_verify__finds_and_repairs),
 		WITH_STORE(test_full__put_makes_room_among_our_own),
+		WITH_STORE(test_full__a_number_is_counted_once),
 		WITH_STORE(test_full__of_others_files_put_says_so_and_get_goes_on),
 	};
 

@@ -448,11 +448,11 @@ int verb_why(struct cli *cli, const struct args *args)
 	if (cli->json) {
 		bool live = why.reason == TERRACE_REASON_LIVE;
 
-		print_json(json_pack("{s:o, s:o, s:s, s:o, s:o, s:o}", "cache",
-		                     json_text(args->operands[0]), "key", json_bytes(terrace_str(args->operands[1])), "reason",
-		                     terrace_reason_name(why.reason), "detail", json_text(why.detail),
-		                     "when_ms", json_time(why.when_ms), "entry",
-		                     live ? info_json(&why.info) : json_null()));
+		print_json(json_pack(
+		    "{s:o, s:o, s:s, s:o, s:o, s:o}", "cache", json_text(args->operands[0]), "key",
+		    json_bytes(terrace_str(args->operands[1])), "reason",
+		    terrace_reason_name(why.reason), "detail", json_text(why.detail), "when_ms",
+		    json_time(why.when_ms), "entry", live ? info_json(&why.info) : json_null()));
 	} else {
 		print_why(args, &why);
 	}

@@ -137,10 +137,10 @@ int verb_stat(struct cli *cli, const struct args *args)
 		       "MISSES", "RATE", "ENTRIES", "SIZE", "P50", "P99", "SAVED");
 	status = each_cache(store, only, report_cache, &report);
 	if (status == STATUS_DONE && report.json)
-		status = print_json(json_pack("{s:o, s:I, s:I, s:O}", "dir", json_text(terrace_dir(store)),
-		                              "disk_bytes", (json_int_t)report.disk_bytes,
-		                              "saved_us", (json_int_t)report.saved_us, "caches",
-		                              report.json));
+		status = print_json(json_pack("{s:o, s:I, s:I, s:O}", "dir",
+		                              json_text(terrace_dir(store)), "disk_bytes",
+		                              (json_int_t)report.disk_bytes, "saved_us",
+		                              (json_int_t)report.saved_us, "caches", report.json));
 	else if (status == STATUS_DONE)
 		printf("\n%s: %s on disk, %s saved\n", terrace_dir(store),
 		       terrace_format_size(report.disk_bytes, size),

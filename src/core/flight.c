@@ -111,7 +111,10 @@ static enum wait_outcome flight_join(struct flights *flights, struct flight *fli
                                      const struct write_lease *mine, int64_t deadline,
                                      struct entry **ret_entry, unsigned *ret_tier, int *ret_code)
 {
-	bool same = mine->version == flight->lease.version && mine->bulk == flight->lease.bulk;
+	/* In memory alone a version may stand still; the owner's lease is told instead. */
+	bool outdated = flight->lease.outdated && atomic_load(flight->lease.outdated);
+	bool same = !outdated && mine->version == flight->lease.version &&
+	            mine->bulk == flight->lease.bulk;
 	enum wait_outcome outcome = WAIT_AGAIN;
 
 	flight->users++;

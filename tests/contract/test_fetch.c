@@ -1,10 +1,12 @@
 /* Get or compute: once among threads, once among processes. */
 #include "support/support.h"
 
+#include "core/flight.h"
 #include "core/sources.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -311,6 +313,20 @@ static void test_fetch__threads_wait_for_one_loader(void **state)
 	}
 }
 
+/* Until so many are at the one computation that is under way, its owner included. */
+static void wait_for_users(terrace_cache *cache, unsigned users)
+{
+	struct flights *flights = &cache->store->flights;
+	unsigned now = 0;
+
+	while (now != users) {
+		sched_yield();
+		pthread_mutex_lock(&flights->lock);
+		now = flights->first ? flights->first->users : 0;
+		pthread_mutex_unlock(&flights->lock);
+	}
+}
+
 static void test_fetch__who_joins_after_an_invalidation_gets_a_new_value(void **state)
 {
 	struct fixture *f = *state;
@@ -324,12 +340,14 @@ static void test_fetch__who_joins_after_an_invalidation_gets_a_new_value(void **
 
 		policy.tiers = tiers[round];
 		cache = before.cache = after.cache = fixture_cache(f, round ? "b" : "a", &policy);
+		assert_ok(put_text(cache, "other", "v")); /* this process alone has the cache */
 		sem_init(&loader.started, 0, 0);
 		sem_init(&loader.go_on, 0, 0);
 		assert_int_equal(pthread_create(&before.thread, NULL, call_fetch, &before), 0);
 		sem_wait(&loader.started);
 		terrace_delete(cache, TERRACE_KEY("k"));
 		assert_int_equal(pthread_create(&after.thread, NULL, call_fetch, &after), 0);
+		wait_for_users(cache, 2);
 		sem_post(&loader.go_on);
 		assert_int_equal(pthread_join(before.thread, NULL), 0);
 		assert_string_equal(before.text, "older");

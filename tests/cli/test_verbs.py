@@ -370,6 +370,17 @@ class Calling(CommandTest):
         self.ok("put", name, key, input=b"v")
         self.assertEqual(self.json("clear", "--all")["cleared"], 1)
 
+    def test_tags_and_sources__leave_nothing_behind(self):
+        source = self.write("source", "1")
+        self.ok("put", "a", "k", "--tag", "old", "--source", source, input=b"v")
+        self.ok("put", "a", "k", "--tag", "new", input=b"v")
+        database = sqlite3.connect(glob.glob(self.dir + "/v1/db-*[0-9]")[0])
+        self.assertEqual(database.execute("SELECT count(*) FROM link").fetchone(), (1,))
+        self.assertEqual(self.ok("invalidate", "a", "--tag", "old"), "0\n")
+        self.ok("rm", "a", "k")
+        self.assertEqual(database.execute("SELECT count(*) FROM link").fetchone(), (0,))
+        database.close()
+
     def test_messages__are_one_line_whatever_the_key_holds(self):
         self.fails(1, 'no live entry "a?b"', "get", "a", "a\nb")
         self.fails(2, "unknown option --x?y", "get", "--x\ny", "a", "b")

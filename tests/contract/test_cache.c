@@ -811,6 +811,32 @@ static void test_why__every_removal_leaves_a_note(void **state)
 	}
 }
 
+static void test_why__what_memory_alone_had_to_give_up(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+	char key[16];
+	int evicted = 0;
+
+	policy.tiers = TERRACE_L1;
+	policy.memory_entries = 5;
+	cache = fixture_cache(f, "a", &policy);
+	for (int i = 0; i < 20; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		assert_ok(put_text(cache, key, "v"));
+	}
+	for (int i = 0; i < 20; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		if (terrace_exists(cache, terrace_str(key)) == TERRACE_OK)
+			continue;
+		assert_why(cache, key, TERRACE_REASON_EVICTED, "memory");
+		evicted++;
+	}
+	assert_true(evicted >= 15);
+	terrace_cache_close(cache);
+}
+
 static void test_notes__are_bounded_in_number(void **state)
 {
 	enum { COUNT = 25000 };
@@ -974,6 +1000,7 @@ static void test_form__is_decoded_once_for_each_miss_of_L1(void **state)
 	assert_true(stats.l1.bytes <= 100000);
 	assert_true(stats.l1.entries < 10);
 	assert_int_equal(stats.encoded.entries, 51);
+	assert_true(stats.encoded.bytes <= 100000);
 	/* its decoded form has gone, its bytes have not: no look at the disk */
 	assert_int_equal(object_of(cache, "0"), 1);
 	assert_ok(terrace_cache_stats(cache, &stats));
@@ -991,6 +1018,17 @@ static void test_form__is_decoded_once_for_each_miss_of_L1(void **state)
 	assert_ok(terrace_cache_stats(cache, &stats));
 	assert_int_equal(stats.damaged, 1);
 	assert_why(cache, "x", TERRACE_REASON_DAMAGED, "decoded");
+	/* bytes have a budget of their own */
+	for (int i = 0; i < 50; i++) {
+		char text[5000] = { 0 };
+
+		snprintf(key, sizeof key, "%d", i);
+		memset(text, 'x', sizeof text - 1);
+		assert_ok(put_text(cache, key, text));
+		assert_ok(terrace_cache_stats(cache, &stats));
+		assert_true(stats.encoded.bytes <= 100000);
+	}
+	assert_true(stats.encoded.entries >= 15);
 	terrace_cache_close(cache);
 	assert_int_equal(counts.destroyed, counts.decoded - 1);
 	terrace_release(pinned);
@@ -1077,6 +1115,9 @@ static void test_files__go_with_their_entries(void **state)
 	struct fixture *f = *state;
 	terrace_policy policy = TERRACE_POLICY_INIT;
 	terrace_cache *cache;
+	terrace_put_options options = TERRACE_PUT_INIT;
+	terrace_lease *lease;
+	terrace_value *value;
 
 	policy.tiers = TERRACE_L3;
 	policy.disk_entries = 3;
@@ -1093,6 +1134,15 @@ static void test_files__go_with_their_entries(void **state)
 	assert_ok(terrace_delete(cache, TERRACE_KEY("4")));
 	assert_int_equal(count_files(f), 2);
 	assert_int_equal(invalidate(cache, TERRACE_MATCH_ALL, NULL), 2);
+	assert_int_equal(count_files(f), 0);
+	/* written before it was known that it must not be kept */
+	assert_status(terrace_lease_begin(cache, TERRACE_KEY("k"), 0, &lease, &value),
+	              TERRACE_MISS);
+	options.lease = lease;
+	assert_ok(terrace_clear(cache, 0, NULL));
+	assert_status(terrace_put(cache, TERRACE_KEY("k"), terrace_str("too late"), &options),
+	              TERRACE_MISS);
+	terrace_lease_drop(lease);
 	assert_int_equal(count_files(f), 0);
 	terrace_cache_close(cache);
 }
@@ -1125,6 +1175,7 @@ int main(void)
 		WITH_STORE(test_limits__a_large_object_pushes_nothing_out),
 		WITH_STORE(test_inspect__tells_all),
 		WITH_STORE(test_why__every_removal_leaves_a_note),
+		WITH_STORE(test_why__what_memory_alone_had_to_give_up),
 		WITH_STORE(test_notes__are_bounded_in_number),
 		WITH_STORE(test_stats__count_what_happened),
 		WITH_STORE(test_stats__a_low_hit_rate_is_an_alert),

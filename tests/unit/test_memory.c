@@ -198,6 +198,33 @@ static int count_of(struct memory *memory, const char *prefix, int count)
 	return found;
 }
 
+static void test_evict__a_queue_knows_what_it_holds(void **state)
+{
+	struct evict_queue queue = { 0 };
+	struct entry *entries[3];
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		entries[i] = terrace__entry_new(terrace_str("k"), 10, terrace_bytes(NULL, 0));
+		assert_non_null(entries[i]);
+		entry_rest(entries[i])->charge = (uint64_t)(100 << i);
+		terrace__queue_add(&queue, entries[i]);
+	}
+	assert_int_equal(queue.bytes, 700);
+	terrace__queue_remove(&queue, entries[1]);
+	assert_int_equal(queue.bytes, 500);
+	assert_int_equal(queue.entries, 2);
+	assert_ptr_equal(queue.oldest, entries[0]);
+	assert_ptr_equal(queue.newest, entries[2]);
+	terrace__queue_remove(&queue, entries[0]);
+	terrace__queue_remove(&queue, entries[2]);
+	assert_int_equal(queue.bytes, 0);
+	assert_null(queue.oldest);
+	assert_null(queue.newest);
+	for (int i = 0; i < 3; i++)
+		entry_unref(entries[i]);
+}
+
 static void test_evict__fifo_forgets_the_oldest_whatever_was_hit(void **state)
 {
 	struct memory *memory = open_memory("fifo", 1);
@@ -401,6 +428,7 @@ int main(void)
 		cmocka_unit_test(test_memory__keys_of_one_hash_are_told_apart),
 		cmocka_unit_test(test_memory__a_conditional_put_replaces_only_what_was_seen),
 		cmocka_unit_test(test_memory__counts_hits_and_what_they_saved),
+		cmocka_unit_test(test_evict__a_queue_knows_what_it_holds),
 		cmocka_unit_test(test_evict__fifo_forgets_the_oldest_whatever_was_hit),
 		cmocka_unit_test(test_evict__clock_spares_what_was_hit_once_more),
 		cmocka_unit_test(test_evict__s3fifo_a_scan_does_not_push_out_what_is_used),

@@ -369,6 +369,25 @@ static void case_put_get(struct tier *t)
 	assert_lacks(t, "A");
 }
 
+/* Two keys of one hash are rare, and still two keys. */
+static void case_collision(struct tier *t)
+{
+	struct tier_key other = key_of("a");
+	struct entry *entry;
+
+	if (!t->ops)
+		return; /* the stack of all hashes for itself */
+	assert_ok(t->put(t, "a", terrace_str("1"), NULL));
+	other.key = terrace_str("b");
+	assert_status(t->ops->get(t->tier, &other, true, &entry), TERRACE_MISS);
+	if (t->disk_ops)
+		assert_ok(t->disk_ops->begin(t->tier));
+	assert_status(t->ops->remove(t->tier, &other, NULL), TERRACE_MISS);
+	if (t->disk_ops)
+		assert_ok(t->disk_ops->commit(t->tier));
+	assert_holds(t, "a", terrace_str("1"));
+}
+
 static void case_replace(struct tier *t)
 {
 	struct tier_usage once, again;
@@ -535,6 +554,7 @@ static const struct {
 	void (*run)(struct tier *t);
 } cases[] = {
 	{ "put_get__gives_what_was_put", case_put_get },
+	{ "get_remove__tell_keys_of_one_hash_apart", case_collision },
 	{ "put__replaces_and_charges_once", case_replace },
 	{ "put__takes_any_bytes_of_any_size", case_any_bytes },
 	{ "remove__removes_that_entry_alone", case_remove },

@@ -30,7 +30,7 @@ typedef struct terrace_options {
 	size_t size; /* set by TERRACE_OPTIONS_INIT; new fields come last */
 	const char
 	    *config_path; /* NULL = TERRACE_CONFIG, terrace.ini in the directory, or the user's */
-	uint64_t disk_bytes;     /* L2 and L3 of all caches, overhead included; 0 = 2 GiB */
+	uint64_t disk_bytes;     /* the directory on the device; 0 = 2 GiB */
 	uint64_t disk_entries;   /* 0 = no limit */
 	uint64_t memory_bytes;   /* L1 of all caches in this process; 0 = 64 MiB */
 	uint64_t memory_entries; /* 0 = no limit */

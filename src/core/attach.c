@@ -176,14 +176,24 @@ static bool exists(const struct terrace *store, const char *name)
 	return fstatat(store->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0;
 }
 
+/* How long SQLite's log may get: it counts as well. */
+static uint64_t log_bytes(const struct terrace *store)
+{
+	enum { LEAST = 256 << 10, MOST = 4 << 20 };
+
+	if (!store->disk_bytes)
+		return MOST;
+	return max_u64(LEAST, min_u64(MOST, store->disk_bytes / 64));
+}
+
 static int open_database(struct terrace *store, const char *path, bool *ret_made)
 {
 	char name[32];
 
 	snprintf(name, sizeof name, "db-%u", store->shared->generation);
 	*ret_made = !exists(store, name);
-	return terrace__tiers_disk(store->dir_fd, path, name, *ret_made, &store->disk_ops,
-	                           &store->disk);
+	return terrace__tiers_disk(store->dir_fd, path, name, *ret_made, log_bytes(store),
+	                           &store->disk_ops, &store->disk);
 }
 
 /* Under the attach lock: nobody else looks at a store that is half made. */

@@ -16,8 +16,17 @@ enum {
 	FLUSH_AFTER_MS = 10,   /* how long a value waits for company */
 	RETRY_AFTER_MS = 1000, /* after a flush that failed */
 	REAP_AFTER_MS = 100,   /* how often a marked slot has the lanes looked at */
-	BYTES_MAX = 16 << 20,  /* of values that wait */
 };
+
+/* How many bytes of values may wait: one transaction writes them, so they count in its size. */
+static uint64_t bytes_max(const struct terrace *store)
+{
+	enum { LEAST = 256 << 10, MOST = 16 << 20 };
+
+	if (!store->disk_bytes)
+		return MOST;
+	return max_u64(LEAST, min_u64(MOST, store->disk_bytes / 256));
+}
 
 /* --- the lanes ---------------------------------------------------------------------------------- */
 
@@ -241,7 +250,7 @@ static bool wait_room(struct terrace *store, uint64_t bytes)
 	struct shared_lane *lane = &store->shared->lanes[atomic_load(&behind->lane)];
 
 	while (atomic_load(&lane->tail) - atomic_load(&lane->head) >= MARKS ||
-	       behind->bytes + bytes > BYTES_MAX) {
+	       behind->bytes + bytes > bytes_max(store)) {
 		if (behind->failing)
 			return false;
 		behind->hurry = true;
@@ -376,7 +385,7 @@ int terrace__behind_put(struct terrace_cache *cache, const struct tier_key *key,
 
 	if (UNLIKELY(!atomic_load(&behind->started)))
 		start(store);
-	if (atomic_load(&behind->lane) < 0 || weight(entry) > BYTES_MAX / 4)
+	if (atomic_load(&behind->lane) < 0 || weight(entry) > bytes_max(store) / 4)
 		return TERRACE_EXISTS;
 	pthread_mutex_lock(&behind->lock);
 	if (wait_room(store, weight(entry))) {

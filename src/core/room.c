@@ -74,15 +74,45 @@ int terrace__sweep(struct terrace *store, struct terrace_cache *cache, uint64_t 
 	return remove_some(store, &where, UINT64_MAX, &note, ret_count);
 }
 
-static int usage_of(struct terrace *store, uint32_t cache, struct tier_usage *ret)
+/* --- how much there is ------------------------------------------------------------------------- */
+
+/*
+ * Below this a store's limit counts rows and files by their charges, as a
+ * cache's does: what the store itself needs would leave no room for them.
+ */
+enum { REAL_BYTES = 16 << 20 };
+/* SQLite's shared memory, the statistics, and the directories of L3. */
+enum { SMALL_FILES = (256 << 10) + (1 << 20) };
+
+static bool counts_pages(const struct terrace *store, uint32_t cache)
 {
+	return cache == DISK_ANY_CACHE && store->disk_bytes >= REAL_BYTES;
+}
+
+/* A limit's hundredth, and more: what room is made beyond need, so that not every put must. */
+static uint64_t slack(uint64_t limit)
+{
+	return limit / 256;
+}
+
+/* What a cache holds, or all of them; *ret_free (may be NULL) of it is free pages of the database. */
+static int usage_of(struct terrace *store, uint32_t cache, struct tier_usage *ret,
+                    uint64_t *ret_free)
+{
+	uint64_t database, free_pages = 0;
 	struct tier_usage l2, l3;
 	int rc = store->disk_ops->tier.usage(store->disk, cache, TERRACE_L2, &l2);
 
 	if (rc == TERRACE_OK)
 		rc = store->disk_ops->tier.usage(store->disk, cache, TERRACE_L3, &l3);
+	if (rc == TERRACE_OK && counts_pages(store, cache)) {
+		rc = store->disk_ops->size(store->disk, &database, &free_pages);
+		l2.bytes = database - free_pages + sizeof *store->shared + SMALL_FILES;
+	}
 	if (rc == TERRACE_OK)
 		*ret = (struct tier_usage){ l2.entries + l3.entries, l2.bytes + l3.bytes };
+	if (ret_free)
+		*ret_free = free_pages;
 	return rc;
 }
 
@@ -95,15 +125,19 @@ static uint64_t above(uint64_t used, uint64_t limit)
 bool terrace__over_limits(struct terrace *store, const struct terrace_cache *cache)
 {
 	uint64_t bytes = cache ? cache->disk_bytes : store->disk_bytes;
-	uint64_t entries = cache ? cache->disk_entries : store->disk_entries;
+	uint64_t entries = cache ? cache->disk_entries : store->disk_entries, free_pages;
 	struct tier_usage used;
 
 	if (!bytes && !entries)
 		return false;
-	if (usage_of(store, cache ? cache->number : DISK_ANY_CACHE, &used) != TERRACE_OK)
+	if (usage_of(store, cache ? cache->number : DISK_ANY_CACHE, &used, &free_pages) !=
+	    TERRACE_OK)
 		return true; /* making room will say what is wrong */
-	return above(used.bytes, bytes) || above(used.entries, entries);
+	return above(used.bytes, bytes) || above(used.entries, entries) ||
+	       above(used.bytes + free_pages, bytes + slack(bytes));
 }
+
+/* --- eviction ------------------------------------------------------------------------------------ */
 
 /* One transaction's worth; TERRACE_MISS when the cache is empty. */
 static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_t entries,
@@ -131,24 +165,34 @@ static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_
 	return rc == TERRACE_OK && evicted.entries_l2 + evicted.entries_l3 == 0 ? TERRACE_MISS : rc;
 }
 
+/* How much too much there is; with `more`, until there is some room to spare. */
+static int excess(struct terrace *store, uint32_t number, uint64_t bytes_limit,
+                  uint64_t entries_limit, bool more, uint64_t *ret_bytes, uint64_t *ret_entries)
+{
+	struct tier_usage used;
+	int rc = usage_of(store, number, &used, NULL);
+
+	if (more && counts_pages(store, number))
+		bytes_limit -= slack(bytes_limit);
+	*ret_bytes = above(used.bytes, bytes_limit);
+	*ret_entries = above(used.entries, entries_limit);
+	return rc;
+}
+
 /* Of one cache, or of whichever has the coldest rows. */
 static int shrink(struct terrace *store, uint32_t number, uint64_t bytes_limit,
                   uint64_t entries_limit, const char *why)
 {
-	bool expired_first = true;
+	bool expired_first = true, began = false;
 
 	for (;;) {
-		struct tier_usage used;
 		uint64_t bytes, entries, count = 0;
 		uint32_t victim = number;
-		int rc = usage_of(store, number, &used);
+		int rc = excess(store, number, bytes_limit, entries_limit, began, &bytes, &entries);
 
-		if (rc != TERRACE_OK)
+		if (rc != TERRACE_OK || (bytes == 0 && entries == 0))
 			return rc;
-		bytes = above(used.bytes, bytes_limit);
-		entries = above(used.entries, entries_limit);
-		if (bytes == 0 && entries == 0)
-			return TERRACE_OK;
+		began = true;
 		if (expired_first) {
 			rc = terrace__expire(store, ROWS_AT_ONCE, &count);
 			expired_first = rc == TERRACE_OK && count > 0;
@@ -164,6 +208,36 @@ static int shrink(struct terrace *store, uint32_t number, uint64_t bytes_limit,
 	}
 }
 
+/* Files have grown where rows were before: the database's free pages go back to the system. */
+static int give_pages_back(struct terrace *store)
+{
+	struct transaction transaction;
+	struct tier_usage used;
+	uint64_t free_pages, bytes;
+	int rc;
+
+	if (!counts_pages(store, DISK_ANY_CACHE))
+		return TERRACE_OK;
+	rc = usage_of(store, DISK_ANY_CACHE, &used, &free_pages);
+	bytes = above(used.bytes + free_pages, store->disk_bytes);
+	if (rc != TERRACE_OK || bytes <= slack(store->disk_bytes))
+		return rc;
+	rc = terrace__transaction_begin(store, &transaction);
+	if (rc != TERRACE_OK)
+		return rc;
+	/* More than is needed, because it takes two fsyncs. */
+	bytes = max_u64(bytes, store->disk_bytes / 64);
+	rc = store->disk_ops->give_back(store->disk, min_u64(bytes, free_pages));
+	if (rc != TERRACE_OK) {
+		terrace__transaction_rollback(&transaction);
+		return rc;
+	}
+	rc = terrace__transaction_commit(&transaction);
+	/* The database's file shrinks when the log is moved into it. */
+	store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW);
+	return rc;
+}
+
 int terrace__make_room(struct terrace *store, struct terrace_cache *cache)
 {
 	int rc = TERRACE_OK;
@@ -174,7 +248,7 @@ int terrace__make_room(struct terrace *store, struct terrace_cache *cache)
 	if (rc == TERRACE_OK && (store->disk_bytes || store->disk_entries))
 		rc = shrink(store, DISK_ANY_CACHE, store->disk_bytes, store->disk_entries,
 		            "to keep the store within its limit");
-	return rc;
+	return rc == TERRACE_OK ? give_pages_back(store) : rc;
 }
 
 /* --- a full disk ------------------------------------------------------------------------------ */

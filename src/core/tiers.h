@@ -13,7 +13,7 @@ void terrace__tiers_memory_hits(void *tier, uint64_t *ret_hits, uint64_t *ret_sa
 
 /* L2 and L3. */
 int terrace__tiers_disk(int dir_fd, const char *path, const char *name, bool create,
-                        const struct disk_ops **ret_ops, void **ret_disk);
+                        uint64_t log_bytes, const struct disk_ops **ret_ops, void **ret_disk);
 
 /* The name itself when there is an eviction policy of that name, else NULL. */
 const char *terrace__tiers_evictions(const char *name);

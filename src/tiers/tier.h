@@ -173,6 +173,13 @@ struct disk_ops {
 	int (*remove_hash)(void *disk, uint64_t hash, uint64_t seq);
 	/* Which cache has the row that would go first; TERRACE_MISS when there are none. */
 	int (*coldest)(void *disk, uint32_t *ret_cache);
+	/*
+	 * What the database and its log take on the device, and how much of that
+	 * is free pages. Within a transaction or under the writers' lock.
+	 */
+	int (*size)(void *disk, uint64_t *ret_bytes, uint64_t *ret_free);
+	/* Within the transaction: give so many bytes of free pages back. */
+	int (*give_back)(void *disk, uint64_t bytes);
 	/* It served `count` times, last at `when`. */
 	int (*accessed)(void *disk, uint64_t hash, uint64_t count, int64_t when);
 

@@ -1,6 +1,9 @@
 /* The verbs of a cache, through the public headers. */
 #include "support/support.h"
 
+#include <ftw.h>
+#include <sys/stat.h>
+
 #include <dirent.h>
 #include <unistd.h>
 
@@ -650,6 +653,60 @@ static void test_limits__of_the_store_hold_over_all_caches(void **state)
 	terrace_cache_close(b);
 }
 
+static int64_t on_device;
+
+static int add_blocks(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+	(void)path;
+	(void)type;
+	(void)at;
+	on_device += st->st_blocks * 512;
+	return 0;
+}
+
+static int64_t device_bytes(const char *path)
+{
+	on_device = 0;
+	assert_int_equal(nftw(path, add_blocks, 16, FTW_PHYS), 0);
+	return on_device;
+}
+
+/* Rows, files, log and all: what du says. */
+static void test_limits__of_the_store_are_what_lies_on_the_device(void **state)
+{
+	enum { LIMIT = 20 << 20, LARGEST = 150000 };
+	struct fixture *f = *state;
+	struct rng rng = { test_seed() };
+	char key[16], *text = malloc(LARGEST);
+	int64_t used, most = 0;
+	terrace_cache *cache;
+
+	for (int i = 0; i < LARGEST; i++)
+		text[i] = (char)rng_next(&rng);
+	terrace_close(f->store);
+	f->options.disk_bytes = LIMIT;
+	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+	cache = fixture_cache(f, "a", NULL);
+	for (int i = 0; i < 4000; i++) {
+		/* first rows, then files where the rows were, then both */
+		uint64_t size = i < 1500 ? 8000 : i < 2500 ? 60000 : 20000;
+
+		snprintf(key, sizeof key, "%d", i);
+		size = size / 2 + rng_below(&rng, size);
+		assert_ok(terrace_put(cache, terrace_str(key), terrace_bytes(text, size), NULL));
+		if (i % 50 && i < 3990)
+			continue;
+		used = device_bytes(scratch_path(&f->scratch, "store"));
+		most = used > most ? used : most;
+		if (used > LIMIT + LIMIT / 100)
+			fail_msg("put %d: %lld of %d bytes", i, (long long)used, LIMIT);
+	}
+	print_message("at most %lld of %d bytes\n", (long long)most, LIMIT);
+	assert_true(most > LIMIT - LIMIT / 8); /* and no less than can be had */
+	terrace_cache_close(cache);
+	free(text);
+}
+
 static void test_limits__of_disk_evict_expired_first_then_the_coldest(void **state)
 {
 	struct fixture *f = *state;
@@ -1171,6 +1228,7 @@ int main(void)
 		WITH_STORE(test_keys__more_than_one_batch),
 		WITH_STORE(test_limits__entries_and_bytes_of_memory),
 		WITH_STORE(test_limits__of_the_store_hold_over_all_caches),
+		WITH_STORE(test_limits__of_the_store_are_what_lies_on_the_device),
 		WITH_STORE(test_limits__of_disk_evict_expired_first_then_the_coldest),
 		WITH_STORE(test_limits__a_large_object_pushes_nothing_out),
 		WITH_STORE(test_inspect__tells_all),

@@ -58,6 +58,8 @@
 	X(CACHE_ADD, "INSERT OR IGNORE INTO cache(id, name) VALUES(?1, ?2)")                   \
 	X(CACHE_FLOOR, "UPDATE cache SET floor = max(floor, ?2) WHERE id = ?1")                \
 	X(CACHES, "SELECT id, name, floor FROM cache ORDER BY id")                             \
+	X(PAGES, "PRAGMA page_count")                                                          \
+	X(FREE_PAGES, "PRAGMA freelist_count")                                                 \
 	X(NOTE_PUT, "INSERT INTO note(hash, made, reason, detail) VALUES(?1, ?2, ?3, ?4)")     \
 	X(NOTE_TRIM, "DELETE FROM note WHERE id <= ?1")                                        \
 	X(NOTE_GET, "SELECT made, reason, detail FROM note WHERE hash = ?1 "                   \
@@ -86,6 +88,7 @@ struct usage_change {
 };
 
 enum { NOTES_MAX = 10000 };
+enum { PAGE_BYTES = 4096 };
 
 struct disk {
 	struct files *files;
@@ -96,7 +99,8 @@ struct disk {
 	/* The rest belongs to the writer. */
 	struct connection *writer;
 	bool inside;
-	int wal_pages;
+	int log_pages; /* how long the log may grow */
+	int wal_pages; /* how long it is */
 	struct usage_change *changes;
 	size_t change_count, change_capacity;
 	uint64_t *doomed; /* files to remove after the commit */
@@ -166,6 +170,8 @@ int terrace__disk_remove_row(void *tier, const struct tier_row *row, const struc
 int terrace__disk_remove_hash(void *tier, uint64_t hash, uint64_t seq);
 int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, int64_t expires,
                         int64_t ttl);
+int terrace__disk_size(void *tier, uint64_t *ret_bytes, uint64_t *ret_free);
+int terrace__disk_give_back(void *tier, uint64_t bytes);
 int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t when);
 int terrace__disk_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t entries,
                         const struct tier_note *note, struct tier_evicted *ret);

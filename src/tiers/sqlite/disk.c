@@ -12,8 +12,9 @@
 #define APPLICATION_ID "0x54525243"
 
 static const char schema[] =
+    /* So that pages can be given back; it must come before anything is written. */
+    "PRAGMA auto_vacuum = INCREMENTAL;"
     "PRAGMA application_id = " APPLICATION_ID ";"
-    "PRAGMA auto_vacuum = INCREMENTAL;" /* so that a smaller limit can give pages back */
     "PRAGMA journal_mode = WAL;"
     "BEGIN IMMEDIATE;"
     "CREATE TABLE IF NOT EXISTS entry("
@@ -100,7 +101,8 @@ static void disk_close(void *tier)
 	free(disk);
 }
 
-int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make, struct disk **ret)
+int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make,
+                       uint64_t log_bytes, struct disk **ret)
 {
 	struct disk *disk = calloc(1, sizeof *disk);
 	struct connection *reader;
@@ -109,6 +111,7 @@ int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make
 	if (!disk)
 		return TERRACE_ENOMEM;
 	pthread_mutex_init(&disk->lock, NULL);
+	disk->log_pages = (int)(log_bytes / PAGE_BYTES);
 	if (asprintf(&disk->path, "%s/%s", path, name) < 0) {
 		disk->path = NULL;
 		rc = TERRACE_ENOMEM;
@@ -171,6 +174,8 @@ const struct disk_ops terrace__disk_ops = {
 	.remove_row = terrace__disk_remove_row,
 	.remove_hash = terrace__disk_remove_hash,
 	.coldest = terrace__disk_coldest,
+	.size = terrace__disk_size,
+	.give_back = terrace__disk_give_back,
 	.accessed = terrace__disk_accessed,
 	.file_write = file_write,
 	.file_remove = file_remove,

@@ -25,6 +25,6 @@ extern const struct disk_ops terrace__disk_ops;
  *       through links by the caller's choice of it.
  */
 int terrace__disk_open(int dir_fd, const char *path, const char *name, bool create,
-                       struct disk **ret);
+                       uint64_t log_bytes, struct disk **ret);
 
 #endif

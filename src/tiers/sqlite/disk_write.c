@@ -5,6 +5,7 @@
 #include "util/message.h"
 #include "util/util.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* A row's share of pages and indexes, beside head and payload. */
@@ -22,6 +23,7 @@ static int on_wal(void *ctx, sqlite3 *db, const char *name, int pages)
 
 static int writer_open(struct disk *disk)
 {
+	char pragmas[160];
 	int rc;
 
 	if (disk->writer)
@@ -30,8 +32,11 @@ static int writer_open(struct disk *disk)
 	if (rc != TERRACE_OK)
 		return rc;
 	/* NORMAL: no fsync for a commit; a power cut may take the last ones back. */
-	sqlite3_exec(disk->writer->db, "PRAGMA synchronous = NORMAL; PRAGMA secure_delete = OFF",
-	             NULL, NULL, NULL);
+	snprintf(pragmas, sizeof pragmas,
+	         "PRAGMA synchronous = NORMAL; PRAGMA secure_delete = OFF;"
+	         "PRAGMA journal_size_limit = %d",
+	         disk->log_pages * PAGE_BYTES);
+	sqlite3_exec(disk->writer->db, pragmas, NULL, NULL, NULL);
 	sqlite3_wal_hook(disk->writer->db, on_wal, disk);
 	return TERRACE_OK;
 }
@@ -588,11 +593,51 @@ int terrace__disk_set_seed(void *tier, uint64_t seed)
 	return terrace__run(disk, disk->writer, set, "write the seed");
 }
 
+/* The number that a pragma gives. */
+static int ask(struct disk *disk, enum statement which, uint64_t *ret)
+{
+	CLEANUP(terrace__statement_done)
+	sqlite3_stmt *row = terrace__statement(disk->writer, which);
+
+	if (!row || sqlite3_step(row) != SQLITE_ROW)
+		return terrace__sqlite_failed(disk, disk->writer->db, "ask for its size");
+	*ret = (uint64_t)sqlite3_column_int64(row, 0);
+	return TERRACE_OK;
+}
+
+int terrace__disk_size(void *tier, uint64_t *ret_bytes, uint64_t *ret_free)
+{
+	struct disk *disk = tier;
+	uint64_t pages = 0, free_pages = 0;
+	int rc = writer_open(disk);
+
+	if (rc == TERRACE_OK)
+		rc = ask(disk, DO_PAGES, &pages);
+	if (rc == TERRACE_OK)
+		rc = ask(disk, DO_FREE_PAGES, &free_pages);
+	/* The log, as long as it may get before it starts anew. */
+	*ret_bytes = pages * PAGE_BYTES + (uint64_t)disk->log_pages * (PAGE_BYTES + 24);
+	*ret_free = free_pages * PAGE_BYTES;
+	return rc;
+}
+
+int terrace__disk_give_back(void *tier, uint64_t bytes)
+{
+	struct disk *disk = tier;
+	char pragma[64];
+
+	snprintf(pragma, sizeof pragma, "PRAGMA incremental_vacuum(%llu)",
+	         (unsigned long long)(bytes / PAGE_BYTES + 1));
+	if (sqlite3_exec(disk->writer->db, pragma, NULL, NULL, NULL) != SQLITE_OK)
+		return terrace__sqlite_failed(disk, disk->writer->db, "give pages back");
+	return TERRACE_OK;
+}
+
 void terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 {
-	/* Pages of log that are worth it: 4 MiB at work, 400 KiB on leaving. */
-	static const int worth[] = { 1000, 100, 0 };
 	struct disk *disk = tier;
+	/* Pages of log that are worth it: at work, on leaving, at once. */
+	const int worth[] = { disk->log_pages, disk->log_pages / 10, 0 };
 	int in_log = 0, moved = 0;
 
 	if (!disk->writer || disk->wal_pages < worth[when])

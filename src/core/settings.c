@@ -245,7 +245,8 @@ static bool section_fields(const char *section, const struct field **ret, size_t
 		*ret_cache = "";
 		return true;
 	}
-	if (strncmp(section, "cache ", 6) == 0 && section[6]) {
+	if (strncmp(section, "cache ", 6) == 0 && section[6] && !strchr(section, '/') &&
+	    strlen(section + 6) <= TERRACE_NAME_MAX) {
 		*ret_cache = section + 6;
 		return true;
 	}

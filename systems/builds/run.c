@@ -321,6 +321,82 @@ static int find_discovered(struct run *run, terrace_value **ret)
 	return rc == TERRACE_OK ? rc : TERRACE_MISS;
 }
 
+/*
+ * What a run was made from, by name and digest, so that the next one can say
+ * what differs: paths as they are; the rest under names that are no paths.
+ */
+#define MARK_PROGRAM "//program"
+#define MARK_INPUT   "//input"
+#define MARK_ENV     "//env/"
+
+static void pack_digest(FILE *out, const char *name, const terrace_digest *digest)
+{
+	pack_bytes(out, name, strlen(name));
+	pack_bytes(out, digest, digest ? sizeof *digest : 0);
+}
+
+/* What the mark stands for now: TERRACE_OK, TERRACE_MISS when there is none. */
+static int mark_now(const struct run *run, const char *mark, terrace_digest *ret)
+{
+	char path[PATH_MAX];
+
+	if (strcmp(mark, MARK_PROGRAM) == 0) {
+		*ret = run->program;
+		return TERRACE_OK;
+	}
+	if (strcmp(mark, MARK_INPUT) == 0) {
+		*ret = terrace_digest_bytes(terrace_bytes(run->input, run->input_size));
+		return TERRACE_OK;
+	}
+	if (strncmp(mark, MARK_ENV, strlen(MARK_ENV)) == 0) {
+		const char *value = getenv(mark + strlen(MARK_ENV));
+
+		if (value)
+			*ret = terrace_digest_bytes(terrace_str(value));
+		return value ? TERRACE_OK : TERRACE_MISS;
+	}
+	if (place_path(&run->place, mark, path) < 0)
+		return TERRACE_EINVAL;
+	return terrace_file_digest(run->store, path, ret);
+}
+
+static void mark_text(const struct run *run, const char *mark, char *ret, size_t size)
+{
+	char path[PATH_MAX];
+
+	if (strcmp(mark, MARK_PROGRAM) == 0)
+		snprintf(ret, size, "the program %s", run->spec->command[0]);
+	else if (strcmp(mark, MARK_INPUT) == 0)
+		snprintf(ret, size, "the standard input");
+	else if (strncmp(mark, MARK_ENV, strlen(MARK_ENV)) == 0)
+		snprintf(ret, size, "the variable %s", mark + strlen(MARK_ENV));
+	else
+		snprintf(ret, size, "%s", place_path(&run->place, mark, path) < 0 ? mark : path);
+}
+
+/* True when it says what has happened to one mark. */
+static bool explain_mark(const struct run *run, const char *mark, terrace_slice then)
+{
+	char text[PATH_MAX + 16];
+	terrace_digest now;
+	const char *what;
+	int rc = mark_now(run, mark, &now);
+
+	if (rc == TERRACE_MISS && then.size > 0)
+		what = "is gone";
+	else if (rc == TERRACE_OK && then.size == 0)
+		what = "has appeared";
+	else if (rc == TERRACE_OK && memcmp(&now, then.data, sizeof now) != 0)
+		what = "changed";
+	else
+		return false;
+	if (strncmp(mark, MARK_ENV, strlen(MARK_ENV)) == 0)
+		what = "changed"; /* nobody speaks of variables that appear */
+	mark_text(run, mark, text, sizeof text);
+	explain(run, "miss: %s %s", text, what);
+	return true;
+}
+
 /* Say what differs from the last time, where there was one. */
 static void explain_miss(struct run *run)
 {
@@ -338,39 +414,16 @@ static void explain_miss(struct run *run)
 	in = (struct unpack){ terrace_data(last),
 		              (const unsigned char *)terrace_data(last) + terrace_size(last),
 		              false };
-	while (in.at < in.end && !in.failed) {
-		char what[PATH_MAX], path[PATH_MAX], shown[PATH_MAX];
+	while (in.at < in.end) {
+		char mark[PATH_MAX];
 		terrace_slice then;
-		terrace_digest now;
-		int rc;
 
-		if (!unpack_path(&in, what))
+		if (!unpack_path(&in, mark))
 			break;
 		then = unpack_bytes(&in);
-		if (strncmp(what, "env ", 4) == 0) {
-			const char *value = getenv(what + 4);
-
-			if ((value == NULL) != (then.data == NULL || then.size == 0) ||
-			    (value && (strlen(value) + 1 != then.size ||
-			               memcmp(value, then.data, then.size - 1) != 0))) {
-				explain(run, "miss: the variable %s changed", what + 4);
-				said = true;
-			}
-			continue;
-		}
-		if (place_path(&run->place, what, path) < 0)
-			continue;
-		snprintf(shown, sizeof shown, "%s", path);
-		rc = terrace_file_digest(run->store, path, &now);
-		if (rc == TERRACE_MISS && then.size > 0)
-			explain(run, "miss: %s is gone", shown);
-		else if (rc == TERRACE_OK && then.size == 0)
-			explain(run, "miss: %s has appeared", shown);
-		else if (rc == TERRACE_OK && memcmp(&now, then.data, sizeof now) != 0)
-			explain(run, "miss: %s changed", shown);
-		else
-			continue;
-		said = true;
+		if (in.failed || (then.size && then.size != sizeof(terrace_digest)))
+			break;
+		said = explain_mark(run, mark, then) || said;
 	}
 	terrace_release(last);
 	if (!said)
@@ -384,26 +437,32 @@ static void pack_file_marks(FILE *out, const struct file_set *set)
 	for (size_t i = 0; i < set->count; i++) {
 		const struct file *file = &set->files[i];
 
-		pack_bytes(out, file->name, strlen(file->name));
-		pack_bytes(out, &file->digest, file->absent ? 0 : sizeof file->digest);
+		pack_digest(out, file->name, file->absent ? NULL : &file->digest);
 	}
 }
 
 /* For explain_miss(): the inputs of this run. */
 static void remember_last(struct run *run, const struct file_set *discovered)
 {
+	terrace_digest digest;
 	size_t size = 0;
 	char *text = NULL;
 	FILE *out = open_memstream(&text, &size);
 
 	if (!out)
 		return;
+	digest = terrace_digest_bytes(terrace_bytes(run->input, run->input_size));
+	pack_digest(out, MARK_PROGRAM, &run->program);
+	pack_digest(out, MARK_INPUT, &digest);
 	for (size_t i = 0; run->spec->env[i]; i++) {
-		const char *name = run->spec->env[i], *value = getenv(name);
+		const char *value = getenv(run->spec->env[i]);
+		char mark[PATH_MAX];
 
-		pack_u64(out, strlen(name) + 4);
-		fprintf(out, "env %s", name);
-		pack_bytes(out, value, value ? strlen(value) + 1 : 0);
+		if (snprintf(mark, sizeof mark, MARK_ENV "%s", run->spec->env[i]) >= PATH_MAX)
+			continue;
+		if (value)
+			digest = terrace_digest_bytes(terrace_str(value));
+		pack_digest(out, mark, value ? &digest : NULL);
 	}
 	pack_file_marks(out, &run->inputs);
 	if (discovered)
@@ -666,6 +725,25 @@ static int open_caches(struct run *run)
 	return rc;
 }
 
+/*
+ * What the program is. One that may be run but not read is told by what the
+ * system says of it; false when not even that is known.
+ */
+static bool digest_program(terrace *store, const char *path, terrace_digest *ret)
+{
+	struct stat st;
+
+	if (terrace_file_digest(store, path, ret) == TERRACE_OK)
+		return true;
+	if (stat(path, &st) < 0)
+		return false;
+	*ret = terrace_digest_bytes(terrace_bytes(
+	    (int64_t[]){ (int64_t)st.st_dev, (int64_t)st.st_ino, st.st_size, st.st_mtim.tv_sec,
+	                 st.st_mtim.tv_nsec, st.st_ctim.tv_sec, st.st_ctim.tv_nsec },
+	    7 * sizeof(int64_t)));
+	return true;
+}
+
 /* Keys and digests. TERRACE_OK, TERRACE_EINVAL for a bad cache name, or another failure. */
 static int prepare(struct run *run)
 {
@@ -687,8 +765,7 @@ static int prepare(struct run *run)
 			rc = TERRACE_EIO;
 	}
 	if (rc == TERRACE_OK && find_program(spec->command[0], program))
-		run->has_program = terrace_file_digest(run->store, program, &run->program) ==
-		                   TERRACE_OK;
+		run->has_program = digest_program(run->store, program, &run->program);
 	if (rc == TERRACE_OK)
 		rc = make_key(run, false, NULL, &run->command_key);
 	if (rc == TERRACE_OK)

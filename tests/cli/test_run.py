@@ -1,6 +1,7 @@
 """terrace run: any command once per state of its inputs."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -253,6 +254,28 @@ class Run(CommandTest):
         self.assertIn("miss: the variable X changed", self.run_sh(*args, env={"X": "1"}).err)
         os.unlink(self.path("in"))
         self.assertIn("miss: %s is gone" % self.path("in"), self.run_sh(*args, env={"X": "1"}).err)
+
+    def test_explain__names_the_program_and_the_input(self):
+        program = self.path("program")
+        self.write("program", "#!/bin/sh\ncat\n")
+        os.chmod(program, 0o755)
+        args = ("run", "--stdin", "--explain", "--", program)
+        self.run_terrace(*args, input=b"1")
+        self.assertIn("miss: the standard input changed", self.run_terrace(*args, input=b"2").err)
+        self.write("program", "#!/bin/sh\ncat; echo\n")
+        self.assertIn("miss: the program %s changed" % program, self.run_terrace(*args, input=b"2").err)
+
+    def test_program__that_cannot_be_read_is_told_by_its_times(self):
+        if os.geteuid() == 0:
+            self.skipTest("root reads everything")
+        program = self.path("program")
+        shutil.copy("/bin/true", program)
+        os.chmod(program, 0o111)
+        self.assertEqual(self.run_terrace("run", "--", program).code, 0)
+        os.chmod(program, 0o755)
+        shutil.copy("/bin/false", program)
+        os.chmod(program, 0o111)
+        self.assertEqual(self.run_terrace("run", "--", program).code, 1)
 
     def test_command__that_cannot_be_started_is_125(self):
         self.fails(125, "cannot start /nonexistent", "run", "--", "/nonexistent")

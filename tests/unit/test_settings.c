@@ -169,6 +169,7 @@ static void test_config__a_bad_line_is_named_with_what_would_be_right(void **sta
 	assert_refused("[cache x]\neviction = lru\n", 2, "s3fifo");
 	assert_refused("[store]\ndisabled = maybe\n", 2, "yes or no");
 	assert_refused("[stores]\ndisk_bytes = 1G\n", 2, "unknown section [stores]");
+	assert_refused("[cache a/b]\nttl = 1s\n", 2, "unknown section [cache a/b]");
 	assert_refused("[store]\nthis is nothing\n", 2, "neither");
 	assert_refused("disk_bytes = 1G\n", 1, "unknown section []");
 }

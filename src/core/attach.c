@@ -169,13 +169,6 @@ static int refill(struct terrace *store, void *ctx)
 	return terrace__transaction_commit(&transaction);
 }
 
-static bool exists(const struct terrace *store, const char *name)
-{
-	struct stat st;
-
-	return fstatat(store->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0;
-}
-
 /* How long SQLite's log may get: it counts as well. */
 static uint64_t log_bytes(const struct terrace *store)
 {
@@ -186,27 +179,37 @@ static uint64_t log_bytes(const struct terrace *store)
 	return max_u64(LEAST, min_u64(MOST, store->disk_bytes / 64));
 }
 
-static int open_database(struct terrace *store, const char *path, bool *ret_made)
+static int open_database(struct terrace *store, const char *path)
 {
 	char name[32];
 
 	snprintf(name, sizeof name, "db-%u", store->shared->generation);
-	*ret_made = !exists(store, name);
-	return terrace__tiers_disk(store->dir_fd, path, name, *ret_made, log_bytes(store),
+	return terrace__tiers_disk(store->dir_fd, path, name, true, log_bytes(store),
 	                           &store->disk_ops, &store->disk);
+}
+
+/* A database that was made anew has another seed than what is shared, until it is filled. */
+static int refill_new(struct terrace *store)
+{
+	uint64_t seq, seed;
+	int rc = store->disk_ops->state(store->disk, &seq, &seed);
+
+	if (rc != TERRACE_OK || seed == store->shared->seed)
+		return rc;
+	return terrace__write_alone(store, refill, NULL);
 }
 
 /* Under the attach lock: nobody else looks at a store that is half made. */
 static int open_parts(struct terrace *store, const char *path)
 {
-	bool fresh, made;
+	bool fresh;
 	int rc = terrace__shared_open(store->dir_fd, &store->shared, &fresh);
 
 	if (rc != TERRACE_OK)
 		return rc;
 	if (fresh)
 		store->shared->generation = 1;
-	rc = open_database(store, path, &made);
+	rc = open_database(store, path);
 	if (rc != TERRACE_OK)
 		return rc;
 	if (fresh)
@@ -215,8 +218,8 @@ static int open_parts(struct terrace *store, const char *path)
 	terrace__clock_start(store);
 	if (fresh && rc == TERRACE_OK)
 		rc = terrace__shared_publish(store->dir_fd, store->shared);
-	else if (made && rc == TERRACE_OK)
-		rc = terrace__write_alone(store, refill, NULL);
+	else if (rc == TERRACE_OK)
+		rc = refill_new(store);
 	return rc;
 }
 

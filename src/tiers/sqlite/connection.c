@@ -117,10 +117,14 @@ int terrace__run(const struct disk *disk, struct connection *connection, sqlite3
 	return rc;
 }
 
+_Thread_local char terrace__thread;
+
 struct connection *terrace__reader_take(struct disk *disk)
 {
 	struct connection *connection;
 
+	if (is_inside(disk))
+		return disk->writer;
 	pthread_mutex_lock(&disk->lock);
 	connection = disk->readers;
 	if (connection)
@@ -133,7 +137,7 @@ struct connection *terrace__reader_take(struct disk *disk)
 
 void terrace__reader_give(struct disk *disk, struct connection *connection)
 {
-	if (!connection)
+	if (!connection || is_inside(disk))
 		return;
 	pthread_mutex_lock(&disk->lock);
 	connection->next = disk->readers;

@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
 
 /* X(name, SQL): prepared when first used, kept with the connection. */
 #define DISK_STATEMENTS(X)                                                                     \
@@ -98,7 +99,9 @@ struct disk {
 
 	/* The rest belongs to the writer. */
 	struct connection *writer;
-	bool inside;
+	/* Whose transaction is open: the address of that thread's `terrace__thread`;
+	 * 0: nobody's. Other threads read it to learn that it is not theirs. */
+	_Atomic uintptr_t inside;
 	int log_pages; /* how long the log may grow */
 	int wal_pages; /* how long it is */
 	struct usage_change *changes;
@@ -125,6 +128,19 @@ void terrace__statement_done(sqlite3_stmt **statement);
 int terrace__run(const struct disk *disk, struct connection *connection, sqlite3_stmt *statement,
                  const char *what);
 
+/* An address for each thread. */
+extern _Thread_local char terrace__thread;
+
+/* Is a transaction open, and this thread's? */
+static inline bool is_inside(const struct disk *disk)
+{
+	return atomic_load(&disk->inside) == (uintptr_t)&terrace__thread;
+}
+
+/*
+ * A connection to read with: within a transaction the writer, which sees what
+ * that has changed. Give it back after use; NULL when none can be opened.
+ */
 struct connection *terrace__reader_take(struct disk *disk);
 void terrace__reader_give(struct disk *disk, struct connection *connection);
 

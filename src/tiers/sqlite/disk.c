@@ -101,11 +101,34 @@ static void disk_close(void *tier)
 	free(disk);
 }
 
+static bool exists(int dir_fd, const char *name)
+{
+	struct stat st;
+
+	return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0;
+}
+
+/* The first reader at once, so that a broken database shows; TERRACE_MISS: it has no tables. */
+static int look(struct disk *disk)
+{
+	struct connection *reader = terrace__reader_take(disk);
+	int rc = TERRACE_OK;
+
+	if (!reader)
+		return TERRACE_EIO;
+	if (!terrace__statement(reader, DO_GET)) {
+		rc = terrace__sqlite_failed(disk, reader->db, "read the tables");
+		if (sqlite3_errcode(reader->db) == SQLITE_ERROR)
+			rc = TERRACE_MISS;
+	}
+	terrace__reader_give(disk, reader);
+	return rc;
+}
+
 int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make,
                        uint64_t log_bytes, struct disk **ret)
 {
 	struct disk *disk = calloc(1, sizeof *disk);
-	struct connection *reader;
 	int rc;
 
 	if (!disk)
@@ -118,17 +141,15 @@ int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make
 	} else {
 		rc = terrace__files_open(dir_fd, &disk->files);
 	}
-	if (rc == TERRACE_OK && make)
+	if (rc == TERRACE_OK && make && !exists(dir_fd, name))
 		rc = create(disk, dir_fd, name);
-	if (rc == TERRACE_OK) {
-		/* The first reader now, so that a broken database shows at once. */
-		reader = terrace__reader_take(disk);
-		if (!reader)
-			rc = TERRACE_EIO;
-		else if (!terrace__statement(reader, DO_GET))
-			rc = terrace__sqlite_failed(disk, reader->db, "read the tables");
-		terrace__reader_give(disk, reader);
-	}
+	if (rc == TERRACE_OK)
+		rc = look(disk);
+	/* Who was to make it may have died half-way. */
+	if (rc == TERRACE_MISS && make)
+		rc = create(disk, dir_fd, name);
+	if (rc == TERRACE_MISS)
+		rc = TERRACE_ECORRUPT;
 	if (rc != TERRACE_OK) {
 		disk_close(disk);
 		return rc;

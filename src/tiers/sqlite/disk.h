@@ -19,7 +19,7 @@ extern const struct disk_ops terrace__disk_ops;
 
 /*
  * Open the database `name` in the directory. With `create`, make it where it is
- * missing (the caller sees to it that only one process does).
+ * missing or half made (the caller sees to it that only one process does).
  *
  * path: of the directory, for SQLite and for messages; it is not followed
  *       through links by the caller's choice of it.

@@ -248,12 +248,9 @@ int terrace__disk_select(void *tier, const struct disk_where *where, tier_visit_
                          void *ctx)
 {
 	struct disk *disk = tier;
-	struct connection *reader;
+	struct connection *reader = terrace__reader_take(disk);
 	int rc;
 
-	if (disk->inside)
-		return select_with(disk, disk->writer, where, visit, ctx);
-	reader = terrace__reader_take(disk);
 	if (!reader)
 		return TERRACE_EIO;
 	rc = select_with(disk, reader, where, visit, ctx);
@@ -311,16 +308,15 @@ static void add_changes(const struct disk *disk, uint32_t cache, struct tier_usa
 int terrace__disk_usage(void *tier, uint32_t cache, terrace_tier which, struct tier_usage *ret)
 {
 	struct disk *disk = tier;
-	struct connection *connection = disk->inside ? disk->writer : terrace__reader_take(disk);
+	struct connection *connection = terrace__reader_take(disk);
 	struct tier_usage both[2];
 	int rc;
 
 	if (!connection)
 		return TERRACE_EIO;
 	rc = usage_with(disk, connection, cache, both);
-	if (connection != disk->writer)
-		terrace__reader_give(disk, connection);
-	else if (rc == TERRACE_OK)
+	terrace__reader_give(disk, connection);
+	if (rc == TERRACE_OK && is_inside(disk))
 		add_changes(disk, cache, both);
 	if (rc == TERRACE_OK)
 		*ret = both[which == TERRACE_L3];
@@ -330,7 +326,7 @@ int terrace__disk_usage(void *tier, uint32_t cache, terrace_tier which, struct t
 int terrace__disk_coldest(void *tier, uint32_t *ret_cache)
 {
 	struct disk *disk = tier;
-	struct connection *connection = disk->inside ? disk->writer : terrace__reader_take(disk);
+	struct connection *connection = terrace__reader_take(disk);
 	sqlite3_stmt *coldest;
 	int rc;
 
@@ -345,8 +341,7 @@ int terrace__disk_coldest(void *tier, uint32_t *ret_cache)
 	else
 		rc = terrace__sqlite_failed(disk, connection->db, "find the coldest row");
 	terrace__statement_done(&coldest);
-	if (connection != disk->writer)
-		terrace__reader_give(disk, connection);
+	terrace__reader_give(disk, connection);
 	return rc;
 }
 

@@ -54,7 +54,7 @@ int terrace__disk_begin(void *tier)
 	if (rc != TERRACE_OK)
 		return rc;
 	rc = simple(disk, DO_BEGIN, "begin a transaction");
-	disk->inside = rc == TERRACE_OK;
+	atomic_store(&disk->inside, rc == TERRACE_OK ? (uintptr_t)&terrace__thread : 0);
 	disk->change_count = 0;
 	disk->doomed_count = 0;
 	disk->last_id = 0;
@@ -66,9 +66,9 @@ void terrace__disk_rollback(void *tier)
 	struct disk *disk = tier;
 
 	/* SQLite may have done so itself, after a full disk for one. */
-	if (disk->inside && !sqlite3_get_autocommit(disk->writer->db))
+	if (is_inside(disk) && !sqlite3_get_autocommit(disk->writer->db))
 		simple(disk, DO_ROLLBACK, "roll back");
-	disk->inside = false;
+	atomic_store(&disk->inside, 0);
 	disk->doomed_count = 0;
 }
 
@@ -106,7 +106,7 @@ int terrace__disk_commit(void *tier)
 		terrace__disk_rollback(disk);
 		return rc;
 	}
-	disk->inside = false;
+	atomic_store(&disk->inside, 0);
 	for (size_t i = 0; i < disk->doomed_count; i++)
 		terrace__files_remove(disk->files, disk->doomed[i]);
 	disk->doomed_count = 0;

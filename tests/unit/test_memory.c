@@ -2,6 +2,7 @@
 #include "support/support.h"
 
 #include "tiers/memory/memory.h"
+#include "tiers/memory/table.h"
 #include "util/hash.h"
 
 #include <pthread.h>
@@ -121,6 +122,44 @@ static void test_memory__keys_of_one_hash_are_told_apart(void **state)
 		entry_unref(entry);
 	}
 	terrace__memory_ops.close(memory);
+}
+
+/*
+ * Entries overflow from the first bucket into the second, then, when others
+ * have gone, from the second into the first: now both were passed, and a search
+ * for what is not there must still end.
+ */
+static void test_table__a_search_ends_when_every_bucket_was_passed(void **state)
+{
+	struct table *table = terrace__table_new(8);
+	struct entry *entries[16];
+	struct tier_key key = { .key = terrace_str("nobody") };
+
+	(void)state;
+	assert_int_equal(table->mask, 1);
+	for (unsigned i = 0; i < 16; i++) {
+		char text[8];
+
+		snprintf(text, sizeof text, "%u", i);
+		entries[i] = terrace__entry_new(terrace_str(text), 1, terrace_bytes(NULL, 0));
+		entries[i]->hash = i < 8 ? 0 : 1; /* its bucket */
+	}
+	for (unsigned i = 0; i < 8; i++)
+		terrace__table_insert(table, entries[i]);
+	for (unsigned i = 0; i < 6; i++)
+		terrace__table_remove(table, entries[i]);
+	for (unsigned i = 8; i < 15; i++)
+		terrace__table_insert(table, entries[i]);
+	for (key.hash = 0; key.hash < 2; key.hash++)
+		assert_null(table_find(table, &key));
+	for (unsigned i = 6; i < 15; i++) {
+		key = (struct tier_key){ .key = entry_key_slice(entries[i]),
+			                 .hash = entries[i]->hash };
+		assert_ptr_equal(word_entry(*table_find(table, &key)), entries[i]);
+	}
+	for (unsigned i = 0; i < 16; i++)
+		entry_unref(entries[i]);
+	free(table);
 }
 
 static void test_memory__a_conditional_put_replaces_only_what_was_seen(void **state)
@@ -426,6 +465,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_memory__many_entries_are_all_found),
 		cmocka_unit_test(test_memory__keys_of_one_hash_are_told_apart),
+		cmocka_unit_test(test_table__a_search_ends_when_every_bucket_was_passed),
 		cmocka_unit_test(test_memory__a_conditional_put_replaces_only_what_was_seen),
 		cmocka_unit_test(test_memory__counts_hits_and_what_they_saved),
 		cmocka_unit_test(test_evict__a_queue_knows_what_it_holds),

@@ -45,8 +45,9 @@ static inline _Atomic uint64_t *table_find(struct table *table, const struct tie
 {
 	uint64_t tag = key->hash >> 48;
 
-	for (uint64_t i = key->hash & table->mask;; i = (i + 1) & table->mask) {
-		struct bucket *bucket = &table->buckets[i];
+	/* Once round at most: in a small table every bucket may have been passed. */
+	for (uint64_t n = 0; n <= table->mask; n++) {
+		struct bucket *bucket = &table->buckets[(key->hash + n) & table->mask];
 
 		for (int k = 0; k < BUCKET_WORDS; k++) {
 			uint64_t word = atomic_load_explicit(&bucket->words[k],
@@ -56,8 +57,9 @@ static inline _Atomic uint64_t *table_find(struct table *table, const struct tie
 				return &bucket->words[k];
 		}
 		if (atomic_load_explicit(&bucket->passed, memory_order_acquire) == 0)
-			return NULL;
+			break;
 	}
+	return NULL;
 }
 
 /* For walking over all words, under the lock; NULL where there is no entry. */

@@ -103,6 +103,18 @@ TERRACE_API int terrace_fetch_with(terrace_cache *cache, terrace_slice key, terr
                                    terrace_value **ret);
 
 /**
+ * As terrace_fetch(), but of a cache with a form the encoded bytes: nothing is
+ * decoded. What is computed is kept in the memory for encoded bytes and on the
+ * disk, as the policy says; the object is made when somebody gets it. Calls for
+ * either shape share one computation.
+ *
+ * Owns, Returns, Threads: as terrace_fetch().
+ * Cost:    on a hit that of terrace_get_encoded().
+ */
+TERRACE_API int terrace_fetch_encoded(terrace_cache *cache, terrace_slice key,
+                                      terrace_load_fn *load, void *ctx, terrace_value **ret);
+
+/**
  * The right to compute a key, alone among all threads and processes: fetch
  * without a callback, for bindings and for work that does not fit a loader.
  */

@@ -40,6 +40,7 @@ typedef struct terrace_options {
 	void *log_ctx;           /* borrowed until terrace_close() */
 	terrace_clock_fn *clock; /* NULL = the machine's */
 	void *clock_ctx;         /* borrowed until terrace_close() */
+	uint64_t encoded_bytes; /* encoded bytes beside forms, all caches; 0 = each its own alone */
 } terrace_options;
 TERRACE_DEFINE_INIT(terrace_options)
 #define TERRACE_OPTIONS_INIT terrace_options_init()

@@ -3,6 +3,7 @@
 #define API_API_H
 
 #include "core/caches.h"
+#include "core/flight.h"
 #include "core/lookup.h"
 
 #include <terrace/terrace.h>
@@ -46,7 +47,8 @@ int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *c
                      terrace_value **ret);
 /* As terrace__lease_begin(), with the value in its public shape, and an expired one for a failure. */
 int terrace__fetch_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
-                         struct terrace_lease **ret_lease, terrace_value **ret);
+                         enum flight_shape shape, struct terrace_lease **ret_lease,
+                         terrace_value **ret);
 /* Without a cache: the loader, and nothing else. */
 int terrace__load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, terrace_value **ret);
 

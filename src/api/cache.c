@@ -115,7 +115,7 @@ int terrace_get_encoded(terrace_cache *cache, terrace_slice key, terrace_value *
 		return rc;
 	if (holds_nothing(cache))
 		return TERRACE_MISS;
-	rc = terrace__get_encoded(cache, key, &entry, &tier);
+	rc = terrace__get_encoded(cache, key, true, &entry, &tier);
 	if (rc == TERRACE_OK)
 		*ret = value_of(entry, tier);
 	return rc == TERRACE_ABSENT ? TERRACE_MISS : rc;

@@ -120,7 +120,7 @@ static int in_form(struct terrace_cache *cache, struct entry **entry)
 
 /* A value for the callers alone. */
 static int unstored(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
-                    struct entry **ret)
+                    enum flight_shape shape, struct entry **ret)
 {
 	struct entry *entry = terrace__entry_new(key, value.size, terrace_bytes(NULL, 0));
 	int rc;
@@ -131,7 +131,7 @@ static int unstored(struct terrace_cache *cache, terrace_slice key, terrace_slic
 	if (value.size)
 		memcpy(entry_value(entry), value.data, value.size);
 	*ret = entry;
-	if (!cache)
+	if (!cache || shape == FLIGHT_ENCODED)
 		return TERRACE_OK;
 	rc = in_form(cache, ret);
 	if (rc != TERRACE_OK)
@@ -161,14 +161,17 @@ static bool sources_stand(struct terrace_cache *cache, const terrace_sources *so
 static int store_loaded(struct terrace_lease *lease, terrace_slice value,
                         const terrace_put_options *options, struct entry **ret)
 {
+	enum flight_shape shape = lease->shape;
+	enum put_shape kept = shape == FLIGHT_ENCODED ? SHAPE_ENCODED : SHAPE_DECODED;
 	struct terrace_cache *cache = lease->cache;
 	struct entry *entry = NULL;
 	int rc = TERRACE_MISS;
 
 	if (cache->tiers == 0)
-		return unstored(cache, lease->key, value, ret);
+		return unstored(cache, lease->key, value, shape, ret);
 	if (sources_stand(cache, options->sources))
-		rc = terrace__put(cache, lease->key, value, options, &lease->lease, &entry);
+		rc = terrace__put_shaped(cache, lease->key, value, options, &lease->lease, kept,
+		                         &entry);
 	if (rc == TERRACE_MISS) {
 		count_add(&cache->counts, COUNT_outdated_loads, 1);
 		terrace__log(cache->store, TERRACE_LOG_INFO,
@@ -178,8 +181,10 @@ static int store_loaded(struct terrace_lease *lease, terrace_slice value,
 		terrace__swallow(cache->store, cache, "storing a computed value");
 	}
 	if (!entry)
-		return unstored(cache, lease->key, value, ret);
+		return unstored(cache, lease->key, value, shape, ret);
 	*ret = entry;
+	if (shape == FLIGHT_ENCODED || entry->kind == ENTRY_OBJECT)
+		return TERRACE_OK;
 	rc = in_form(cache, ret);
 	if (rc != TERRACE_OK)
 		entry_unref(entry);
@@ -200,8 +205,8 @@ int terrace_lease_begin(terrace_cache *cache, terrace_slice key, int64_t wait_ms
 	if (!cache)
 		return terrace_fail(TERRACE_EINVAL,
 		                    "a NULL cache gives no lease; use terrace_fetch()");
-	rc = terrace__lease_begin(cache, key, wait_ms ? wait_ms : cache->store->wait_ms, ret_lease,
-	                          &entry, &tier);
+	rc = terrace__lease_begin(cache, key, wait_ms ? wait_ms : cache->store->wait_ms,
+	                          FLIGHT_OBJECT, ret_lease, &entry, &tier);
 	if (rc == TERRACE_OK)
 		*ret_value = value_of(entry, tier);
 	return rc;
@@ -261,7 +266,7 @@ int terrace__load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, ter
 		return TERRACE_ABSENT;
 	if (!loaded.given)
 		return no_value(key);
-	rc = unstored(NULL, key, terrace_bytes(loaded.data, loaded.size), &entry);
+	rc = unstored(NULL, key, terrace_bytes(loaded.data, loaded.size), FLIGHT_ENCODED, &entry);
 	if (rc == TERRACE_OK)
 		*ret = value_of(entry, 0);
 	return rc;
@@ -346,7 +351,7 @@ int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *c
 		return TERRACE_ABSENT;
 	}
 	if (loaded.keep_out)
-		rc = unstored(lease->cache, lease->key, value, &entry);
+		rc = unstored(lease->cache, lease->key, value, lease->shape, &entry);
 	else
 		rc = store_loaded(lease, value, &options, &entry);
 	terrace__lease_end(lease, rc == TERRACE_OK ? entry : NULL, 0);
@@ -356,15 +361,17 @@ int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *c
 }
 
 int terrace__fetch_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
-                         struct terrace_lease **ret_lease, terrace_value **ret)
+                         enum flight_shape shape, struct terrace_lease **ret_lease,
+                         terrace_value **ret)
 {
 	struct entry *entry;
 	unsigned tier;
-	int rc = terrace__lease_begin(cache, key, wait_ms, ret_lease, &entry, &tier);
+	int rc = terrace__lease_begin(cache, key, wait_ms, shape, ret_lease, &entry, &tier);
 
 	if (rc == TERRACE_OK) {
 		*ret = value_of(entry, tier);
-	} else if (rc != TERRACE_MISS && rc != TERRACE_ABSENT && rc != TERRACE_ECYCLE) {
+	} else if (shape == FLIGHT_OBJECT && rc != TERRACE_MISS && rc != TERRACE_ABSENT &&
+	           rc != TERRACE_ECYCLE) {
 		rc = or_stale(cache, key, rc, &entry);
 		if (rc == TERRACE_OK)
 			*ret = value_of(entry, FOUND_STALE);
@@ -372,8 +379,8 @@ int terrace__fetch_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 	return rc;
 }
 
-int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
-                  terrace_value **ret)
+static int fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
+                 enum flight_shape shape, terrace_value **ret)
 {
 	struct terrace_lease *lease;
 	int rc = terrace__check_cache(cache);
@@ -384,8 +391,20 @@ int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load
 		return rc;
 	if (!cache)
 		return terrace__load_alone(key, load, ctx, ret);
-	rc = terrace__fetch_begin(cache, key, cache->store->wait_ms, &lease, ret);
+	rc = terrace__fetch_begin(cache, key, cache->store->wait_ms, shape, &lease, ret);
 	return rc == TERRACE_MISS ? terrace__compute(lease, load, ctx, ret) : rc;
+}
+
+int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
+                  terrace_value **ret)
+{
+	return fetch(cache, key, load, ctx, FLIGHT_OBJECT, ret);
+}
+
+int terrace_fetch_encoded(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
+                          terrace_value **ret)
+{
+	return fetch(cache, key, load, ctx, FLIGHT_ENCODED, ret);
 }
 
 int terrace_lease_absent(terrace_lease *lease)

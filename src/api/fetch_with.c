@@ -228,7 +228,8 @@ static int begin_in_time(struct terrace_cache *cache, terrace_slice key,
 
 		if (limits[i] == 0)
 			continue;
-		rc = terrace__fetch_begin(cache, key, left > 0 ? left : 0, ret_lease, ret);
+		rc = terrace__fetch_begin(cache, key, left > 0 ? left : 0, FLIGHT_OBJECT, ret_lease,
+		                          ret);
 		if (rc != TERRACE_MISS || (*ret_lease)->flight ||
 		    terrace__clock_ms(CLOCK_MONOTONIC) < start + limits[i])
 			return rc;
@@ -238,7 +239,8 @@ static int begin_in_time(struct terrace_cache *cache, terrace_slice key,
 	}
 	if (options->hard_ms)
 		return too_late(key, options->hard_ms);
-	return terrace__fetch_begin(cache, key, cache->store->wait_ms, ret_lease, ret);
+	return terrace__fetch_begin(cache, key, cache->store->wait_ms, FLIGHT_OBJECT, ret_lease,
+	                            ret);
 }
 
 int terrace_fetch_with(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,

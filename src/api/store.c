@@ -128,6 +128,7 @@ static void apply_settings(struct terrace *store)
 	store->disk_entries = (uint64_t)settings[STORE_disk_entries].number;
 	store->memory_bytes = (uint64_t)settings[STORE_memory_bytes].number;
 	store->memory_entries = (uint64_t)settings[STORE_memory_entries].number;
+	store->encoded_bytes = (uint64_t)settings[STORE_encoded_bytes].number;
 	store->wait_ms = settings[STORE_wait].number;
 	if (store->wait_ms < 0)
 		store->wait_ms = INT64_MAX / 4;

@@ -192,12 +192,17 @@ static int memory_invalidate(struct terrace_cache *cache, const terrace_match *m
 		terrace_slice key = terrace_bytes(terrace__read_bytes(&reader, size), size);
 		struct tier_key hashed = cache_key(cache, key);
 
-		if (cache->memory_ops->remove(cache->memory, &hashed, NULL) == TERRACE_OK) {
+		bool was = cache->memory_ops->remove(cache->memory, &hashed, NULL) == TERRACE_OK;
+
+		/* The bytes may be there without the object, and the reverse. */
+		if (cache->encoded)
+			was |= cache->memory_ops->remove(cache->encoded, &hashed, NULL) ==
+			       TERRACE_OK;
+		if (was) {
 			++*ret_count;
 			terrace__note_put(store, hashed.hash, note->reason, note->when,
 			                  note->detail);
 		}
-		terrace__memory_forget(cache, &hashed);
 	}
 	terrace__buf_done(&m.keys);
 	return m.keys.failed ? TERRACE_ENOMEM : TERRACE_OK;

@@ -199,7 +199,9 @@ static int open_memory(struct terrace_cache *cache)
 		rc = terrace__tiers_memory(eviction, shards_for(cache), pool, &cache->memory_ops,
 		                           &cache->memory);
 	if (rc == TERRACE_OK && cache->memory && cache->has_form && cache->encoded_bytes)
-		rc = terrace__tiers_memory(eviction, 1, NULL, &cache->memory_ops, &cache->encoded);
+		rc = terrace__tiers_memory(eviction, cache->encoded_bytes < 8 << 20 ? 1 : 16,
+		                           &cache->store->encoded_pool, &cache->memory_ops,
+		                           &cache->encoded);
 	return rc;
 }
 

@@ -1,6 +1,7 @@
 #include "core/flight.h"
 
 #include "core/behind.h"
+#include "core/entries.h"
 #include "core/locks.h"
 #include "core/lookup.h"
 #include "util/lock.h"
@@ -259,7 +260,7 @@ static void lease_unregister(struct terrace_lease *lease)
 }
 
 static int lease_new(struct terrace_cache *cache, terrace_slice key, struct flight *flight,
-                     struct terrace_lease **ret)
+                     enum flight_shape shape, struct terrace_lease **ret)
 {
 	struct terrace_lease *lease = malloc(sizeof *lease + key.size);
 
@@ -270,6 +271,7 @@ static int lease_new(struct terrace_cache *cache, terrace_slice key, struct flig
 		.cache = cache,
 		.key = terrace_bytes(lease + 1, key.size),
 		.flight = flight,
+		.shape = shape,
 		.outer = held,
 		.started_ns = terrace__now_ns(),
 	};
@@ -304,13 +306,24 @@ static bool may_give_stale(struct terrace_cache *cache, terrace_slice key)
 	return true;
 }
 
+/* What is there, in the shape that the caller wants; a miss is counted the first time. */
+static int look(struct terrace_cache *cache, terrace_slice key, enum flight_shape shape, bool first,
+                struct entry **ret_entry, unsigned *ret_tier)
+{
+	if (shape == FLIGHT_ENCODED)
+		return terrace__get_encoded(cache, key, first, ret_entry, ret_tier);
+	if (first)
+		return terrace__get(cache, key, ret_entry, ret_tier);
+	return terrace__look_again(cache, key, ret_entry, ret_tier);
+}
+
 /*
  * This thread owns the flight. With others at work on the same key in another
  * process, wait for them; then look again before computing.
  */
 static int own_flight(struct terrace_cache *cache, struct flight *flight, int64_t deadline,
-                      struct terrace_lease **ret_lease, struct entry **ret_entry,
-                      unsigned *ret_tier)
+                      enum flight_shape shape, struct terrace_lease **ret_lease,
+                      struct entry **ret_entry, unsigned *ret_tier)
 {
 	struct terrace *store = cache->store;
 	struct tier_key hashed = cache_key(cache, flight->key.key);
@@ -326,14 +339,14 @@ static int own_flight(struct terrace_cache *cache, struct flight *flight, int64_
 			flight_land(&store->flights, flight, NULL, rc, terrace__message());
 			return rc;
 		}
-		if (rc == TERRACE_EBUSY &&
+		if (rc == TERRACE_EBUSY && shape == FLIGHT_OBJECT &&
 		    give_stale(cache, flight->key.key, ret_entry, ret_tier)) {
 			flight_land(&store->flights, flight, *ret_entry, TERRACE_EBUSY, NULL);
 			return TERRACE_OK;
 		}
 	}
 	if (cache->tiers)
-		rc = terrace__look_again(cache, flight->key.key, ret_entry, ret_tier);
+		rc = look(cache, flight->key.key, shape, false, ret_entry, ret_tier);
 	if (cache->tiers && (rc == TERRACE_OK || rc == TERRACE_ABSENT)) {
 		if (has_byte)
 			terrace__flight_byte_give(store, hashed.hash);
@@ -341,7 +354,7 @@ static int own_flight(struct terrace_cache *cache, struct flight *flight, int64_
 		            NULL);
 		return rc;
 	}
-	rc = lease_new(cache, flight->key.key, flight, ret_lease);
+	rc = lease_new(cache, flight->key.key, flight, shape, ret_lease);
 	if (rc != TERRACE_MISS) {
 		if (has_byte)
 			terrace__flight_byte_give(store, hashed.hash);
@@ -356,9 +369,27 @@ static int own_flight(struct terrace_cache *cache, struct flight *flight, int64_
 	return TERRACE_MISS;
 }
 
+/* The entry of a flight that this caller joined, in the shape that it wants. */
+static bool reshape(struct terrace_cache *cache, enum flight_shape shape, struct entry **entry)
+{
+	struct entry *decoded;
+	bool is_object = (*entry)->kind == ENTRY_OBJECT;
+	int rc = TERRACE_MISS;
+
+	if (!cache->has_form || is_object == (shape == FLIGHT_OBJECT))
+		return true;
+	/* Bytes cannot be had of an object: they are looked for where they are kept. */
+	if (!is_object)
+		rc = terrace__entry_decode(cache, *entry, &decoded);
+	entry_unref(*entry);
+	if (rc == TERRACE_OK)
+		*entry = decoded;
+	return rc == TERRACE_OK;
+}
+
 int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
-                         struct terrace_lease **ret_lease, struct entry **ret_entry,
-                         unsigned *ret_tier)
+                         enum flight_shape shape, struct terrace_lease **ret_lease,
+                         struct entry **ret_entry, unsigned *ret_tier)
 {
 	struct flights *flights = &cache->store->flights;
 	int64_t deadline = add_sat_i64(terrace__clock_ms(CLOCK_MONOTONIC), wait_ms);
@@ -376,7 +407,7 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 		int code;
 
 		if (cache->tiers) {
-			code = terrace__get(cache, key, ret_entry, ret_tier);
+			code = look(cache, key, shape, true, ret_entry, ret_tier);
 			if (code == TERRACE_OK || code == TERRACE_ABSENT)
 				return code;
 		}
@@ -389,11 +420,11 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 			if (flight)
 				flight->lease = mine;
 			pthread_mutex_unlock(&flights->lock);
-			return flight ? own_flight(cache, flight, deadline, ret_lease, ret_entry,
-			                           ret_tier) :
+			return flight ? own_flight(cache, flight, deadline, shape, ret_lease,
+			                           ret_entry, ret_tier) :
 			                TERRACE_ENOMEM;
 		}
-		if (cache->stale_ms > 0 && !looked) {
+		if (cache->stale_ms > 0 && !looked && shape == FLIGHT_OBJECT) {
 			pthread_mutex_unlock(&flights->lock);
 			if (give_stale(cache, key, ret_entry, ret_tier))
 				return TERRACE_OK;
@@ -404,16 +435,18 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 		 * the end; they compute alongside. */
 		if (held) {
 			pthread_mutex_unlock(&flights->lock);
-			return lease_new(cache, key, NULL, ret_lease);
+			return lease_new(cache, key, NULL, shape, ret_lease);
 		}
 		outcome = flight_join(flights, flight, &mine, deadline, ret_entry, ret_tier, &code);
 		pthread_mutex_unlock(&flights->lock);
+		if (outcome == WAIT_VALUE && code == 0 && !reshape(cache, shape, ret_entry))
+			continue;
 		if (outcome == WAIT_VALUE) {
 			count_add(&cache->counts, COUNT_shared_loads, 1);
 			return code;
 		}
 		if (outcome == WAIT_LATE)
-			return lease_new(cache, key, NULL, ret_lease);
+			return lease_new(cache, key, NULL, shape, ret_lease);
 	}
 }
 

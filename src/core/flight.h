@@ -10,6 +10,12 @@
 
 #include <terrace/fetch.h>
 
+/* What a caller wants of a cache with a form. Both take part in the same flight. */
+enum flight_shape {
+	FLIGHT_OBJECT,  /* what a get gives */
+	FLIGHT_ENCODED, /* what terrace_get_encoded() gives */
+};
+
 /* One computation under way in this process, and those who wait for it. */
 struct flight {
 	struct flight *next;
@@ -31,9 +37,10 @@ enum { FOUND_STALE = 8 };
 
 struct terrace_lease {
 	struct terrace_cache *cache;
-	terrace_slice key;     /* points behind this struct */
-	struct flight *flight; /* NULL: alongside another one, waiting for nobody */
-	bool has_byte;         /* holds the lock among processes */
+	terrace_slice key;       /* points behind this struct */
+	struct flight *flight;   /* NULL: alongside another one, waiting for nobody */
+	enum flight_shape shape; /* what the caller wants */
+	bool has_byte;           /* holds the lock among processes */
 	struct write_lease lease;
 	_Atomic bool outdated;       /* in memory alone: the key was written since */
 	struct terrace_lease *next;  /* of all */
@@ -47,8 +54,8 @@ struct terrace_lease {
  * its message set; TERRACE_ECYCLE, TERRACE_ENOMEM.
  */
 int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
-                         struct terrace_lease **ret_lease, struct entry **ret_entry,
-                         unsigned *ret_tier);
+                         enum flight_shape shape, struct terrace_lease **ret_lease,
+                         struct entry **ret_entry, unsigned *ret_tier);
 
 /* It goes to another thread, which takes it; the loader will run there. */
 void terrace__lease_leave(struct terrace_lease *lease);

@@ -48,6 +48,37 @@ int terrace__keys_start(struct terrace_cache *cache, const terrace_match *match,
 	return TERRACE_OK;
 }
 
+/* Behind the keys of objects, those of which memory has the bytes alone. */
+static int add_encoded(struct key_list *list, struct batch *batch)
+{
+	CLEANUP(terrace__buf_done) struct buf objects = list->keys;
+	struct terrace_cache *cache = list->cache;
+	struct reader reader;
+	int rc;
+
+	list->keys = (struct buf){ 0 };
+	rc = cache->memory_ops->each(cache->encoded, cache->number, &list->match, take_key, batch);
+	reader = terrace__reader(list->keys.data, list->keys.size);
+	while (rc == TERRACE_OK && reader.at < reader.end) {
+		size_t size = terrace__read_u32(&reader);
+		terrace_slice key = terrace_bytes(terrace__read_bytes(&reader, size), size);
+		struct tier_key hashed = cache_key(cache, key);
+		struct entry *object;
+
+		if (cache->memory_ops->get(cache->memory, &hashed, false, &object) == TERRACE_OK) {
+			entry_unref(object);
+			continue;
+		}
+		terrace__buf_u32(&objects, (uint32_t)size);
+		terrace__buf_append(&objects, key.data, size);
+	}
+	objects.failed |= list->keys.failed;
+	terrace__buf_done(&list->keys);
+	list->keys = objects;
+	objects = (struct buf){ 0 };
+	return rc;
+}
+
 /* The next batch of keys into list->keys. Memory is listed in one go. */
 static int fill(struct key_list *list)
 {
@@ -70,6 +101,8 @@ static int fill(struct key_list *list)
 	} else {
 		rc = cache->memory_ops->each(cache->memory, cache->number, &list->match, take_key,
 		                             &batch);
+		if (rc == TERRACE_OK && cache->encoded)
+			rc = add_encoded(list, &batch);
 		list->at_end = true;
 	}
 	list->reader = terrace__reader(list->keys.data, list->keys.size);

@@ -203,7 +203,7 @@ static int bytes_get(struct terrace_cache *cache, const struct tier_key *key, st
 		return rc;
 	*ret_tier = ret->entry->tier;
 	if (cache->encoded && ret->keep)
-		terrace__encoded_keep(cache, key, ret->entry);
+		terrace__encoded_keep(cache, key, ret->entry, NULL);
 	terrace__access_note(cache->store, key->hash, 1, terrace__now(cache->store));
 	return TERRACE_OK;
 }
@@ -318,8 +318,8 @@ int terrace__look_again(struct terrace_cache *cache, terrace_slice key, struct e
 	return rc == TERRACE_OK ? found_rc(*ret) : rc;
 }
 
-int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
-                         unsigned *ret_tier)
+int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, bool count_miss,
+                         struct entry **ret, unsigned *ret_tier)
 {
 	struct tier_key hashed = cache_key(cache, key);
 	uint64_t start = terrace__now_ns();
@@ -327,10 +327,12 @@ int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, struct 
 	int rc;
 
 	if (!cache->has_form)
-		return terrace__get(cache, key, ret, ret_tier);
+		return count_miss ? terrace__get(cache, key, ret, ret_tier) :
+		                    terrace__look_again(cache, key, ret, ret_tier);
 	rc = bytes_get(cache, &hashed, &found, ret_tier);
 	if (rc != TERRACE_OK) {
-		count_add(&cache->counts, COUNT_misses, 1);
+		if (count_miss)
+			count_add(&cache->counts, COUNT_misses, 1);
 		return rc;
 	}
 	count_hit(cache, *ret_tier, entry_rest(found.entry)->cost_us, terrace__now_ns() - start);
@@ -436,8 +438,10 @@ int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tie
 	int rc;
 
 	*ret_reason = TERRACE_REASON_NEVER;
-	if (cache->memory &&
-	    cache->memory_ops->get(cache->memory, &hashed, false, &entry) == TERRACE_OK) {
+	if ((cache->memory &&
+	     cache->memory_ops->get(cache->memory, &hashed, false, &entry) == TERRACE_OK) ||
+	    (cache->encoded &&
+	     cache->memory_ops->get(cache->encoded, &hashed, false, &entry) == TERRACE_OK)) {
 		in_memory = is_current(cache, &hashed, entry);
 		hits = entry_hits(entry);
 		if (in_memory && !cache->on_disk)

@@ -21,9 +21,9 @@ int terrace__look_again(struct terrace_cache *cache, terrace_slice key, struct e
 /* One that expired less than `window` ms ago, and is otherwise good, or TERRACE_MISS. */
 int terrace__get_stale(struct terrace_cache *cache, terrace_slice key, int64_t window,
                        struct entry **ret);
-/* The bytes of a cache with a form. */
-int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
-                         unsigned *ret_tier);
+/* The bytes of a cache with a form; a miss is counted where the caller says so. */
+int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, bool count_miss,
+                         struct entry **ret, unsigned *ret_tier);
 
 /* Facts without a value; TERRACE_MISS with the reason when it is there but dead. */
 int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tier_facts *ret,
@@ -32,14 +32,23 @@ int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tie
 /* Look at an entry's sources now, whatever the policy; true when it was removed. */
 bool terrace__check_entry(struct terrace_cache *cache, terrace_slice key);
 
+/* What memory is to hold of a value in a cache with a form. */
+enum put_shape {
+	SHAPE_ANY, /* decoded where nothing but memory has it, else when it is first asked for */
+	SHAPE_DECODED, /* the caller goes on with the object */
+	SHAPE_ENCODED, /* the caller goes on with the bytes: decode nothing */
+};
+
 /* One put of terrace__put_many(). */
 struct put_item {
 	terrace_slice key, value;
 	const struct write_lease *lease; /* may be NULL */
 	enum write_kind kind;            /* PUT or ADD */
 	bool absent;                     /* that there is no value is what is stored */
+	enum put_shape shape;
 	int rc;
-	struct entry *entry; /* what was stored, pinned; the caller's */
+	struct entry *entry;   /* what was stored, pinned; the caller's */
+	struct entry *decoded; /* the same decoded, where that was done; the caller's */
 };
 
 /* options and cost may be NULL. Fills in every rc; the first failure is returned. */
@@ -52,6 +61,13 @@ int terrace__put(struct terrace_cache *cache, terrace_slice key, terrace_slice v
 /* The same, of the knowledge that there is no value. */
 int terrace__put_absent(struct terrace_cache *cache, terrace_slice key,
                         const terrace_put_options *options, const struct write_lease *lease);
+/*
+ * The same in a shape: *ret is the object with SHAPE_DECODED, where the bytes
+ * could be decoded, and the bytes otherwise.
+ */
+int terrace__put_shaped(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
+                        const terrace_put_options *options, const struct write_lease *lease,
+                        enum put_shape shape, struct entry **ret);
 int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta, int64_t initial,
                   int64_t *ret);
 int terrace__delete_many(struct terrace_cache *cache, const terrace_slice *keys, size_t count,
@@ -78,8 +94,9 @@ int terrace__memory_join(struct terrace_cache *cache);
 void terrace__memory_leave(struct terrace_cache *cache);
 /* In memory alone: the stamp of an entry that is about to be put; load the epoch before. */
 uint64_t terrace__memory_stamp(struct terrace_cache *cache, const struct tier_key *key);
-void terrace__encoded_keep(struct terrace_cache *cache, const struct tier_key *key,
-                           struct entry *entry);
+/* The bytes beside a form: as terrace__memory_keep(). */
+int terrace__encoded_keep(struct terrace_cache *cache, const struct tier_key *key,
+                          struct entry *entry, const struct write_lease *lease);
 /* Drop what memory holds of a key, in this process. */
 void terrace__memory_forget(struct terrace_cache *cache, const struct tier_key *key);
 /* Drop a cache's copies in memory; how many the larger of its two tiers held. */

@@ -107,12 +107,17 @@ static bool fits_memory(struct terrace_cache *cache, const struct entry *entry)
  * Under flights.lock no thread of ours can write the key between the look and
  * the put; that no other process has is for the version to say.
  */
-static int put_leased(struct terrace_cache *cache, const struct tier_put *put,
+static int put_leased(struct terrace_cache *cache, void *tier, const struct tier_put *put,
                       const struct write_lease *lease)
 {
 	struct terrace *store = cache->store;
 	_Atomic uint64_t *version = &store->shared->versions[put->key.slot];
-	bool alone = atomic_load(&cache->shared->holder) == store->token;
+	/*
+	 * With a form, what is computed takes no new version either: it is what
+	 * another process would have computed, and caches with forms hold so much
+	 * that moving a slot's version would void entries that only share it.
+	 */
+	bool alone = cache->has_form || atomic_load(&cache->shared->holder) == store->token;
 	uint64_t seen = lease->version, stamp = alone ? seen : seen + VERSION_STEP;
 	int rc = TERRACE_MISS;
 
@@ -120,7 +125,7 @@ static int put_leased(struct terrace_cache *cache, const struct tier_put *put,
 	if (terrace__lease_holds(cache, &put->key, lease) &&
 	    (alone || atomic_compare_exchange_strong(version, &seen, stamp))) {
 		atomic_store(&put->entry->stamp, stamp);
-		rc = cache->memory_ops->put(cache->memory, put);
+		rc = cache->memory_ops->put(tier, put);
 	}
 	pthread_mutex_unlock(&store->flights.lock);
 	return rc;
@@ -139,7 +144,8 @@ int terrace__memory_keep(struct terrace_cache *cache, const struct tier_put *put
 		                     (unsigned long long)put->entry->value_size, cache->name);
 		return TERRACE_ETOOBIG;
 	}
-	rc = lease ? put_leased(cache, put, lease) : cache->memory_ops->put(cache->memory, put);
+	rc = lease ? put_leased(cache, cache->memory, put, lease) :
+	             cache->memory_ops->put(cache->memory, put);
 	keep_within(cache);
 	return rc;
 }
@@ -186,27 +192,72 @@ uint64_t terrace__memory_stamp(struct terrace_cache *cache, const struct tier_ke
 {
 	struct shared *shared = cache->store->shared;
 
-	if (atomic_load(&cache->shared->holder) == cache->store->token)
+	/* With a form, bytes may be being decoded that this write makes old: their
+	 * object must not come in behind it under the same stamp. */
+	if (!cache->has_form && atomic_load(&cache->shared->holder) == cache->store->token)
 		return version_load(shared, key->slot);
 	return terrace__version_move(shared, key->slot);
 }
 
-void terrace__encoded_keep(struct terrace_cache *cache, const struct tier_key *key,
-                           struct entry *entry)
+/* The open cache whose encoded bytes take most memory. */
+static struct terrace_cache *largest_encoded(struct terrace *store)
+{
+	struct terrace_cache *found = NULL;
+	uint64_t most = 0;
+
+	for (struct terrace_cache *cache = store->caches; cache; cache = cache->next) {
+		uint64_t bytes = cache->encoded ? terrace__tiers_memory_bytes(cache->encoded) : 0;
+
+		if (bytes > most) {
+			most = bytes;
+			found = cache;
+		}
+	}
+	return found;
+}
+
+static void evict_encoded(struct terrace_cache *cache, uint64_t bytes)
+{
+	struct tier_evicted evicted = { 0 };
+
+	cache->memory_ops->evict(cache->encoded, cache->number, bytes, 0, NULL, &evicted);
+	unref_chain(&evicted); /* plain bytes: no destructor of a program runs */
+}
+
+static void keep_encoded_within(struct terrace_cache *cache)
+{
+	struct terrace *store = cache->store;
+	uint64_t bytes = above(terrace__tiers_memory_bytes(cache->encoded), cache->encoded_bytes);
+
+	if (bytes)
+		evict_encoded(cache, bytes);
+	bytes = above(atomic_load(&store->encoded_pool.bytes), store->encoded_bytes);
+	if (bytes) {
+		struct terrace_cache *victim;
+
+		pthread_mutex_lock(&store->caches_lock);
+		victim = largest_encoded(store);
+		if (victim)
+			evict_encoded(victim, bytes);
+		pthread_mutex_unlock(&store->caches_lock);
+	}
+}
+
+int terrace__encoded_keep(struct terrace_cache *cache, const struct tier_key *key,
+                          struct entry *entry, const struct write_lease *lease)
 {
 	struct tier_put put = { .key = *key, .entry = entry };
-	uint64_t bytes;
+	int rc;
 
-	if (entry_rest(entry)->charge > cache->encoded_bytes / 8)
-		return;
-	cache->memory_ops->put(cache->encoded, &put);
-	bytes = above(terrace__tiers_memory_bytes(cache->encoded), cache->encoded_bytes);
-	if (bytes) {
-		struct tier_evicted evicted = { 0 };
-
-		cache->memory_ops->evict(cache->encoded, cache->number, bytes, 0, NULL, &evicted);
-		unref_chain(&evicted);
+	if (entry_rest(entry)->charge > cache->encoded_bytes / 8) {
+		/* An older one must not stay in its place. */
+		cache->memory_ops->remove(cache->encoded, key, NULL);
+		return TERRACE_ETOOBIG;
 	}
+	rc = lease ? put_leased(cache, cache->encoded, &put, lease) :
+	             cache->memory_ops->put(cache->encoded, &put);
+	keep_encoded_within(cache);
+	return rc;
 }
 
 void terrace__memory_forget(struct terrace_cache *cache, const struct tier_key *key)

@@ -76,16 +76,18 @@ static int in_form(struct terrace_cache *cache, struct entry *entry, struct entr
  * its entry; epoch was loaded before anything else was looked at.
  */
 static int memory_store(struct terrace_cache *cache, struct tier_put *put, uint64_t epoch,
-                        const struct write_lease *lease)
+                        const struct write_lease *lease, struct entry **ret_decoded)
 {
 	struct entry *bytes = put->entry, *entry;
 	uint64_t stamp;
-	int rc = in_form(cache, bytes, &entry);
+	int kept, rc = in_form(cache, bytes, &entry);
 
 	if (rc != TERRACE_OK) {
 		terrace__memory_forget(cache, &put->key);
 		return rc;
 	}
+	if (ret_decoded && cache->has_form)
+		*ret_decoded = entry_ref(entry);
 	if (!lease)
 		terrace__lease_outdate(cache, put->key.key);
 	/* With a lease the stamp is given when it is seen to hold. */
@@ -94,13 +96,33 @@ static int memory_store(struct terrace_cache *cache, struct tier_put *put, uint6
 	atomic_store(&entry->epoch, epoch);
 	put->entry = entry;
 	rc = terrace__memory_keep(cache, put, lease);
-	if (rc == TERRACE_OK && cache->encoded) {
-		atomic_store(&bytes->stamp, atomic_load(&entry->stamp));
+	if ((rc == TERRACE_OK || rc == TERRACE_ETOOBIG) && cache->encoded) {
+		/* An object that is too large for memory leaves bytes that may not be. */
+		atomic_store(&bytes->stamp, rc == TERRACE_OK ? atomic_load(&entry->stamp) : stamp);
 		atomic_store(&bytes->epoch, epoch);
-		terrace__encoded_keep(cache, &put->key, bytes);
+		kept = terrace__encoded_keep(cache, &put->key, bytes, lease);
+		rc = rc == TERRACE_OK ? TERRACE_OK : kept;
 	}
 	put->entry = bytes;
 	entry_unref(entry);
+	return rc;
+}
+
+/*
+ * The bytes alone, for a caller that computed them and wants no object. An
+ * object of what was there before must not stay beside them.
+ */
+static int memory_store_encoded(struct terrace_cache *cache, const struct tier_key *key,
+                                struct entry *bytes, uint64_t epoch,
+                                const struct write_lease *lease)
+{
+	int rc;
+
+	if (!cache->encoded)
+		return TERRACE_OK;
+	atomic_store(&bytes->epoch, epoch);
+	rc = terrace__encoded_keep(cache, key, bytes, lease);
+	cache->memory_ops->remove(cache->memory, key, NULL);
 	return rc;
 }
 
@@ -118,7 +140,7 @@ static int memory_add(struct terrace_cache *cache, struct tier_put *put, uint64_
 		}
 		put->conditional = true;
 		put->expected = old;
-		rc = memory_store(cache, put, epoch, NULL);
+		rc = memory_store(cache, put, epoch, NULL, NULL);
 		entry_unref(old);
 	} while (rc == TERRACE_EXISTS); /* somebody was faster: look again */
 	return rc;
@@ -136,7 +158,10 @@ static int memory_put(struct terrace_cache *cache, const struct tier_key *key,
 	epoch = item->lease ? item->lease->epoch : atomic_load(&cache->shared->epoch);
 	if (item->kind == WRITE_ADD)
 		return memory_add(cache, &put, epoch);
-	return memory_store(cache, &put, epoch, item->lease);
+	if (item->shape == SHAPE_ENCODED && item->lease && cache->has_form)
+		return memory_store_encoded(cache, key, item->entry, epoch, item->lease);
+	return memory_store(cache, &put, epoch, item->lease,
+	                    item->shape == SHAPE_DECODED ? &item->decoded : NULL);
 }
 
 static int memory_incr(struct terrace_cache *cache, struct write *write)
@@ -152,7 +177,7 @@ static int memory_incr(struct terrace_cache *cache, struct write *write)
 		if (rc == TERRACE_OK) {
 			write->put.conditional = true;
 			write->put.expected = old;
-			rc = memory_store(cache, &write->put, epoch, NULL);
+			rc = memory_store(cache, &write->put, epoch, NULL, NULL);
 		}
 		entry_unref(old);
 		if (rc != TERRACE_EXISTS)
@@ -207,7 +232,7 @@ static void prepare(struct terrace_cache *cache, struct put_item *item, struct w
 
 /* After the commit: the copy in memory. */
 static void keep_copy(struct terrace_cache *cache, const struct write *write, struct entry *entry,
-                      uint64_t epoch)
+                      uint64_t epoch, enum put_shape shape, struct entry **ret_decoded)
 {
 	const struct tier_key *key = &write->put.key;
 
@@ -220,7 +245,14 @@ static void keep_copy(struct terrace_cache *cache, const struct write *write, st
 	if (cache->has_form) {
 		terrace__memory_forget(cache, key);
 		if (cache->encoded)
-			terrace__encoded_keep(cache, key, entry);
+			terrace__encoded_keep(cache, key, entry, NULL);
+		/* Who computed it goes on with the object: it is decoded once, here. */
+		if (shape == SHAPE_DECODED && in_form(cache, entry, ret_decoded) == TERRACE_OK &&
+		    cache->memory) {
+			struct tier_put put = { .key = *key, .entry = *ret_decoded };
+
+			terrace__memory_keep(cache, &put, NULL);
+		}
 	} else if (cache->memory) {
 		struct tier_put put = { .key = *key, .entry = entry };
 
@@ -240,7 +272,8 @@ static void disk_put(struct terrace_cache *cache, struct put_item *items, struct
 	for (size_t i = 0; i < count; i++) {
 		if (writes[i].kind != WRITE_DELETE)
 			items[i].rc = writes[i].rc;
-		keep_copy(cache, &writes[i], items[i].entry, epoch);
+		keep_copy(cache, &writes[i], items[i].entry, epoch, items[i].shape,
+		          &items[i].decoded);
 		/* Who could not get the lock has changed nothing, and would only wait again. */
 		if (writes[i].rc < 0 && writes[i].rc != TERRACE_EBUSY) {
 			as_delete(cache, &writes[i], writes[i].rc);
@@ -273,7 +306,7 @@ static bool behind_put(struct terrace_cache *cache, struct put_item *item)
 	if (cache->has_form)
 		terrace__memory_forget(cache, &key);
 	if (cache->has_form && cache->encoded) {
-		terrace__encoded_keep(cache, &key, item->entry);
+		terrace__encoded_keep(cache, &key, item->entry, NULL);
 	} else if (!cache->has_form && cache->memory) {
 		struct tier_put put = { .key = key, .entry = item->entry };
 
@@ -320,7 +353,7 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 	if (!options)
 		options = &none;
 	for (size_t i = 0; i < count; i++)
-		items[i].entry = NULL;
+		items[i].entry = items[i].decoded = NULL;
 	rc = terrace__extra_pack(options, &extra);
 	if (rc == TERRACE_OK && count > 1) {
 		writes = calloc(count, sizeof *writes);
@@ -363,20 +396,37 @@ int terrace__put_absent(struct terrace_cache *cache, terrace_slice key,
 	return rc == TERRACE_OK ? item.rc : rc;
 }
 
-int terrace__put(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
-                 const terrace_put_options *options, const struct write_lease *lease,
-                 struct entry **ret)
+int terrace__put_shaped(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
+                        const terrace_put_options *options, const struct write_lease *lease,
+                        enum put_shape shape, struct entry **ret)
 {
-	struct put_item item = { .key = key, .value = value, .lease = lease, .kind = WRITE_PUT };
+	struct put_item item = {
+		.key = key,
+		.value = value,
+		.lease = lease,
+		.kind = WRITE_PUT,
+		.shape = shape,
+	};
 	int rc = terrace__put_many(cache, &item, 1, options);
 
 	if (rc == TERRACE_OK)
 		rc = item.rc;
+	if (item.decoded) {
+		entry_unref(item.entry);
+		item.entry = item.decoded;
+	}
 	if (ret && item.entry)
 		*ret = item.entry;
 	else
 		entry_unref(item.entry);
 	return rc;
+}
+
+int terrace__put(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
+                 const terrace_put_options *options, const struct write_lease *lease,
+                 struct entry **ret)
+{
+	return terrace__put_shaped(cache, key, value, options, lease, SHAPE_ANY, ret);
 }
 
 int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta, int64_t initial,
@@ -397,7 +447,7 @@ int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta,
 		terrace__write(cache->store, &write, 1);
 		rc = write.rc;
 		if (rc == TERRACE_OK)
-			keep_copy(cache, &write, write.put.entry, epoch);
+			keep_copy(cache, &write, write.put.entry, epoch, SHAPE_ANY, NULL);
 	} else {
 		rc = memory_incr(cache, &write);
 	}
@@ -480,6 +530,19 @@ int terrace__delete_many(struct terrace_cache *cache, const terrace_slice *keys,
 	return rc;
 }
 
+static int memory_touch(struct terrace_cache *cache, void *tier, const struct write *write)
+{
+	struct entry *entry = peek(cache, tier, &write->put.key);
+	int rc = entry && is_good(cache, &write->put.key, entry) ? TERRACE_OK : TERRACE_MISS;
+
+	if (rc == TERRACE_OK) {
+		atomic_store(&entry_rest(entry)->ttl, write->ttl);
+		atomic_store(&entry->expires, write->expires);
+	}
+	entry_unref(entry);
+	return rc;
+}
+
 int terrace__touch(struct terrace_cache *cache, terrace_slice key, int64_t ttl_ms)
 {
 	struct write write = {
@@ -488,7 +551,6 @@ int terrace__touch(struct terrace_cache *cache, terrace_slice key, int64_t ttl_m
 		.put.key = cache_key(cache, key),
 		.file_fd = -1,
 	};
-	struct entry *entry;
 	int rc;
 
 	write.expires = terrace__expires(cache, terrace__now(cache->store), ttl_ms, &write.ttl);
@@ -497,12 +559,7 @@ int terrace__touch(struct terrace_cache *cache, terrace_slice key, int64_t ttl_m
 		terrace__memory_forget(cache, &write.put.key);
 		return write.rc;
 	}
-	entry = peek(cache, cache->memory, &write.put.key);
-	rc = entry && is_good(cache, &write.put.key, entry) ? TERRACE_OK : TERRACE_MISS;
-	if (rc == TERRACE_OK) {
-		atomic_store(&entry_rest(entry)->ttl, write.ttl);
-		atomic_store(&entry->expires, write.expires);
-	}
-	entry_unref(entry);
-	return rc;
+	rc = memory_touch(cache, cache->memory, &write);
+	/* Bytes beside an object, or without one. */
+	return memory_touch(cache, cache->encoded, &write) == TERRACE_OK ? TERRACE_OK : rc;
 }

@@ -548,6 +548,7 @@ int terrace__settings_store(const struct config_file *file, const terrace_option
 		[STORE_disk_entries] = given_number((int64_t)code->disk_entries),
 		[STORE_memory_bytes] = given_number((int64_t)code->memory_bytes),
 		[STORE_memory_entries] = given_number((int64_t)code->memory_entries),
+		[STORE_encoded_bytes] = given_number((int64_t)code->encoded_bytes),
 		[STORE_wait] = given_number(code->wait_ms),
 		[STORE_disabled] = given_number(code->disabled),
 	};

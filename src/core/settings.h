@@ -16,6 +16,7 @@
 	X(disk_entries, COUNT, "0")   \
 	X(memory_bytes, SIZE, "64M")  \
 	X(memory_entries, COUNT, "0") \
+	X(encoded_bytes, SIZE, "0")   \
 	X(wait, DURATION, "30s")      \
 	X(disabled, FLAG, "no")
 

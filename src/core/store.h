@@ -125,7 +125,7 @@ struct terrace {
 	struct config_file *config;
 	struct setting settings[STORE_SETTING_COUNT];
 	int64_t wait_ms;
-	uint64_t memory_bytes, memory_entries, disk_bytes, disk_entries;
+	uint64_t memory_bytes, memory_entries, encoded_bytes, disk_bytes, disk_entries;
 
 	terrace_log_fn *log;
 	void *log_ctx;
@@ -145,7 +145,8 @@ struct terrace {
 	struct loader_jobs jobs;
 	struct accesses accesses;
 	struct notes notes;
-	struct tier_pool pool; /* L1 of all caches */
+	struct tier_pool pool;         /* L1 of all caches */
+	struct tier_pool encoded_pool; /* encoded bytes beside forms, of all caches */
 
 	pthread_mutex_t caches_lock;
 	struct terrace_cache *caches;  /* open ones */

@@ -1,0 +1,392 @@
+/* Two forms: an object in L1, and its encoded bytes in memory under a budget of their own. */
+#include "support/support.h"
+
+#include <pthread.h>
+#include <semaphore.h>
+
+/* The object is the bytes behind their count; the form counts what it does. */
+struct form_counts {
+	_Atomic int decodes, destroys;
+};
+
+struct object {
+	struct form_counts *counts;
+	size_t size;
+	char bytes[];
+};
+
+static int decode(void *ctx, terrace_slice bytes, void **ret_object, size_t *ret_weight)
+{
+	struct form_counts *counts = ctx;
+	struct object *object;
+
+	atomic_fetch_add(&counts->decodes, 1);
+	if (bytes.size >= 3 && memcmp(bytes.data, "bad", 3) == 0)
+		return -1;
+	object = malloc(sizeof *object + bytes.size + 1);
+	object->counts = counts;
+	object->size = bytes.size;
+	memcpy(object->bytes, bytes.data, bytes.size);
+	object->bytes[bytes.size] = '\0';
+	*ret_object = object;
+	*ret_weight = 10 * bytes.size;
+	return 0;
+}
+
+static void destroy(void *ctx, void *object)
+{
+	atomic_fetch_add(&((struct form_counts *)ctx)->destroys, 1);
+	free(object);
+}
+
+struct forms {
+	struct fixture fixture;
+	struct form_counts counts;
+	terrace_cache *cache;
+	_Atomic int loads;
+};
+
+static void open_forms(struct forms *f, unsigned tiers, uint64_t memory, uint64_t encoded)
+{
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_form form = TERRACE_FORM_INIT;
+
+	memset(f, 0, sizeof *f);
+	fixture_open(&f->fixture);
+	form.decode = decode;
+	form.destroy = destroy;
+	form.ctx = &f->counts;
+	policy.form = &form;
+	policy.tiers = tiers;
+	policy.memory_bytes = memory;
+	policy.encoded_bytes = encoded;
+	f->cache = fixture_cache(&f->fixture, "forms", &policy);
+}
+
+static void close_forms(struct forms *f)
+{
+	fixture_close(&f->fixture);
+}
+
+static int load(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	struct forms *f = ctx;
+
+	atomic_fetch_add(&f->loads, 1);
+	return terrace_loaded_copy(loaded, key);
+}
+
+static void expect_object(terrace_value *value, const char *text)
+{
+	const struct object *object = terrace_object(value);
+
+	assert_non_null(object);
+	assert_string_equal(object->bytes, text);
+	terrace_release(value);
+}
+
+static void expect_bytes(terrace_value *value, const char *text)
+{
+	assert_null(terrace_object(value));
+	assert_int_equal(terrace_size(value), strlen(text));
+	assert_memory_equal(terrace_data(value), text, strlen(text));
+	terrace_release(value);
+}
+
+static const unsigned both[] = { TERRACE_L1, TERRACE_L1 | TERRACE_L2 | TERRACE_L3 };
+
+static void test_fetch__decodes_once_and_keeps_the_object(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct forms f;
+		terrace_value *value;
+
+		open_forms(&f, both[i], 1 << 20, 1 << 20);
+		assert_ok(terrace_fetch(f.cache, TERRACE_KEY("one"), load, &f, &value));
+		expect_object(value, "one");
+		assert_ok(terrace_fetch(f.cache, TERRACE_KEY("one"), load, &f, &value));
+		assert_int_equal(terrace_value_tier(value), TERRACE_L1);
+		expect_object(value, "one");
+		assert_int_equal(f.loads, 1);
+		assert_int_equal(f.counts.decodes, 1);
+		close_forms(&f);
+		assert_int_equal(f.counts.destroys, 1);
+	}
+}
+
+static void test_fetch_encoded__decodes_nothing(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct forms f;
+		terrace_value *value;
+
+		open_forms(&f, both[i], 1 << 20, 1 << 20);
+		assert_ok(terrace_fetch_encoded(f.cache, TERRACE_KEY("one"), load, &f, &value));
+		expect_bytes(value, "one");
+		assert_ok(terrace_fetch_encoded(f.cache, TERRACE_KEY("one"), load, &f, &value));
+		assert_int_equal(terrace_value_tier(value), TERRACE_L1);
+		expect_bytes(value, "one");
+		assert_int_equal(f.counts.decodes, 0);
+		assert_ok(terrace_exists(f.cache, TERRACE_KEY("one")));
+		/* Now somebody wants the object: no load, one decode, then a hit. */
+		assert_ok(terrace_fetch(f.cache, TERRACE_KEY("one"), load, &f, &value));
+		expect_object(value, "one");
+		assert_ok(terrace_get(f.cache, TERRACE_KEY("one"), &value));
+		expect_object(value, "one");
+		assert_int_equal(f.loads, 1);
+		assert_int_equal(f.counts.decodes, 1);
+		close_forms(&f);
+	}
+}
+
+/* The budgets are two: what leaves the one stays in the other. */
+static void test_budgets__hold_each_for_itself(void **state)
+{
+	enum { MANY = 400, TEXT = 1000 };
+	struct forms f;
+	terrace_stats stats = TERRACE_STATS_INIT;
+	terrace_value *value;
+	char text[TEXT + 1];
+
+	(void)state;
+	open_forms(&f, TERRACE_L1, 200 << 10, 2 << 20);
+	for (int i = 0; i < MANY; i++) {
+		memset(text, 'a' + i % 26, TEXT);
+		snprintf(text, sizeof text, "%d", i);
+		text[strlen(text)] = ' ';
+		text[TEXT] = '\0';
+		assert_ok(terrace_fetch(f.cache, terrace_str(text), load, &f, &value));
+		terrace_release(value);
+		assert_ok(terrace_cache_stats(f.cache, &stats));
+		assert_true(stats.l1.bytes <= 200 << 10);
+		assert_true(stats.encoded.bytes <= 2 << 20);
+	}
+	assert_int_equal(stats.encoded.entries, MANY); /* 400 KB of bytes: all of them */
+	assert_true(stats.l1.entries < 30);            /* 10 KB an object */
+	assert_int_equal(f.loads, MANY);
+	for (int i = 0; i < MANY; i++) {
+		memset(text, 'a' + i % 26, TEXT);
+		snprintf(text, sizeof text, "%d", i);
+		text[strlen(text)] = ' ';
+		text[TEXT] = '\0';
+		assert_ok(terrace_get(f.cache, terrace_str(text), &value));
+		expect_object(value, text);
+	}
+	assert_int_equal(f.loads, MANY);
+	close_forms(&f);
+}
+
+/* Two caches under the store's budget for encoded bytes. */
+static void test_store_budget__is_shared(void **state)
+{
+	struct form_counts counts = { 0 };
+	struct fixture fixture = { 0 };
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_form form = TERRACE_FORM_INIT;
+	terrace_stats stats = TERRACE_STATS_INIT, other = TERRACE_STATS_INIT;
+	terrace_cache *caches[2];
+	struct forms f = { 0 };
+	terrace_value *value;
+	char text[1024];
+
+	(void)state;
+	fixture_open(&fixture);
+	fixture.options.encoded_bytes = 1 << 20;
+	fixture_reopen(&fixture);
+	form.decode = decode;
+	form.destroy = destroy;
+	form.ctx = &counts;
+	policy.form = &form;
+	policy.tiers = TERRACE_L1;
+	policy.encoded_bytes = 16 << 20;
+	caches[0] = fixture_cache(&fixture, "one", &policy);
+	caches[1] = fixture_cache(&fixture, "two", &policy);
+	for (int i = 0; i < 3000; i++) {
+		memset(text, 'x', sizeof text);
+		snprintf(text, sizeof text, "%d", i);
+		assert_ok(terrace_fetch_encoded(caches[i % 2], terrace_bytes(text, sizeof text),
+		                                load, &f, &value));
+		terrace_release(value);
+	}
+	assert_ok(terrace_cache_stats(caches[0], &stats));
+	assert_ok(terrace_cache_stats(caches[1], &other));
+	assert_true(stats.encoded.bytes + other.encoded.bytes <= 1 << 20);
+	assert_true(stats.encoded.bytes + other.encoded.bytes > 900 << 10);
+	fixture_close(&fixture);
+}
+
+/* An object over the limit of L1 is given and not kept; its bytes are. */
+static void test_large_object__leaves_its_bytes(void **state)
+{
+	struct forms f;
+	terrace_value *value;
+	static char text[20001];
+
+	(void)state;
+	memset(text, 'l', sizeof text - 1);
+	open_forms(&f, TERRACE_L1, 100 << 10, 1 << 20); /* the object weighs 200,000 */
+	for (int i = 0; i < 3; i++) {
+		assert_ok(terrace_fetch(f.cache, terrace_str(text), load, &f, &value));
+		expect_object(value, text);
+	}
+	assert_int_equal(f.loads, 1);
+	assert_int_equal(f.counts.decodes, 3);
+	close_forms(&f);
+}
+
+static void test_put__replaces_both_forms(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct forms f;
+		terrace_value *value;
+
+		open_forms(&f, both[i], 1 << 20, 1 << 20);
+		assert_ok(terrace_fetch(f.cache, TERRACE_KEY("k"), load, &f, &value));
+		terrace_release(value);
+		assert_ok(terrace_put(f.cache, TERRACE_KEY("k"), terrace_str("newer"), NULL));
+		assert_ok(terrace_get(f.cache, TERRACE_KEY("k"), &value));
+		expect_object(value, "newer");
+		assert_ok(terrace_get_encoded(f.cache, TERRACE_KEY("k"), &value));
+		expect_bytes(value, "newer");
+		assert_ok(terrace_delete(f.cache, TERRACE_KEY("k")));
+		assert_status(terrace_get(f.cache, TERRACE_KEY("k"), &value), TERRACE_MISS);
+		assert_status(terrace_get_encoded(f.cache, TERRACE_KEY("k"), &value), TERRACE_MISS);
+		close_forms(&f);
+	}
+}
+
+static void test_bytes_alone__are_listed_and_invalidated(void **state)
+{
+	struct forms f;
+	terrace_value *value;
+	terrace_keys *keys;
+	terrace_slice key;
+	uint64_t count = 0;
+
+	(void)state;
+	open_forms(&f, TERRACE_L1, 1 << 20, 1 << 20);
+	assert_ok(terrace_fetch_encoded(f.cache, TERRACE_KEY("a"), load, &f, &value));
+	terrace_release(value);
+	assert_ok(terrace_fetch(f.cache, TERRACE_KEY("b"), load, &f, &value));
+	terrace_release(value);
+	assert_ok(terrace_keys_open(f.cache, NULL, &keys));
+	while (terrace_keys_next(keys, &key) == TERRACE_OK)
+		count++;
+	terrace_keys_close(keys);
+	assert_int_equal(count, 2);
+	assert_ok(terrace_touch(f.cache, TERRACE_KEY("a"), 60 * 1000));
+	assert_ok(terrace_invalidate(f.cache, NULL, &count));
+	assert_int_equal(count, 2);
+	assert_status(terrace_get_encoded(f.cache, TERRACE_KEY("a"), &value), TERRACE_MISS);
+	assert_status(terrace_get(f.cache, TERRACE_KEY("b"), &value), TERRACE_MISS);
+	close_forms(&f);
+}
+
+static void test_bytes_that_do_not_decode__fail_for_themselves(void **state)
+{
+	struct forms f;
+	terrace_value *value;
+
+	(void)state;
+	open_forms(&f, TERRACE_L1, 1 << 20, 1 << 20);
+	assert_status(terrace_fetch(f.cache, TERRACE_KEY("bad one"), load, &f, &value),
+	              TERRACE_EINVAL);
+	assert_ok(terrace_fetch(f.cache, TERRACE_KEY("good"), load, &f, &value));
+	expect_object(value, "good");
+	close_forms(&f);
+}
+
+/* --- both shapes share a computation ----------------------------------------------------------- */
+
+struct slow {
+	struct forms *f;
+	sem_t started, go_on;
+	bool encoded; /* what the second caller wants */
+	terrace_value *value;
+	int rc;
+};
+
+static int slow_load(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	struct slow *slow = ctx;
+
+	sem_post(&slow->started);
+	sem_wait(&slow->go_on);
+	return load(slow->f, key, loaded);
+}
+
+static void *second_caller(void *arg)
+{
+	struct slow *slow = arg;
+
+	slow->rc = slow->encoded ? terrace_fetch_encoded(slow->f->cache, TERRACE_KEY("shared"),
+	                                                 load, slow->f, &slow->value) :
+	                           terrace_fetch(slow->f->cache, TERRACE_KEY("shared"), load,
+	                                         slow->f, &slow->value);
+	return NULL;
+}
+
+static void *let_go(void *arg)
+{
+	struct slow *slow = arg;
+
+	sem_wait(&slow->started);
+	sem_post(&slow->go_on);
+	return NULL;
+}
+
+static void test_both_shapes__share_one_computation(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		struct forms f;
+		struct slow slow = { .f = &f, .encoded = i & 1 };
+		pthread_t other, gate;
+		terrace_value *value;
+
+		open_forms(&f, both[i >> 1], 1 << 20, 1 << 20);
+		sem_init(&slow.started, 0, 0);
+		sem_init(&slow.go_on, 0, 0);
+		pthread_create(&gate, NULL, let_go, &slow);
+		pthread_create(&other, NULL, second_caller, &slow);
+		if (slow.encoded)
+			assert_ok(terrace_fetch(f.cache, TERRACE_KEY("shared"), slow_load, &slow,
+			                        &value));
+		else
+			assert_ok(terrace_fetch_encoded(f.cache, TERRACE_KEY("shared"), slow_load,
+			                                &slow, &value));
+		sem_post(&slow.started); /* where the other one was first, the gate still waits */
+		pthread_join(other, NULL);
+		pthread_join(gate, NULL);
+		assert_int_equal(f.loads, 1);
+		assert_ok(slow.rc);
+		if (slow.encoded) {
+			expect_object(value, "shared");
+			expect_bytes(slow.value, "shared");
+		} else {
+			expect_bytes(value, "shared");
+			expect_object(slow.value, "shared");
+		}
+		close_forms(&f);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_fetch__decodes_once_and_keeps_the_object),
+		cmocka_unit_test(test_fetch_encoded__decodes_nothing),
+		cmocka_unit_test(test_budgets__hold_each_for_itself),
+		cmocka_unit_test(test_store_budget__is_shared),
+		cmocka_unit_test(test_large_object__leaves_its_bytes),
+		cmocka_unit_test(test_put__replaces_both_forms),
+		cmocka_unit_test(test_bytes_alone__are_listed_and_invalidated),
+		cmocka_unit_test(test_bytes_that_do_not_decode__fail_for_themselves),
+		cmocka_unit_test(test_both_shapes__share_one_computation),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -21,6 +21,7 @@
 #include <terrace/base.h>
 #include <terrace/cache.h>
 #include <terrace/fetch.h>
+#include <terrace/jobs.h>
 #include <terrace/key.h>
 #include <terrace/policy.h>
 #include <terrace/sources.h>

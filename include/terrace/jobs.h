@@ -5,7 +5,8 @@
  * PREFETCH jobs, foreground first, and prefetch never on all of them. Its bulk
  * workers run items of BULK jobs alone, at the lowest priority that the kernel
  * knows for processor and disk, and begin none while foreground work is queued
- * or under way, the program's own included (terrace_jobs_enter()).
+ * or under way, the program's own included (terrace_jobs_enter()), nor within 50
+ * ms after it, but for one a second where it is never quiet for so long.
  *
  * Within a priority the job that was submitted first goes first; within a job
  * items start in order of their numbers, so a program orders them as it likes.
@@ -63,10 +64,17 @@ TERRACE_API void terrace_jobs_close(terrace_jobs *jobs);
  * there is any, no bulk item begins. May be nested. A NULL engine is fine.
  *
  * Threads: safe.
- * Cost:    one atomic operation; a lock when the last one leaves and bulk waits.
+ * Cost:    an atomic operation; leaving reads the clock.
  */
 TERRACE_API void terrace_jobs_enter(terrace_jobs *jobs);
 TERRACE_API void terrace_jobs_leave(terrace_jobs *jobs);
+
+/**
+ * Within a long item of a bulk job, between steps: wait while foreground work is
+ * queued or under way, 20 ms at most, because the foreground may be waiting for
+ * this very item. Elsewhere it returns at once.
+ */
+TERRACE_API void terrace_jobs_yield(void);
 
 /** What a job is to do. Fields left at zero mean the default. */
 typedef struct terrace_job_spec {

@@ -26,6 +26,11 @@ enum {
 	THREADS_MAX = 64,
 };
 
+#define MILLISECOND UINT64_C(1000000)
+#define QUIET_NS    (50 * MILLISECOND)   /* of no foreground work, before bulk goes on */
+#define PATIENCE_NS (1000 * MILLISECOND) /* between bulk items while it is never quiet so long */
+#define YIELD_NS    (20 * MILLISECOND)
+
 /* The threads that run urgent jobs, or those that run bulk. */
 struct pool {
 	pthread_cond_t work;
@@ -44,8 +49,9 @@ struct terrace_jobs {
 	struct pool urgent, bulk;
 	unsigned running[PRIORITIES]; /* items under way */
 	bool closing;
-	_Atomic unsigned entered;  /* foreground work of the program's own */
-	_Atomic bool bulk_blocked; /* a bulk thread may have found that it must wait */
+	_Atomic unsigned entered; /* foreground work of the program's own */
+	_Atomic uint64_t left_ns; /* when foreground work last ended */
+	uint64_t bulk_begun_ns;   /* when a bulk item last began */
 };
 
 struct terrace_job {
@@ -107,8 +113,33 @@ static bool any_items(const struct terrace_jobs *jobs, terrace_priority priority
 	return false;
 }
 
+static bool foreground_works(struct terrace_jobs *jobs)
+{
+	return atomic_load(&jobs->entered) || jobs->running[TERRACE_FOREGROUND] ||
+	       any_items(jobs, TERRACE_FOREGROUND) || any_items(jobs, TERRACE_PREFETCH);
+}
+
+/*
+ * Who pans asks for tiles in bursts: what begins between two of them is under
+ * way when the next one comes. So it has to be quiet for a while. *until is when
+ * to look again.
+ */
+static bool bulk_may_begin(struct terrace_jobs *jobs, uint64_t *until)
+{
+	uint64_t now = terrace__now_ns(), quiet = atomic_load(&jobs->left_ns) + QUIET_NS;
+
+	if (foreground_works(jobs)) {
+		*until = min_u64(*until, now + QUIET_NS);
+		return false;
+	}
+	if (now >= quiet || now - jobs->bulk_begun_ns >= PATIENCE_NS)
+		return true;
+	*until = min_u64(*until, quiet);
+	return false;
+}
+
 /* May an item of this priority begin now? */
-static bool may_begin(struct terrace_jobs *jobs, terrace_priority priority)
+static bool may_begin(struct terrace_jobs *jobs, terrace_priority priority, uint64_t *until)
 {
 	switch (priority) {
 	case TERRACE_FOREGROUND:
@@ -119,10 +150,7 @@ static bool may_begin(struct terrace_jobs *jobs, terrace_priority priority)
 		       (jobs->urgent.count == 1 ||
 		        jobs->running[TERRACE_PREFETCH] + 1 < jobs->urgent.count);
 	case TERRACE_BULK:
-		/* Before it looks, so that whoever leaves later wakes it. */
-		atomic_store(&jobs->bulk_blocked, true);
-		return atomic_load(&jobs->entered) == 0 && jobs->running[TERRACE_FOREGROUND] == 0 &&
-		       !any_items(jobs, TERRACE_FOREGROUND) && !any_items(jobs, TERRACE_PREFETCH);
+		return any_items(jobs, TERRACE_BULK) && bulk_may_begin(jobs, until);
 	}
 	return false;
 }
@@ -203,14 +231,15 @@ static void run_item(struct terrace_job *job)
 {
 	struct terrace_jobs *jobs = job->jobs;
 	const terrace_job_spec *spec = &job->spec;
-	uint64_t item = job->claimed++, now = 0, interval = 0;
+	uint64_t item = job->claimed++, now = terrace__now_ns(), interval = 0;
 	bool skipped;
 	int rc = TERRACE_EXISTS;
 
 	job->running++;
 	jobs->running[spec->priority]++;
+	if (spec->priority == TERRACE_BULK)
+		jobs->bulk_begun_ns = now;
 	if (spec->rate_limit) {
-		now = terrace__now_ns();
 		interval = UINT64_C(1000000000) / spec->rate_limit;
 		job->next_start_ns = max_u64(now, job->next_start_ns) + interval;
 	}
@@ -234,6 +263,8 @@ static void run_item(struct terrace_job *job)
 		         *terrace__message() ? terrace__message() : terrace_status_name(rc));
 	job->running--;
 	jobs->running[spec->priority]--;
+	if (spec->priority == TERRACE_FOREGROUND)
+		atomic_store(&jobs->left_ns, terrace__now_ns());
 	wake(jobs);
 }
 
@@ -268,7 +299,7 @@ static bool step(struct pool *pool, uint64_t *until)
 		}
 	}
 	for (terrace_priority priority = from; priority <= to; priority++) {
-		job = may_begin(jobs, priority) ? first_ready(jobs, priority, until) : NULL;
+		job = may_begin(jobs, priority, until) ? first_ready(jobs, priority, until) : NULL;
 		if (job) {
 			run_item(job);
 			return true;
@@ -290,14 +321,39 @@ static void give_way(void)
 #endif
 }
 
+/* The engine of which this is a bulk thread; NULL: it is none. */
+static _Thread_local struct terrace_jobs *bulk_of;
+
+void terrace_jobs_yield(void)
+{
+	struct terrace_jobs *jobs = bulk_of;
+	uint64_t deadline;
+
+	if (!jobs)
+		return;
+	deadline = terrace__now_ns() + YIELD_NS;
+	pthread_mutex_lock(&jobs->lock);
+	while (!jobs->closing && foreground_works(jobs) && terrace__now_ns() < deadline) {
+		struct timespec soon = { (time_t)(deadline / 1000000000),
+			                 (long)(deadline % 1000000000) };
+
+		pthread_cond_timedwait(&jobs->bulk.work, &jobs->lock, &soon);
+	}
+	/* The signal may have been for another thread. */
+	pthread_cond_signal(&jobs->bulk.work);
+	pthread_mutex_unlock(&jobs->lock);
+}
+
 static void *thread_main(void *arg)
 {
 	struct pool *pool = arg;
 	struct terrace_jobs *jobs = pool->jobs;
 	uint64_t until;
 
-	if (pool->bulk)
+	if (pool->bulk) {
 		give_way();
+		bulk_of = jobs;
+	}
 	pthread_mutex_lock(&jobs->lock);
 	for (;;) {
 		if (step(pool, &until))
@@ -414,13 +470,11 @@ void terrace_jobs_enter(terrace_jobs *jobs)
 
 void terrace_jobs_leave(terrace_jobs *jobs)
 {
-	if (!jobs || atomic_fetch_sub(&jobs->entered, 1) != 1 ||
-	    !atomic_exchange(&jobs->bulk_blocked, false))
+	if (!jobs)
 		return;
-	pthread_mutex_lock(&jobs->lock);
-	/* One begins, and wakes the next one. */
-	pthread_cond_signal(&jobs->bulk.work);
-	pthread_mutex_unlock(&jobs->lock);
+	/* Bulk threads look again by themselves: nobody is woken on this path. */
+	atomic_store(&jobs->left_ns, terrace__now_ns());
+	atomic_fetch_sub(&jobs->entered, 1);
 }
 
 /* --- jobs ------------------------------------------------------------------------------------------ */

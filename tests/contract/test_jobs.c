@@ -255,6 +255,40 @@ static void test_bulk__waits_for_queued_foreground(void **state)
 	terrace_jobs_close(jobs);
 }
 
+static int run_and_yield(void *ctx, uint64_t item)
+{
+	int rc = run(ctx, item);
+
+	terrace_jobs_yield();
+	return rc;
+}
+
+/* The foreground may wait for the very item that gives way to it. */
+static void test_yield__does_not_wait_for_ever(void **state)
+{
+	struct work work;
+	terrace_job_spec spec = TERRACE_JOB_INIT;
+	terrace_jobs *jobs = engine(1, 1);
+	terrace_job *job;
+
+	(void)state;
+	work_init(&work);
+	work.gated = true;
+	spec.priority = TERRACE_BULK;
+	spec.items = 1;
+	spec.run = run_and_yield;
+	spec.ctx = &work;
+	assert_ok(terrace_jobs_submit(jobs, &spec, &job));
+	sem_wait(&work.inside);
+	terrace_jobs_enter(jobs);
+	sem_post(&work.gate);
+	assert_ok(terrace_job_wait(job, -1));
+	terrace_jobs_leave(jobs);
+	terrace_jobs_yield(); /* on a thread that is none of the engine's */
+	terrace_job_release(job);
+	terrace_jobs_close(jobs);
+}
+
 static void test_cancel__begins_nothing_more(void **state)
 {
 	struct work work;
@@ -483,6 +517,7 @@ int main(void)
 		cmocka_unit_test(test_prefetch__leaves_a_worker_free),
 		cmocka_unit_test(test_bulk__waits_while_the_foreground_works),
 		cmocka_unit_test(test_bulk__waits_for_queued_foreground),
+		cmocka_unit_test(test_yield__does_not_wait_for_ever),
 		cmocka_unit_test(test_cancel__begins_nothing_more),
 		cmocka_unit_test(test_rate__is_not_exceeded),
 		cmocka_unit_test(test_close__ends_what_runs_and_drops_the_rest),

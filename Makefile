@@ -8,12 +8,14 @@
 #   make asan      the tests under the address and undefined-behaviour sanitizers
 #   make tsan      the tests under the thread sanitizer
 #   make coverage  which lines the tests reach
+#   make slides    terrace slides with all its parts and its page
+#   make fuzz-slides  what it reads from outside, at random, for a minute
 #   make install   to PREFIX (default /usr/local)
 
 BUILD  ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all run test bench lint asan tsan coverage install format clean
+.PHONY: all run test bench lint asan tsan coverage slides fuzz-slides install format clean
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -71,6 +73,19 @@ coverage:
 	gcovr --root . --filter src/ --object-directory $(BUILD)-coverage \
 		--exclude-unreachable-branches --print-summary --txt $(BUILD)-coverage/coverage.txt
 	@tail -4 $(BUILD)-coverage/coverage.txt
+
+# npm fetches OpenSeadragon for the page, and what drives the browser in its test.
+slides:
+	@tools/setup.sh build slides
+	@cd systems/slides/page && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error
+	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) --prefix $(PREFIX) >/dev/null
+	@meson setup --reconfigure $(BUILD) -Dslides=enabled >/dev/null
+	ninja -C $(BUILD)
+
+FUZZ_SECONDS ?= 60
+fuzz-slides:
+	@tools/setup.sh build lint slides
+	@tools/fuzz_slides.sh $(BUILD) $(FUZZ_SECONDS)
 
 install: all
 	meson install -C $(BUILD)

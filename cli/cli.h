@@ -125,6 +125,7 @@ int verb_cleanup(struct cli *cli, const struct args *args);
 int verb_verify(struct cli *cli, const struct args *args);
 int verb_config(struct cli *cli, const struct args *args);
 int verb_run(struct cli *cli, const struct args *args);
+int verb_slides(struct cli *cli, const struct args *args);
 int verb_help(struct cli *cli, const struct args *args);
 
 #endif

@@ -64,6 +64,18 @@ static const struct option_spec run_options[] = {
 	{ NULL, NULL, NULL },
 };
 
+static const struct option_spec slides_options[] = {
+	{ "jpeg", NULL, "tile: write it as it is stored" },
+	{ "rgb", NULL, "tile: write rows of width x 3 bytes" },
+	{ "viewport", "V", "view: X,Y,W,H,SCALE,VX,VY" },
+	{ "current", "NAME", "preload, serve: the slide to begin with" },
+	{ "level", "L", "preload: from this level up to the coarsest; default: all" },
+	{ "rate", "N", "preload, serve: at most N tiles a second" },
+	{ "port", "N", "serve: on loopback; 0: one that is free; default: 8417" },
+	{ "no-preload", NULL, "serve: load nothing ahead" },
+	{ NULL, NULL, NULL },
+};
+
 const struct verb verbs[] = {
 	{ "get", "CACHE KEY", 2, 2, "write an entry's bytes to standard output", no_options,
 	  verb_get, false },
@@ -89,6 +101,9 @@ const struct verb verbs[] = {
 	  verb_config, false },
 	{ "run", "-- COMMAND [ARG...]", 1, SIZE_MAX, "run a command once per state of its inputs",
 	  run_options, verb_run, true },
+	{ "slides", "add|info|tile|view|preload|serve|bench ...", 1, SIZE_MAX,
+	  "whole-slide images: tiles, and a viewer in the browser", slides_options, verb_slides,
+	  false },
 	{ "help", "[VERB]", 0, 1, "say how a verb is called", no_options, verb_help, false },
 	{ NULL, NULL, 0, 0, NULL, NULL, NULL, false },
 };

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the Debian packages that a target needs and this machine lacks.
-# usage: setup.sh build|test|bench|lint|sanitize|coverage ...
+# usage: setup.sh build|test|bench|lint|sanitize|slides|coverage ...
 set -eu
 
 BUILD="gcc libc6-dev meson ninja-build pkg-config libsqlite3-dev liblz4-dev libzstd-dev
@@ -14,6 +14,13 @@ for what in "$@"; do
 	bench) packages="$packages $BUILD g++ python3 librocksdb-dev python3-diskcache" ;;
 	lint) packages="$packages $BUILD clang-14 clang-format-14 python3" ;;
 	sanitize) packages="$packages $BUILD g++ python3 libcmocka-dev libasan8 libubsan1 libtsan2" ;;
+	slides)
+		packages="$packages $BUILD libturbojpeg0-dev libjpeg62-turbo-dev libexpat1-dev
+			libopenslide-dev libvips-dev libvips-tools libmicrohttpd-dev chromium strace
+			curl python3"
+		# npm's own package brings another nodejs than one that is there already.
+		command -v npm >/dev/null || packages="$packages nodejs npm"
+		;;
 	coverage) packages="$packages $BUILD g++ python3 libcmocka-dev gcovr" ;;
 	*)
 		echo "setup.sh: nobody needs \"$what\"" >&2

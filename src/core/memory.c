@@ -39,14 +39,18 @@ static uint64_t above(uint64_t used, uint64_t limit)
 	return limit && used > limit ? used - limit : 0;
 }
 
-/* The open cache that holds most memory: it gives when the store is over its limit. */
-static struct terrace_cache *largest(struct terrace *store)
+/*
+ * The open cache that holds most memory, of its L1 or of encoded bytes: it gives
+ * when the store is over its limit.
+ */
+static struct terrace_cache *largest(struct terrace *store, bool encoded)
 {
 	struct terrace_cache *found = NULL;
 	uint64_t most = 0;
 
 	for (struct terrace_cache *cache = store->caches; cache; cache = cache->next) {
-		uint64_t bytes = cache->memory ? terrace__tiers_memory_bytes(cache->memory) : 0;
+		void *tier = encoded ? cache->encoded : cache->memory;
+		uint64_t bytes = tier ? terrace__tiers_memory_bytes(tier) : 0;
 
 		if (bytes > most) {
 			most = bytes;
@@ -79,7 +83,7 @@ static void keep_within(struct terrace_cache *cache)
 		/* Under the lock, so that the victim is not closed meanwhile; what
 		 * it lets go may run a program's destructor, so that comes after. */
 		pthread_mutex_lock(&store->caches_lock);
-		victim = largest(store);
+		victim = largest(store, false);
 		if (victim) {
 			victim->memory_ops->evict(victim->memory, victim->number, bytes, entries,
 			                          NULL, &evicted);
@@ -199,23 +203,6 @@ uint64_t terrace__memory_stamp(struct terrace_cache *cache, const struct tier_ke
 	return terrace__version_move(shared, key->slot);
 }
 
-/* The open cache whose encoded bytes take most memory. */
-static struct terrace_cache *largest_encoded(struct terrace *store)
-{
-	struct terrace_cache *found = NULL;
-	uint64_t most = 0;
-
-	for (struct terrace_cache *cache = store->caches; cache; cache = cache->next) {
-		uint64_t bytes = cache->encoded ? terrace__tiers_memory_bytes(cache->encoded) : 0;
-
-		if (bytes > most) {
-			most = bytes;
-			found = cache;
-		}
-	}
-	return found;
-}
-
 static void evict_encoded(struct terrace_cache *cache, uint64_t bytes)
 {
 	struct tier_evicted evicted = { 0 };
@@ -236,7 +223,7 @@ static void keep_encoded_within(struct terrace_cache *cache)
 		struct terrace_cache *victim;
 
 		pthread_mutex_lock(&store->caches_lock);
-		victim = largest_encoded(store);
+		victim = largest(store, true);
 		if (victim)
 			evict_encoded(victim, bytes);
 		pthread_mutex_unlock(&store->caches_lock);

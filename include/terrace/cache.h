@@ -239,7 +239,11 @@ static inline terrace_match terrace_match_text(terrace_match_kind kind, const ch
 TERRACE_API int terrace_invalidate(terrace_cache *cache, const terrace_match *match,
                                    uint64_t *ret_count);
 
-/** Iterates over live keys. Entries that come or go meanwhile may be seen or not. */
+/**
+ * Iterates over live keys, in the order in which they were first stored (of a
+ * cache in memory alone: in none). Entries that come or go meanwhile may be
+ * seen or not.
+ */
 typedef struct terrace_keys terrace_keys;
 
 /**
@@ -250,6 +254,9 @@ typedef struct terrace_keys terrace_keys;
  */
 TERRACE_API int terrace_keys_open(terrace_cache *cache, const terrace_match *match,
                                   terrace_keys **ret);
+/** As terrace_keys_open(), the other way round: the latest arrival first. */
+TERRACE_API int terrace_keys_open_newest(terrace_cache *cache, const terrace_match *match,
+                                         terrace_keys **ret);
 /** The next key, valid until the next call: TERRACE_OK, or TERRACE_MISS at the end. */
 TERRACE_API int terrace_keys_next(terrace_keys *keys, terrace_slice *ret);
 TERRACE_API void terrace_keys_close(terrace_keys *keys);

@@ -99,6 +99,15 @@ TERRACE_DEFINE_INIT(terrace_stats)
  */
 TERRACE_API int terrace_cache_stats(terrace_cache *cache, terrace_stats *ret);
 
+/**
+ * How much the cache holds: on disk, or in memory where it lives in memory
+ * alone. Entries that are dead and not swept yet count.
+ *
+ * Returns: TERRACE_OK, TERRACE_EINVAL.
+ * Cost:    two look-ups in SQLite.
+ */
+TERRACE_API int terrace_cache_usage(terrace_cache *cache, terrace_usage *ret);
+
 /** hits / gets over all tiers, 0 without gets. */
 TERRACE_API double terrace_hit_rate(const terrace_stats *stats);
 
@@ -147,6 +156,14 @@ TERRACE_DEFINE_INIT(terrace_info)
  * Returns: TERRACE_OK, TERRACE_MISS, TERRACE_EINVAL, TERRACE_EIO, TERRACE_ENOMEM.
  */
 TERRACE_API int terrace_inspect(terrace_cache *cache, terrace_slice key, terrace_info *ret);
+/**
+ * Describe a pinned value of this cache: what terrace_inspect() would have said
+ * when it was read, whatever became of its entry since.
+ *
+ * Owns, returns: as terrace_inspect(), but for TERRACE_MISS.
+ */
+TERRACE_API int terrace_inspect_value(terrace_cache *cache, const terrace_value *value,
+                                      terrace_info *ret);
 TERRACE_API void terrace_info_free(terrace_info *info);
 
 /** Why an entry is not there. Every removal leaves a note for a day, 10,000 at most. */

@@ -28,5 +28,6 @@
 #include <terrace/stats.h>
 #include <terrace/store.h>
 #include <terrace/text.h>
+#include <terrace/transaction.h>
 
 #endif

@@ -379,7 +379,8 @@ struct terrace_keys {
 	bool single; /* one key, in the list's match text */
 };
 
-int terrace_keys_open(terrace_cache *cache, const terrace_match *match, terrace_keys **ret)
+static int keys_open(terrace_cache *cache, const terrace_match *match, bool newest_first,
+                     terrace_keys **ret)
 {
 	char path[PATH_MAX];
 	terrace_match ours;
@@ -394,7 +395,7 @@ int terrace_keys_open(terrace_cache *cache, const terrace_match *match, terrace_
 	if (!keys)
 		return terrace_fail(TERRACE_ENOMEM, "out of memory for a listing");
 	if (!holds_nothing(cache)) {
-		rc = terrace__keys_start(cache, &ours, &keys->list);
+		rc = terrace__keys_start(cache, &ours, newest_first, &keys->list);
 		keys->has_list = true;
 		keys->single = ours.kind == TERRACE_MATCH_KEY;
 	}
@@ -404,6 +405,16 @@ int terrace_keys_open(terrace_cache *cache, const terrace_match *match, terrace_
 	}
 	*ret = keys;
 	return TERRACE_OK;
+}
+
+int terrace_keys_open(terrace_cache *cache, const terrace_match *match, terrace_keys **ret)
+{
+	return keys_open(cache, match, false, ret);
+}
+
+int terrace_keys_open_newest(terrace_cache *cache, const terrace_match *match, terrace_keys **ret)
+{
+	return keys_open(cache, match, true, ret);
 }
 
 int terrace_keys_next(terrace_keys *keys, terrace_slice *ret)
@@ -434,7 +445,7 @@ int terrace_cleanup(terrace *store, terrace_cache *cache, uint64_t *ret_count)
 {
 	uint64_t count = 0, one = 0;
 	struct terrace_cache *all[CACHES_MAX];
-	size_t open = 0;
+	size_t open;
 	int rc = store ? terrace__check_store(store) : TERRACE_OK;
 
 	if (rc == TERRACE_OK && cache) {
@@ -442,13 +453,7 @@ int terrace_cleanup(terrace *store, terrace_cache *cache, uint64_t *ret_count)
 		if (rc == TERRACE_OK && !holds_nothing(cache))
 			rc = terrace__cleanup(cache, &count);
 	} else if (rc == TERRACE_OK && store) {
-		/* Handles of our own, so that nobody closes one meanwhile. */
-		pthread_mutex_lock(&store->caches_lock);
-		for (cache = store->caches; cache && open < CACHES_MAX; cache = cache->next) {
-			cache->handles++;
-			all[open++] = cache;
-		}
-		pthread_mutex_unlock(&store->caches_lock);
+		open = terrace__caches_hold(store, all);
 		for (size_t i = 0; i < open; i++) {
 			if (rc == TERRACE_OK && !holds_nothing(all[i]))
 				rc = terrace__cleanup(all[i], &one);

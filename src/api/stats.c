@@ -1,5 +1,6 @@
 #include "api/api.h"
 
+#include "core/behind.h"
 #include "core/bulk.h"
 #include "core/entries.h"
 #include "core/sources.h"
@@ -86,6 +87,26 @@ int terrace_cache_stats(terrace_cache *cache, terrace_stats *ret)
 	stats.low_hit_rate = entries > ALERT_KEYS && stats.gets > 0 &&
 	                     terrace_hit_rate(&stats) < 0.5;
 	*ret = stats;
+	return TERRACE_OK;
+}
+
+int terrace_cache_usage(terrace_cache *cache, terrace_usage *ret)
+{
+	terrace_usage l2 = { 0 }, l3 = { 0 };
+	int rc = terrace__check_cache(cache);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	if (!holds_nothing(cache) && cache->on_disk) {
+		terrace__behind_flush(cache->store); /* to be counted, it must be there */
+		usage_of(cache, TERRACE_L2, cache->disk_bytes, &l2);
+		usage_of(cache, TERRACE_L3, cache->disk_bytes, &l3);
+		l2.entries += l3.entries;
+		l2.bytes += l3.bytes;
+	} else if (!holds_nothing(cache)) {
+		memory_usage_of(cache->memory, cache->memory_bytes, &l2);
+	}
+	*ret = l2;
 	return TERRACE_OK;
 }
 
@@ -215,6 +236,23 @@ int terrace_inspect(terrace_cache *cache, terrace_slice key, terrace_info *ret)
 	rc = terrace__describe(cache, key, &facts, &reason);
 	extra = facts.extra;
 	return rc == TERRACE_OK ? fill_info(cache, &facts, ret) : rc;
+}
+
+int terrace_inspect_value(terrace_cache *cache, const terrace_value *value, terrace_info *ret)
+{
+	CLEANUP(terrace__buf_done) struct buf extra = { 0 };
+	struct entry *entry = value_entry(value);
+	struct tier_facts facts = { 0 };
+	int rc = terrace__check_cache(cache);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	if (!cache || !entry)
+		return terrace_fail(TERRACE_EINVAL, "there is no cache, or no value, to describe");
+	terrace__entry_facts(entry, &facts);
+	extra = facts.extra;
+	facts.tier = terrace_value_tier(value);
+	return fill_info(cache, &facts, ret);
 }
 
 const char *terrace_reason_name(terrace_reason reason)

@@ -167,6 +167,8 @@ static void store_free(struct terrace *store)
 {
 	if (!store)
 		return;
+	if (terrace__transaction_mine(store))
+		terrace__rollback(store);
 	/* Loaders that still run have caches open. */
 	pthread_mutex_lock(&store->jobs.lock);
 	while (store->jobs.running)

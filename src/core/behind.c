@@ -122,7 +122,7 @@ bool terrace__behind_any(struct terrace *store, const struct terrace_cache *cach
 		uint64_t tail = atomic_load(&lane->tail);
 
 		for (uint64_t at = atomic_load(&lane->head); at < tail; at++) {
-			if (atomic_load(&lane->marks[at % MARKS].cache) == cache->number)
+			if (!cache || atomic_load(&lane->marks[at % MARKS].cache) == cache->number)
 				return true;
 		}
 	}
@@ -327,7 +327,10 @@ static int add(struct terrace_cache *cache, const struct tier_key *key, struct e
 	entry_rest(entry)->seq = pending->seq;
 	write_mark(lane, pending, key);
 	atomic_store(&lane->tail, pending->mark + 1);
-	rc = take_slot(cache, key->slot, lease, &version);
+	/* Who begins a transaction sees the value in the lane, or we see that. */
+	rc = atomic_load(&store->shared->transaction) ?
+	         TERRACE_EXISTS :
+	         take_slot(cache, key->slot, lease, &version);
 	if (rc != TERRACE_OK) {
 		atomic_store(&lane->tail, pending->mark);
 		free(pending);
@@ -385,7 +388,8 @@ int terrace__behind_put(struct terrace_cache *cache, const struct tier_key *key,
 
 	if (UNLIKELY(!atomic_load(&behind->started)))
 		start(store);
-	if (atomic_load(&behind->lane) < 0 || weight(entry) > bytes_max(store) / 4)
+	if (atomic_load(&behind->lane) < 0 || weight(entry) > bytes_max(store) / 4 ||
+	    atomic_load(&store->shared->transaction))
 		return TERRACE_EXISTS;
 	pthread_mutex_lock(&behind->lock);
 	if (wait_room(store, weight(entry))) {

@@ -57,7 +57,7 @@ bool terrace__behind_hold_byte(struct terrace *store, uint64_t hash);
 
 /* Within a transaction: one value of a flush. */
 int terrace__behind_apply(struct transaction *transaction, struct write *write);
-/* Has any process values of the cache waiting? */
+/* Has any process values of the cache (NULL: of any) waiting? */
 bool terrace__behind_any(struct terrace *store, const struct terrace_cache *cache);
 
 /* Remove what processes left that died. Without the writers' lock. */

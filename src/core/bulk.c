@@ -222,35 +222,44 @@ static int void_rowless(struct terrace *store, void *ctx)
 	return TERRACE_OK;
 }
 
-int terrace__invalidate(struct terrace_cache *cache, const terrace_match *match,
-                        uint64_t *ret_count)
+/* Row by row, each key's version marked. */
+static int remove_matching(struct terrace_cache *cache, const terrace_match *match,
+                           const struct tier_note *note, uint64_t *ret_count)
 {
-	char detail[256];
-	struct doomed *doomed;
+	struct doomed *doomed = calloc(1, sizeof *doomed);
 	int rc;
 
-	*ret_count = 0;
-	doomed = calloc(1, sizeof *doomed);
 	if (!doomed)
 		return TERRACE_ENOMEM;
 	doomed->cache = cache;
 	doomed->match = match;
 	doomed->tiers = TERRACE_L2 | TERRACE_L3;
 	doomed->mark = true;
-	doomed->note.reason = TERRACE_REASON_INVALIDATED;
-	doomed->note.when = terrace__now(cache->store);
-	doomed->note.detail = describe_match(match, detail, sizeof detail);
-	if (cache->on_disk) {
-		terrace__behind_flush(cache->store);
-		rc = terrace__write_alone(cache->store, void_rowless, cache);
-		if (rc == TERRACE_OK)
-			rc = remove_all(doomed);
-		*ret_count = doomed->removed;
-	} else {
-		rc = memory_invalidate(cache, match, &doomed->note, ret_count);
-	}
-	count_add(&cache->counts, COUNT_invalidated, *ret_count);
+	doomed->note = *note;
+	terrace__behind_flush(cache->store);
+	rc = terrace__write_alone(cache->store, void_rowless, cache);
+	if (rc == TERRACE_OK)
+		rc = remove_all(doomed);
+	*ret_count = doomed->removed;
 	free(doomed);
+	return rc;
+}
+
+int terrace__invalidate(struct terrace_cache *cache, const terrace_match *match,
+                        uint64_t *ret_count)
+{
+	char detail[256];
+	struct tier_note note = { .reason = TERRACE_REASON_INVALIDATED,
+		                  .when = terrace__now(cache->store),
+		                  .detail = describe_match(match, detail, sizeof detail) };
+	int rc;
+
+	*ret_count = 0;
+	if (cache->on_disk)
+		rc = remove_matching(cache, match, &note, ret_count);
+	else
+		rc = memory_invalidate(cache, match, &note, ret_count);
+	count_add(&cache->counts, COUNT_invalidated, *ret_count);
 	return rc;
 }
 
@@ -312,6 +321,9 @@ int terrace__clear(struct terrace_cache *cache, uint64_t *ret_count)
 	*ret_count = 0;
 	if (!cache->on_disk) {
 		rc = memory_invalidate(cache, &all, &note, ret_count);
+	} else if (terrace__transaction_mine(cache->store)) {
+		/* A floor cannot be rolled back. */
+		rc = remove_matching(cache, &all, &note, ret_count);
 	} else {
 		terrace__behind_flush(cache->store); /* so that it is counted */
 		/* Dead in one stroke; then the rows are swept away, in turns with others. */
@@ -443,7 +455,7 @@ int terrace__check_sources(struct terrace_cache *cache, uint64_t *ret_count)
 {
 	struct key_list list;
 	terrace_slice key;
-	int rc = terrace__keys_start(cache, NULL, &list);
+	int rc = terrace__keys_start(cache, NULL, false, &list);
 
 	*ret_count = 0;
 	if (rc != TERRACE_OK)

@@ -20,13 +20,14 @@ struct key_list {
 	struct terrace_cache *cache;
 	terrace_match match;
 	struct buf match_text;
+	bool newest_first;
 	uint64_t after_id; /* the next batch starts behind this row */
 	bool at_end;
 	struct buf keys; /* u32 size, bytes */
 	struct reader reader;
 };
 
-int terrace__keys_start(struct terrace_cache *cache, const terrace_match *match,
+int terrace__keys_start(struct terrace_cache *cache, const terrace_match *match, bool newest_first,
                         struct key_list *ret);
 int terrace__keys_next(struct key_list *list, terrace_slice *ret);
 void terrace__keys_done(struct key_list *list);

@@ -88,6 +88,10 @@ static int take_number(struct terrace *store, void *ctx)
 
 	if (rc != TERRACE_MISS)
 		return rc;
+	if (terrace__transaction_mine(store)) {
+		terrace__message_set("cache %s is new; open it before the transaction", new->name);
+		return TERRACE_EINVAL;
+	}
 	rc = terrace__transaction_begin(store, &transaction);
 	if (rc != TERRACE_OK)
 		return rc;
@@ -322,6 +326,20 @@ void terrace__cache_close(struct terrace_cache *cache, bool force)
 	terrace__memory_clear(cache);
 	terrace__memory_leave(cache);
 	cache_free(cache);
+}
+
+size_t terrace__caches_hold(struct terrace *store, struct terrace_cache *ret[CACHES_MAX])
+{
+	size_t count = 0;
+
+	pthread_mutex_lock(&store->caches_lock);
+	for (struct terrace_cache *cache = store->caches; cache && count < CACHES_MAX;
+	     cache = cache->next) {
+		cache->handles++;
+		ret[count++] = cache;
+	}
+	pthread_mutex_unlock(&store->caches_lock);
+	return count;
 }
 
 void terrace__stats_fold(struct terrace_cache *cache)

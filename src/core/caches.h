@@ -24,6 +24,9 @@ int terrace__cache_open(struct terrace *store, const char *name, const terrace_p
 /* One handle less; all of them with `force`. */
 void terrace__cache_close(struct terrace_cache *cache, bool force);
 
+/* Handles on all that are open, so that nobody closes one meanwhile; how many. */
+size_t terrace__caches_hold(struct terrace *store, struct terrace_cache *ret[CACHES_MAX]);
+
 /* Add this process's statistics of a cache to the store's. */
 void terrace__stats_fold(struct terrace_cache *cache);
 

@@ -124,6 +124,9 @@ struct shared {
 	_Atomic uint64_t writing;                  /* a transaction is under way */
 	_Alignas(64) _Atomic uint32_t writer_turn; /* futex: the writers' lock came free */
 	_Atomic uint32_t writer_waiters;
+	/* A program begins, or has open, a transaction: nobody writes behind.
+	 * Cleared under the writers' lock alone. */
+	_Atomic uint32_t transaction;
 	_Alignas(64) _Atomic uint32_t flight_turn; /* futex: a flight has landed */
 
 	struct shared_cache caches[CACHES_MAX];

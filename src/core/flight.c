@@ -411,6 +411,10 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 			if (code == TERRACE_OK || code == TERRACE_ABSENT)
 				return code;
 		}
+		/* Within a transaction all others wait for this thread, and must not
+		 * be handed what may yet be rolled back. */
+		if (terrace__transaction_mine(cache->store))
+			return lease_new(cache, key, NULL, shape, ret_lease);
 		mine = terrace__lease_take(cache, key);
 		pthread_mutex_lock(&flights->lock);
 		flight = flight_find(flights, cache, key);

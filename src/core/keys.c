@@ -31,10 +31,10 @@ static bool take_key(void *ctx, const struct tier_row *row)
 	return row->entry || batch->count < KEYS_AT_ONCE;
 }
 
-int terrace__keys_start(struct terrace_cache *cache, const terrace_match *match,
+int terrace__keys_start(struct terrace_cache *cache, const terrace_match *match, bool newest_first,
                         struct key_list *ret)
 {
-	*ret = (struct key_list){ .cache = cache };
+	*ret = (struct key_list){ .cache = cache, .newest_first = newest_first };
 	if (match) {
 		terrace__buf_append(&ret->match_text, match->text.data, match->text.size);
 		if (ret->match_text.failed)
@@ -92,6 +92,7 @@ static int fill(struct key_list *list)
 		struct disk_where where = {
 			.kind = DISK_MATCHING,
 			.cache = cache->number,
+			.newest_first = list->newest_first,
 			.after_id = list->after_id,
 			.match = &list->match,
 		};

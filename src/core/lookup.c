@@ -390,7 +390,7 @@ int terrace__get_stale(struct terrace_cache *cache, terrace_slice key, int64_t w
 
 /* --- facts ------------------------------------------------------------------------------------- */
 
-static void facts_of(const struct entry *entry, struct tier_facts *ret)
+void terrace__entry_facts(const struct entry *entry, struct tier_facts *ret)
 {
 	const struct entry_rest *rest = entry_rest(entry);
 
@@ -445,7 +445,7 @@ int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tie
 		in_memory = is_current(cache, &hashed, entry);
 		hits = entry_hits(entry);
 		if (in_memory && !cache->on_disk)
-			facts_of(entry, ret);
+			terrace__entry_facts(entry, ret);
 		entry_unref(entry);
 	}
 	if (cache->on_disk) {

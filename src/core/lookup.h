@@ -29,6 +29,9 @@ int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, bool co
 int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tier_facts *ret,
                       terrace_reason *ret_reason);
 
+/* What an entry itself says. */
+void terrace__entry_facts(const struct entry *entry, struct tier_facts *ret);
+
 /* Look at an entry's sources now, whatever the policy; true when it was removed. */
 bool terrace__check_entry(struct terrace_cache *cache, terrace_slice key);
 

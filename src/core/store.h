@@ -137,7 +137,8 @@ struct terrace {
 	uint64_t token; /* of this process and store: what `holder` names */
 	const struct disk_ops *disk_ops;
 	void *disk;
-	_Atomic bool wrote; /* since it was opened */
+	_Atomic bool wrote;         /* since it was opened */
+	_Atomic unsigned beginning; /* transactions that this process begins, or has open */
 
 	struct writer writer;
 	struct behind behind;

@@ -23,10 +23,18 @@ enum { LOOK_AGAIN_MS = 5 };
 
 /* --- the writers' lock ---------------------------------------------------------------- */
 
-static int lock_processes(struct terrace *store)
+static int busy(int64_t wait_ms)
+{
+	terrace__message_set("others have been writing to the store for %" PRId64
+	                     " ms; try again, or raise wait",
+	                     wait_ms);
+	return TERRACE_EBUSY;
+}
+
+static int lock_processes(struct terrace *store, int64_t wait_ms)
 {
 	struct shared *shared = store->shared;
-	int64_t deadline = terrace__clock_ms(CLOCK_MONOTONIC) + store->wait_ms;
+	int64_t deadline = add_sat_i64(terrace__clock_ms(CLOCK_MONOTONIC), wait_ms);
 
 	for (;;) {
 		uint32_t turn = atomic_load(&shared->writer_turn);
@@ -39,12 +47,8 @@ static int lock_processes(struct terrace *store)
 			                     strerror(-rc));
 			return TERRACE_EIO;
 		}
-		if (terrace__clock_ms(CLOCK_MONOTONIC) >= deadline) {
-			terrace__message_set("another process has been writing to the store for "
-			                     "%" PRId64 " ms; try again, or raise wait",
-			                     store->wait_ms);
-			return TERRACE_EBUSY;
-		}
+		if (terrace__clock_ms(CLOCK_MONOTONIC) >= deadline)
+			return busy(wait_ms);
 		atomic_fetch_add(&shared->writer_waiters, 1);
 		terrace__futex_wait(&shared->writer_turn, turn, LOOK_AGAIN_MS);
 		atomic_fetch_sub(&shared->writer_waiters, 1);
@@ -68,9 +72,15 @@ static void unlock_processes(struct terrace *store)
 
 int terrace__transaction_begin(struct terrace *store, struct transaction *ret)
 {
-	int rc = store->disk_ops->begin(store->disk);
+	struct transaction *mine = terrace__transaction_mine(store);
+	int rc;
 
-	*ret = (struct transaction){ .store = store };
+	*ret = (struct transaction){ .store = store, .within = mine };
+	if (mine) {
+		ret->seq = mine->seq;
+		return terrace__transaction_broken(mine);
+	}
+	rc = store->disk_ops->begin(store->disk);
 	if (rc != TERRACE_OK)
 		return rc;
 	ret->seq = shared_draw(store->shared);
@@ -102,6 +112,8 @@ int terrace__transaction_mark(struct transaction *transaction, uint32_t slot)
 {
 	struct shared *shared = transaction->store->shared;
 
+	if (transaction->within)
+		return terrace__transaction_mark(transaction->within, slot);
 	if (version_is_writing(version_load(shared, slot)))
 		return TERRACE_OK; /* by this transaction: we hold the lock */
 	if (!reserve_slot(transaction))
@@ -155,14 +167,21 @@ static int commit(struct transaction *transaction)
 
 int terrace__transaction_commit(struct transaction *transaction)
 {
-	int rc = commit(transaction);
+	int rc;
 
+	if (transaction->within)
+		return TERRACE_OK; /* when that one is */
+	rc = commit(transaction);
 	transaction_end(transaction);
 	return rc;
 }
 
 void terrace__transaction_rollback(struct transaction *transaction)
 {
+	if (transaction->within) {
+		terrace__transaction_break(transaction->within, TERRACE_EIO);
+		return;
+	}
 	transaction->store->disk_ops->rollback(transaction->store->disk);
 	transaction_end(transaction);
 }
@@ -342,20 +361,28 @@ struct write_batch {
 	struct write_batch *next;
 	struct write *writes;
 	size_t count;
+	bool taken; /* a leader is at it */
 	bool done;
 };
+
+int terrace__write_inside(struct transaction *transaction, struct write *writes, size_t count)
+{
+	int rc = TERRACE_OK;
+
+	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
+		writes[i].rc = apply(transaction, &writes[i]);
+		if (is_failure(writes[i].rc))
+			rc = writes[i].rc;
+	}
+	return rc;
+}
 
 static int apply_all(struct transaction *transaction, struct write_batch *batches)
 {
 	int rc = terrace__access_flush(transaction->store, ACCESSES_AT_ONCE);
 
-	for (struct write_batch *batch = batches; batch && rc == TERRACE_OK; batch = batch->next) {
-		for (size_t i = 0; i < batch->count && rc == TERRACE_OK; i++) {
-			batch->writes[i].rc = apply(transaction, &batch->writes[i]);
-			if (is_failure(batch->writes[i].rc))
-				rc = batch->writes[i].rc;
-		}
-	}
+	for (struct write_batch *batch = batches; batch && rc == TERRACE_OK; batch = batch->next)
+		rc = terrace__write_inside(transaction, batch->writes, batch->count);
 	return rc;
 }
 
@@ -466,15 +493,42 @@ static void tidy(struct terrace *store, struct write_batch *batches, bool needs_
 
 /* --- leader and followers -------------------------------------------------------------------- */
 
-/* Wait for the lead. With the lock held; true when `batch` was done by another leader. */
-static bool wait_lead(struct writer *writer, const struct write_batch *batch)
+static void leave_queue(struct writer *writer, const struct write_batch *batch)
 {
-	while (writer->leading && !(batch && batch->done))
-		pthread_cond_wait(&writer->done, &writer->lock);
+	struct write_batch **at = &writer->first;
+
+	while (*at != batch)
+		at = &(*at)->next;
+	*at = batch->next;
+	if (writer->last == &batch->next)
+		writer->last = at;
+}
+
+/*
+ * Wait for the lead, with the lock held: TERRACE_OK; TERRACE_EXISTS when
+ * `batch` was done by another leader; TERRACE_EBUSY when a transaction that a
+ * program holds open lasted too long.
+ */
+static int wait_lead(struct writer *writer, const struct write_batch *batch, int64_t wait_ms)
+{
+	int64_t deadline = add_sat_i64(terrace__clock_ms(CLOCK_MONOTONIC), wait_ms);
+	struct timespec until = { deadline / 1000, (long)(deadline % 1000) * 1000000 };
+
+	while (writer->leading && !(batch && batch->done)) {
+		if (batch && batch->taken) {
+			pthread_cond_wait(&writer->done, &writer->lock);
+		} else if (pthread_cond_timedwait(&writer->done, &writer->lock, &until) ==
+		               ETIMEDOUT &&
+		           writer->leading && !(batch && batch->taken)) {
+			if (batch)
+				leave_queue(writer, batch);
+			return busy(wait_ms);
+		}
+	}
 	if (batch && batch->done)
-		return true;
+		return TERRACE_EXISTS;
 	writer->leading = true;
-	return false;
+	return TERRACE_OK;
 }
 
 static void leave_lead(struct writer *writer)
@@ -490,14 +544,18 @@ static void lead(struct terrace *store)
 	struct writer *writer = &store->writer;
 	struct write_batch *batches, *next;
 	bool needs_room = false;
-	int rc = lock_processes(store);
+	int rc = lock_processes(store, store->wait_ms);
 
 	pthread_mutex_lock(&writer->lock);
 	batches = writer->first;
 	writer->first = NULL;
 	writer->last = &writer->first;
+	for (next = batches; next; next = next->next)
+		next->taken = true;
 	pthread_mutex_unlock(&writer->lock);
 	if (rc == TERRACE_OK) {
+		if (UNLIKELY(atomic_load(&store->shared->transaction)))
+			terrace__transaction_forget(store);
 		work(store, batches, &needs_room);
 		tidy(store, batches, needs_room);
 		unlock_processes(store);
@@ -514,10 +572,44 @@ static void lead(struct terrace *store)
 	leave_lead(writer);
 }
 
-int terrace__write(struct terrace *store, struct write *writes, size_t count)
+static void write_queued(struct terrace *store, struct write *writes, size_t count)
 {
 	struct writer *writer = &store->writer;
 	struct write_batch batch = { .writes = writes, .count = count };
+	int rc;
+
+	pthread_mutex_lock(&writer->lock);
+	*writer->last = &batch;
+	writer->last = &batch.next;
+	rc = wait_lead(writer, &batch, store->wait_ms);
+	pthread_mutex_unlock(&writer->lock);
+	if (rc == TERRACE_OK)
+		lead(store);
+	else if (rc < 0)
+		fail_batch(&batch, rc);
+}
+
+/* In the transaction that this thread has open; nobody keeps a copy until that is committed. */
+static void write_mine(struct transaction *mine, struct write *writes, size_t count)
+{
+	struct write_batch batch = { .writes = writes, .count = count };
+	int rc = terrace__transaction_broken(mine);
+
+	if (rc == TERRACE_OK)
+		rc = terrace__write_inside(mine, writes, count);
+	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
+		if (writes[i].put.file && writes[i].rc == TERRACE_OK)
+			rc = terrace__transaction_file(mine, writes[i].put.file);
+	}
+	if (rc == TERRACE_OK)
+		return;
+	fail_batch(&batch, rc);
+	terrace__transaction_break(mine, rc);
+}
+
+int terrace__write(struct terrace *store, struct write *writes, size_t count)
+{
+	struct transaction *mine = terrace__transaction_mine(store);
 
 	for (size_t i = 0; i < count; i++) {
 		writes[i].rc = TERRACE_EIO;
@@ -527,15 +619,10 @@ int terrace__write(struct terrace *store, struct write *writes, size_t count)
 	}
 	if (count == 0)
 		return TERRACE_OK;
-	pthread_mutex_lock(&writer->lock);
-	*writer->last = &batch;
-	writer->last = &batch.next;
-	if (wait_lead(writer, &batch)) {
-		pthread_mutex_unlock(&writer->lock);
-	} else {
-		pthread_mutex_unlock(&writer->lock);
-		lead(store);
-	}
+	if (mine)
+		write_mine(mine, writes, count);
+	else
+		write_queued(store, writes, count);
 	for (size_t i = 0; i < count; i++) {
 		/* A file without a row is of no use. */
 		if (writes[i].put.file && writes[i].rc != TERRACE_OK)
@@ -551,21 +638,40 @@ int terrace__write(struct terrace *store, struct write *writes, size_t count)
 	return TERRACE_OK;
 }
 
-int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store, void *ctx),
-                         void *ctx)
+int terrace__writer_lock(struct terrace *store, int64_t wait_ms)
 {
 	struct writer *writer = &store->writer;
 	int rc;
 
 	pthread_mutex_lock(&writer->lock);
-	wait_lead(writer, NULL);
+	rc = wait_lead(writer, NULL, wait_ms);
 	pthread_mutex_unlock(&writer->lock);
-	rc = lock_processes(store);
-	if (rc == TERRACE_OK) {
-		rc = fn(store, ctx);
-		store->disk_ops->checkpoint(store->disk, CHECKPOINT_WORKING);
-		unlock_processes(store);
-	}
-	leave_lead(writer);
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = lock_processes(store, wait_ms);
+	if (rc != TERRACE_OK)
+		leave_lead(writer);
+	return rc;
+}
+
+void terrace__writer_unlock(struct terrace *store)
+{
+	store->disk_ops->checkpoint(store->disk, CHECKPOINT_WORKING);
+	unlock_processes(store);
+	leave_lead(&store->writer);
+}
+
+int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store, void *ctx),
+                         void *ctx)
+{
+	int rc;
+
+	if (terrace__transaction_mine(store))
+		return fn(store, ctx);
+	rc = terrace__writer_lock(store, store->wait_ms);
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = fn(store, ctx);
+	terrace__writer_unlock(store);
 	return rc;
 }

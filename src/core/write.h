@@ -65,6 +65,7 @@ int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store,
  */
 struct transaction {
 	struct terrace *store;
+	struct transaction *within; /* what belongs to this thread's open one goes to that */
 	uint64_t seq;
 	struct marked_slot {
 		uint32_t slot;
@@ -81,6 +82,31 @@ int terrace__transaction_mark_if(struct transaction *transaction, uint32_t slot,
                                  uint64_t *ret_number);
 int terrace__transaction_commit(struct transaction *transaction);
 void terrace__transaction_rollback(struct transaction *transaction);
+
+/*
+ * The writers' lock, among threads and then among processes. TERRACE_EBUSY
+ * after wait_ms. Whoever holds it has a transaction open or may begin one.
+ */
+int terrace__writer_lock(struct terrace *store, int64_t wait_ms);
+void terrace__writer_unlock(struct terrace *store);
+/* The writes of an open transaction; the first failure is returned. */
+int terrace__write_inside(struct transaction *transaction, struct write *writes, size_t count);
+
+/* --- transaction.c: transactions that programs hold open ------------------------------- */
+
+/* This thread's on this store; NULL: none. */
+struct transaction *terrace__transaction_mine(const struct terrace *store);
+/* A part of it failed: it can only be rolled back. */
+void terrace__transaction_break(struct transaction *mine, int rc);
+/* Why it can only be rolled back; TERRACE_OK: it is whole. */
+int terrace__transaction_broken(const struct transaction *mine);
+/* A file that is of no use if it is rolled back. */
+int terrace__transaction_file(struct transaction *mine, uint64_t file);
+/* Under the writers' lock, and none is open: has who began one died? */
+void terrace__transaction_forget(struct terrace *store);
+int terrace__begin(struct terrace *store, int64_t wait_ms);
+int terrace__commit(struct terrace *store);
+void terrace__rollback(struct terrace *store);
 
 /* --- room.c --------------------------------------------------------------------------- */
 

@@ -124,6 +124,7 @@ struct disk_where {
 	} kind;
 	uint32_t cache;
 	uint64_t until;
+	bool newest_first; /* MATCHING: the latest arrival first */
 	uint64_t after_id; /* MATCHING, CLEARED: go on behind this row; 0: from the start */
 	const terrace_match *match; /* MATCHING; never of kind KEY: there is get for that */
 };

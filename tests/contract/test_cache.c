@@ -783,6 +783,81 @@ static void test_limits__a_large_object_pushes_nothing_out(void **state)
 
 /* --- what is known ------------------------------------------------------------------------------------------- */
 
+static void test_keys_newest__gives_the_latest_arrival_first(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	terrace_match match = terrace_match_text(TERRACE_MATCH_TAG, "even");
+	terrace_keys *keys;
+	terrace_slice key;
+	char expected[16];
+
+	for (int i = 0; i < 600; i++) {
+		snprintf(expected, sizeof expected, "k%d", i);
+		assert_ok(put_tagged(cache, expected, "x", i % 2 ? "odd" : "even"));
+	}
+	assert_ok(put_text(cache, "k599", "again")); /* keeps its place */
+	for (int step = 1; step <= 2; step++) {
+		assert_ok(terrace_keys_open_newest(cache, step == 1 ? NULL : &match, &keys));
+		for (int i = 600 - step; i >= 0; i -= step) {
+			int size = snprintf(expected, sizeof expected, "k%d", i);
+
+			assert_ok(terrace_keys_next(keys, &key));
+			assert_int_equal(key.size, size);
+			assert_memory_equal(key.data, expected, key.size);
+		}
+		assert_status(terrace_keys_next(keys, &key), TERRACE_MISS);
+		terrace_keys_close(keys);
+	}
+	terrace_cache_close(cache);
+}
+
+static void test_usage__counts_what_is_dead_and_not_swept(void **state)
+{
+	struct fixture *f = *state;
+	terrace_usage usage;
+
+	ON_BOTH (f, cache) {
+		assert_ok(terrace_cache_usage(cache, &usage));
+		assert_int_equal(usage.entries, 0);
+		assert_ok(put_text(cache, "k", "v"));
+		assert_ok(put_for(cache, "short", 10));
+		atomic_fetch_add(&f->clock.now, 20);
+		assert_ok(terrace_cache_usage(cache, &usage));
+		assert_int_equal(usage.entries, 2);
+		assert_true(usage.bytes > 2);
+		assert_ok(terrace_cleanup(f->store, cache, NULL));
+		assert_ok(terrace_cache_usage(cache, &usage));
+		assert_int_equal(usage.entries, 1);
+	}
+	assert_ok(terrace_cache_usage(NULL, &usage));
+	assert_int_equal(usage.entries, 0);
+}
+
+static void test_inspect_value__tells_of_the_value_that_was_read(void **state)
+{
+	struct fixture *f = *state;
+	terrace_info info = TERRACE_INFO_INIT;
+	terrace_value *value;
+
+	ON_BOTH (f, cache) {
+		int64_t now = atomic_load(&f->clock.now);
+
+		assert_ok(put_tagged(cache, "k", "older", "first"));
+		assert_ok(terrace_touch(cache, TERRACE_KEY("k"), 5000));
+		assert_ok(terrace_get(cache, TERRACE_KEY("k"), &value));
+		assert_ok(put_tagged(cache, "k", "newer", "second"));
+		assert_ok(terrace_inspect_value(cache, value, &info));
+		assert_int_equal(info.tag_count, 1);
+		assert_string_equal(info.tags[0], "first");
+		assert_int_equal(info.expires_ms, now + 5000);
+		assert_int_equal(info.bytes, 5);
+		terrace_info_free(&info);
+		terrace_release(value);
+		assert_status(terrace_inspect_value(cache, NULL, &info), TERRACE_EINVAL);
+	}
+}
+
 static void test_inspect__tells_all(void **state)
 {
 	struct fixture *f = *state;
@@ -1231,6 +1306,9 @@ int main(void)
 		WITH_STORE(test_limits__of_the_store_are_what_lies_on_the_device),
 		WITH_STORE(test_limits__of_disk_evict_expired_first_then_the_coldest),
 		WITH_STORE(test_limits__a_large_object_pushes_nothing_out),
+		WITH_STORE(test_keys_newest__gives_the_latest_arrival_first),
+		WITH_STORE(test_usage__counts_what_is_dead_and_not_swept),
+		WITH_STORE(test_inspect_value__tells_of_the_value_that_was_read),
 		WITH_STORE(test_inspect__tells_all),
 		WITH_STORE(test_why__every_removal_leaves_a_note),
 		WITH_STORE(test_why__what_memory_alone_had_to_give_up),

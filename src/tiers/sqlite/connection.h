@@ -39,6 +39,11 @@
 	          "ORDER BY id")                                                               \
 	X(MATCHING, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "      \
 	            "WHERE id > ?1 AND id < ?2 ORDER BY id")                                   \
+	X(LINKED_BACK, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "   \
+	               "WHERE id IN (SELECT entry FROM link WHERE name = ?1) AND id < ?2 "     \
+	               "ORDER BY id DESC")                                                     \
+	X(MATCHING_BACK, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry " \
+	                 "WHERE id > ?1 AND id < ?2 ORDER BY id DESC")                         \
 	X(EXPIRED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "       \
 	           "WHERE expires <= ?1 ORDER BY expires")                                     \
 	X(CLEARED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "       \

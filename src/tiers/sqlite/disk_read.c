@@ -162,26 +162,30 @@ static uint64_t end_id(uint32_t cache)
 static sqlite3_stmt *matching(struct connection *connection, const struct disk_where *where)
 {
 	const terrace_match *match = where->match;
+	bool back = where->newest_first;
+	uint64_t from = first_id(where->cache), until = end_id(where->cache);
 	sqlite3_stmt *select;
 
+	if (where->after_id && back)
+		until = where->after_id;
+	else if (where->after_id)
+		from = where->after_id;
 	if (match->kind == TERRACE_MATCH_TAG || match->kind == TERRACE_MATCH_SOURCE) {
 		char kind = match->kind == TERRACE_MATCH_TAG ? LINK_TAG : LINK_SOURCE;
 
-		select = terrace__statement(connection, DO_LINKED);
+		select = terrace__statement(connection, back ? DO_LINKED_BACK : DO_LINKED);
 		if (select) {
 			uint64_t name = terrace__link_name(where->cache, kind, match->text);
 
 			sqlite3_bind_int64(select, 1, (sqlite3_int64)name);
-			sqlite3_bind_int64(select, 2, (sqlite3_int64)where->after_id);
+			sqlite3_bind_int64(select, 2, (sqlite3_int64)(back ? until : from));
 		}
 		return select;
 	}
-	select = terrace__statement(connection, DO_MATCHING);
+	select = terrace__statement(connection, back ? DO_MATCHING_BACK : DO_MATCHING);
 	if (select) {
-		uint64_t from = where->after_id ? where->after_id : first_id(where->cache);
-
 		sqlite3_bind_int64(select, 1, (sqlite3_int64)from);
-		sqlite3_bind_int64(select, 2, (sqlite3_int64)end_id(where->cache));
+		sqlite3_bind_int64(select, 2, (sqlite3_int64)until);
 	}
 	return select;
 }

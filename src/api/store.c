@@ -37,6 +37,7 @@ static void in_child(void)
 static void watch_forks(void)
 {
 	pthread_atfork(NULL, NULL, in_child);
+	terrace__tiers_watch_forks();
 }
 
 static bool is_ours(const struct terrace *store)
@@ -226,6 +227,22 @@ static int store_new(const char *dir, const terrace_options *options, struct ter
 	return TERRACE_OK;
 }
 
+/*
+ * A child inherits its parent's connections. SQLite knows the files of a process
+ * by their inodes and would take the parent's locks for the child's own, so they
+ * are closed before the child opens any. Where a thread was within SQLite when
+ * the process forked, they cannot be.
+ */
+static void close_inherited(void)
+{
+	for (struct terrace *store = registry; store; store = store->next) {
+		if (is_ours(store) || !store->disk || !terrace__tiers_fork_was_quiet())
+			continue;
+		store->disk_ops->tier.close(store->disk);
+		store->disk = NULL;
+	}
+}
+
 /* The open store of a directory, by what it is and not how it is spelled. */
 static struct terrace *find_open(const char *dir)
 {
@@ -269,6 +286,7 @@ int terrace_open(const char *dir, const terrace_options *options, terrace **ret)
 		return terrace_fail(TERRACE_EACCESS, "cannot use \"%s\" as a cache directory: %s",
 		                    dir, strerror(-rc));
 	pthread_mutex_lock(&registry_lock);
+	close_inherited();
 	store = find_open(path);
 	if (!store) {
 		rc = store_new(path, &ours, &store);

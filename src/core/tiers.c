@@ -44,6 +44,16 @@ int terrace__tiers_disk(int dir_fd, const char *path, const char *name, bool cre
 	return TERRACE_OK;
 }
 
+int terrace__tiers_watch_forks(void)
+{
+	return terrace__disk_watch_forks();
+}
+
+bool terrace__tiers_fork_was_quiet(void)
+{
+	return terrace__disk_fork_was_quiet();
+}
+
 const char *terrace__tiers_evictions(const char *name)
 {
 	const struct evict_ops *evict = terrace__evict_find(name);

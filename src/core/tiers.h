@@ -18,4 +18,8 @@ int terrace__tiers_disk(int dir_fd, const char *path, const char *name, bool cre
 /* The name itself when there is an eviction policy of that name, else NULL. */
 const char *terrace__tiers_evictions(const char *name);
 
+/* See disk.h. */
+int terrace__tiers_watch_forks(void);
+bool terrace__tiers_fork_was_quiet(void);
+
 #endif

@@ -159,6 +159,7 @@ int terrace__begin(struct terrace *store, int64_t wait_ms)
 		free(open);
 		return rc;
 	}
+	store->disk_ops->rest(store->disk);
 	open->next = open_here;
 	open_here = open;
 	return TERRACE_OK;
@@ -200,6 +201,7 @@ int terrace__commit(struct terrace *store)
 	struct open_transaction *mine;
 	int rc = terrace__transaction_broken(transaction);
 
+	store->disk_ops->resume(store->disk); /* until it ends */
 	if (rc == TERRACE_OK)
 		rc = terrace__access_flush(store, ACCESSES_AT_ONCE);
 	mine = take_mine(store);
@@ -223,6 +225,7 @@ void terrace__rollback(struct terrace *store)
 {
 	struct open_transaction *mine = take_mine(store);
 
+	store->disk_ops->resume(store->disk); /* until it ends */
 	terrace__transaction_rollback(&mine->transaction);
 	rolled_back(mine);
 	unlock_all(store);

@@ -593,10 +593,13 @@ static void write_queued(struct terrace *store, struct write *writes, size_t cou
 static void write_mine(struct transaction *mine, struct write *writes, size_t count)
 {
 	struct write_batch batch = { .writes = writes, .count = count };
+	struct terrace *store = mine->store;
 	int rc = terrace__transaction_broken(mine);
 
+	store->disk_ops->resume(store->disk);
 	if (rc == TERRACE_OK)
 		rc = terrace__write_inside(mine, writes, count);
+	store->disk_ops->rest(store->disk);
 	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
 		if (writes[i].put.file && writes[i].rc == TERRACE_OK)
 			rc = terrace__transaction_file(mine, writes[i].put.file);
@@ -666,8 +669,12 @@ int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store,
 {
 	int rc;
 
-	if (terrace__transaction_mine(store))
-		return fn(store, ctx);
+	if (terrace__transaction_mine(store)) {
+		store->disk_ops->resume(store->disk);
+		rc = fn(store, ctx);
+		store->disk_ops->rest(store->disk);
+		return rc;
+	}
 	rc = terrace__writer_lock(store, store->wait_ms);
 	if (rc != TERRACE_OK)
 		return rc;

@@ -159,6 +159,9 @@ struct disk_ops {
 	int (*begin)(void *disk);
 	int (*commit)(void *disk); /* on failure it has rolled back */
 	void (*rollback)(void *disk);
+	/* The transaction stays open while the thread does something else; and goes on. */
+	void (*rest)(void *disk);
+	void (*resume)(void *disk);
 
 	/* Within the transaction: as get, and a look at the row without its slices. */
 	int (*get_inside)(void *disk, const struct tier_key *key, struct entry **ret);

@@ -30,9 +30,32 @@ static void slot_release(void *slot)
 	atomic_store(&((struct epoch_slot *)slot)->used, 0);
 }
 
+/* Fork finds nobody reclaiming; in the child the other readers are gone, wherever they were. */
+static void before_fork(void)
+{
+	pthread_mutex_lock(&reclaim_lock);
+}
+
+static void after_fork(void)
+{
+	pthread_mutex_unlock(&reclaim_lock);
+}
+
+static void in_child(void)
+{
+	for (struct epoch_slot *slot = atomic_load(&all_slots); slot; slot = slot->next) {
+		if (slot == my_slot)
+			continue;
+		atomic_store(&slot->entered, 0);
+		atomic_store(&slot->used, 0);
+	}
+	pthread_mutex_unlock(&reclaim_lock);
+}
+
 static void start(void)
 {
 	pthread_key_create(&slot_key, slot_release);
+	pthread_atfork(before_fork, after_fork, in_child);
 	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0)
 		terrace__epoch_fences = 0;
 }

@@ -1,7 +1,11 @@
 #include "tiers/sqlite/connection.h"
 
+#include "tiers/sqlite/disk.h"
+
 #include "tiers/extra.h"
+#include "util/lock.h"
 #include "util/message.h"
+#include "util/util.h"
 
 #include <stdlib.h>
 
@@ -119,10 +123,81 @@ int terrace__run(const struct disk *disk, struct connection *connection, sqlite3
 
 _Thread_local char terrace__thread;
 
+/* --- fork ------------------------------------------------------------------------------- */
+
+/* How long fork() waits for other threads: longer than any of their calls should take. */
+enum { QUIET_MS = 10000 };
+
+static _Atomic uint32_t users; /* threads within SQLite */
+static _Atomic uint32_t forks; /* under way; a futex */
+static _Thread_local unsigned within;
+static _Thread_local bool was_quiet;
+static bool quiet; /* when this process came about */
+
+void terrace__sqlite_enter(void)
+{
+	uint32_t seen;
+
+	if (within++ > 0)
+		return;
+	for (;;) {
+		/* Whoever forks sees us, or we see that. */
+		atomic_fetch_add(&users, 1);
+		seen = atomic_load(&forks);
+		if (LIKELY(seen == 0))
+			return;
+		atomic_fetch_sub(&users, 1);
+		terrace__futex_wait(&forks, seen, 1);
+	}
+}
+
+void terrace__sqlite_leave(void)
+{
+	if (--within == 0)
+		atomic_fetch_sub(&users, 1);
+}
+
+static void before_fork(void)
+{
+	uint32_t ours = within > 0, seen;
+
+	atomic_fetch_add(&forks, 1);
+	for (int ms = 0; (seen = atomic_load(&users)) > ours && ms < QUIET_MS; ms++)
+		terrace__futex_wait(&users, seen, 1);
+	was_quiet = seen == ours;
+}
+
+static void after_fork(void)
+{
+	atomic_fetch_sub(&forks, 1);
+	terrace__futex_wake_all(&forks);
+}
+
+static void in_child(void)
+{
+	quiet = was_quiet;
+	atomic_store(&users, 0);
+	atomic_store(&forks, 0);
+	within = 0;
+}
+
+int terrace__disk_watch_forks(void)
+{
+	return pthread_atfork(before_fork, after_fork, in_child) == 0 ? TERRACE_OK : TERRACE_ENOMEM;
+}
+
+bool terrace__disk_fork_was_quiet(void)
+{
+	return quiet;
+}
+
+/* --- readers ------------------------------------------------------------------------------ */
+
 struct connection *terrace__reader_take(struct disk *disk)
 {
 	struct connection *connection;
 
+	terrace__sqlite_enter();
 	if (is_inside(disk))
 		return disk->writer;
 	pthread_mutex_lock(&disk->lock);
@@ -132,17 +207,22 @@ struct connection *terrace__reader_take(struct disk *disk)
 	pthread_mutex_unlock(&disk->lock);
 	if (!connection)
 		terrace__connection_open(disk, SQLITE_OPEN_READWRITE, &connection);
+	if (!connection)
+		terrace__sqlite_leave();
 	return connection;
 }
 
 void terrace__reader_give(struct disk *disk, struct connection *connection)
 {
-	if (!connection || is_inside(disk))
+	if (!connection)
 		return;
-	pthread_mutex_lock(&disk->lock);
-	connection->next = disk->readers;
-	disk->readers = connection;
-	pthread_mutex_unlock(&disk->lock);
+	if (!is_inside(disk)) {
+		pthread_mutex_lock(&disk->lock);
+		connection->next = disk->readers;
+		disk->readers = connection;
+		pthread_mutex_unlock(&disk->lock);
+	}
+	terrace__sqlite_leave();
 }
 
 bool terrace__row_read(sqlite3_stmt *statement, struct tier_row *ret)

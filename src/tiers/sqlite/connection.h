@@ -133,6 +133,13 @@ void terrace__statement_done(sqlite3_stmt **statement);
 int terrace__run(const struct disk *disk, struct connection *connection, sqlite3_stmt *statement,
                  const char *what);
 
+/*
+ * Around all use of SQLite, so that fork() finds no thread within it: the child
+ * would wait for ever for what such a thread has locked. May be nested.
+ */
+void terrace__sqlite_enter(void);
+void terrace__sqlite_leave(void);
+
 /* An address for each thread. */
 extern _Thread_local char terrace__thread;
 
@@ -184,6 +191,8 @@ int terrace__disk_state(void *tier, uint64_t *ret_seq, uint64_t *ret_seed);
 int terrace__disk_begin(void *tier);
 int terrace__disk_commit(void *tier);
 void terrace__disk_rollback(void *tier);
+void terrace__disk_rest(void *tier);
+void terrace__disk_resume(void *tier);
 int terrace__disk_put(void *tier, const struct tier_put *put);
 int terrace__disk_remove(void *tier, const struct tier_key *key, const struct tier_note *note);
 int terrace__disk_peek(void *tier, const struct tier_key *key, struct tier_row *ret);

@@ -70,13 +70,15 @@ static int create(struct disk *disk, int dir_fd, const char *name)
 
 	if (fd >= 0)
 		close(fd);
+	terrace__sqlite_enter();
 	rc = terrace__connection_open(disk, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
 	                              &connection);
-	if (rc != TERRACE_OK)
-		return rc;
-	if (sqlite3_exec(connection->db, schema, NULL, NULL, NULL) != SQLITE_OK)
-		rc = terrace__sqlite_failed(disk, connection->db, "make the tables");
-	terrace__connection_close(connection);
+	if (rc == TERRACE_OK) {
+		if (sqlite3_exec(connection->db, schema, NULL, NULL, NULL) != SQLITE_OK)
+			rc = terrace__sqlite_failed(disk, connection->db, "make the tables");
+		terrace__connection_close(connection);
+	}
+	terrace__sqlite_leave();
 	return rc;
 }
 
@@ -86,6 +88,7 @@ static void disk_close(void *tier)
 
 	if (!disk)
 		return;
+	terrace__sqlite_enter();
 	terrace__connection_close(disk->writer);
 	while (disk->readers) {
 		struct connection *connection = disk->readers;
@@ -93,6 +96,7 @@ static void disk_close(void *tier)
 		disk->readers = connection->next;
 		terrace__connection_close(connection);
 	}
+	terrace__sqlite_leave();
 	terrace__files_close(disk->files);
 	pthread_mutex_destroy(&disk->lock);
 	free(disk->changes);
@@ -188,6 +192,8 @@ const struct disk_ops terrace__disk_ops = {
 	.begin = terrace__disk_begin,
 	.commit = terrace__disk_commit,
 	.rollback = terrace__disk_rollback,
+	.rest = terrace__disk_rest,
+	.resume = terrace__disk_resume,
 	.get_inside = terrace__disk_get_inside,
 	.peek = terrace__disk_peek,
 	.touch = terrace__disk_touch,

@@ -15,6 +15,11 @@
 
 struct disk;
 
+/* Let fork() wait, for a moment, until no thread is within SQLite. Once a process. */
+int terrace__disk_watch_forks(void);
+/* In a child: was that so, and may what it inherited be closed? */
+bool terrace__disk_fork_was_quiet(void);
+
 extern const struct disk_ops terrace__disk_ops;
 
 /*

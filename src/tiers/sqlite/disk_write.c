@@ -49,11 +49,14 @@ static int simple(struct disk *disk, enum statement which, const char *what)
 int terrace__disk_begin(void *tier)
 {
 	struct disk *disk = tier;
-	int rc = writer_open(disk);
+	int rc;
 
+	terrace__sqlite_enter(); /* until it ends */
+	rc = writer_open(disk);
+	if (rc == TERRACE_OK)
+		rc = simple(disk, DO_BEGIN, "begin a transaction");
 	if (rc != TERRACE_OK)
-		return rc;
-	rc = simple(disk, DO_BEGIN, "begin a transaction");
+		terrace__sqlite_leave();
 	atomic_store(&disk->inside, rc == TERRACE_OK ? (uintptr_t)&terrace__thread : 0);
 	disk->change_count = 0;
 	disk->doomed_count = 0;
@@ -68,8 +71,22 @@ void terrace__disk_rollback(void *tier)
 	/* SQLite may have done so itself, after a full disk for one. */
 	if (is_inside(disk) && !sqlite3_get_autocommit(disk->writer->db))
 		simple(disk, DO_ROLLBACK, "roll back");
+	if (is_inside(disk))
+		terrace__sqlite_leave();
 	atomic_store(&disk->inside, 0);
 	disk->doomed_count = 0;
+}
+
+void terrace__disk_rest(void *tier)
+{
+	(void)tier;
+	terrace__sqlite_leave();
+}
+
+void terrace__disk_resume(void *tier)
+{
+	(void)tier;
+	terrace__sqlite_enter();
 }
 
 static int usage_write(struct disk *disk)
@@ -107,6 +124,7 @@ int terrace__disk_commit(void *tier)
 		return rc;
 	}
 	atomic_store(&disk->inside, 0);
+	terrace__sqlite_leave();
 	for (size_t i = 0; i < disk->doomed_count; i++)
 		terrace__files_remove(disk->files, disk->doomed[i]);
 	disk->doomed_count = 0;
@@ -642,9 +660,11 @@ void terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 
 	if (!disk->writer || disk->wal_pages < worth[when])
 		return;
+	terrace__sqlite_enter();
 	/* PASSIVE waits for nobody; with all of it moved the next writer starts the log anew. */
 	if (sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_log,
 	                              &moved) == SQLITE_OK &&
 	    moved == in_log)
 		disk->wal_pages = 0;
+	terrace__sqlite_leave();
 }

@@ -4,6 +4,8 @@
 #   make run       build, and show what it does in a minute
 #   make test      build, and run all tests
 #   make bench     measure, beside peers (build/bench.tsv)
+#   make python    the package for Python: its tests, and a wheel in build/wheel
+#   make bench-python   measure it beside python-diskcache (build/bench-python.tsv)
 #   make lint      formatting, static checks, who may include whom
 #   make asan      the tests under the address and undefined-behaviour sanitizers
 #   make tsan      the tests under the thread sanitizer
@@ -15,7 +17,7 @@
 BUILD  ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all run test bench lint asan tsan coverage slides fuzz-slides install format clean
+.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -41,6 +43,22 @@ bench:
 		meson setup $(BUILD)-bench --buildtype release --prefix $(PREFIX) >/dev/null
 	ninja -C $(BUILD)-bench
 	python3 bench/run.py $(BUILD)-bench $(BUILD)/bench.tsv
+
+# The wheel is built by meson-python, which pip fetches.
+python:
+	@tools/setup.sh python
+	@test -f $(BUILD)-python/build.ninja || meson setup $(BUILD)-python -Dpython=enabled >/dev/null
+	ninja -C $(BUILD)-python
+	meson test -C $(BUILD)-python --print-errorlogs --no-rebuild --suite python
+	python3 -m pip wheel --quiet --no-deps --wheel-dir $(BUILD)/wheel .
+	@ls $(BUILD)/wheel
+
+bench-python:
+	@tools/setup.sh bench python
+	@test -f $(BUILD)-bench/build.ninja || \
+		meson setup $(BUILD)-bench --buildtype release --prefix $(PREFIX) >/dev/null
+	ninja -C $(BUILD)-bench
+	/usr/bin/python3 bench/python.py $(BUILD)-bench/python $(BUILD)/bench-python.tsv
 
 lint:
 	@tools/setup.sh lint
@@ -95,4 +113,4 @@ format:
 	git ls-files '*.c' '*.h' | xargs clang-format-14 -i
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-bench $(BUILD)-coverage
+	rm -rf $(BUILD) $(BUILD)-python $(BUILD)-asan $(BUILD)-tsan $(BUILD)-bench $(BUILD)-coverage

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the Debian packages that a target needs and this machine lacks.
-# usage: setup.sh build|test|bench|lint|sanitize|slides|coverage ...
+# usage: setup.sh build|test|python|bench|lint|sanitize|slides|coverage ...
 set -eu
 
 BUILD="gcc libc6-dev meson ninja-build pkg-config libsqlite3-dev liblz4-dev libzstd-dev
@@ -10,7 +10,8 @@ for what in "$@"; do
 	case $what in
 	build) packages="$packages $BUILD" ;;
 	# zlib: sqlite3.pc asks programs that link statically for it.
-	test) packages="$packages $BUILD g++ python3 libcmocka-dev zlib1g-dev" ;;
+	test) packages="$packages $BUILD g++ python3 python3-dev python3-pytest libcmocka-dev zlib1g-dev" ;;
+	python) packages="$packages $BUILD python3-dev python3-pytest python3-pip python3-venv" ;;
 	bench) packages="$packages $BUILD g++ python3 librocksdb-dev python3-diskcache" ;;
 	lint) packages="$packages $BUILD clang-14 clang-format-14 python3" ;;
 	sanitize) packages="$packages $BUILD g++ python3 libcmocka-dev libasan8 libubsan1 libtsan2" ;;

@@ -12,7 +12,7 @@ MAY_INCLUDE = {
     "cli": ["terrace", "systems", "cli"],
     "systems": ["terrace"],
     "examples": ["terrace", "systems"],
-    "bindings": ["terrace"],
+    "python": ["terrace"],
     "include/terrace": ["terrace"],
     "src/api": ["terrace", "core", "tiers", "codec", "util"],
     "src/core": ["terrace", "tiers", "codec", "util"],

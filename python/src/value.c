@@ -1,0 +1,372 @@
+/* Pinned values, listings of keys, and sets of sources. */
+#include "common.h"
+
+#include <stdlib.h>
+#include <structmember.h>
+
+PyTypeObject *value_type, *keys_type, *sources_type;
+
+/* --- a pinned value ------------------------------------------------------------------------- */
+
+struct value_object {
+	PyObject_HEAD terrace_value *pinned;
+	int pickle;
+	PyObject *expire_time, *tags; /* None where nobody asked */
+};
+
+PyObject *value_new(terrace_value *pinned, terrace_cache *cache, int pickle, bool facts)
+{
+	struct value_object *self = PyObject_New(struct value_object, value_type);
+	terrace_info info = TERRACE_INFO_INIT;
+
+	if (!self) {
+		terrace_release(pinned);
+		return NULL;
+	}
+	self->pinned = pinned;
+	self->pickle = pickle;
+	self->expire_time = self->tags = NULL;
+	if (facts) {
+		int rc;
+
+		UNLOCKED(rc = terrace_inspect_value(cache, pinned, &info)); /* looks at sources */
+		if (rc != TERRACE_OK) {
+			raise_status(rc);
+			Py_DECREF(self);
+			return NULL;
+		}
+	}
+	if (info.expires_ms)
+		self->expire_time = PyFloat_FromDouble((double)info.expires_ms / 1000);
+	if (info.tag_count)
+		self->tags = tags_to(info.tags, info.tag_count);
+	terrace_info_free(&info);
+	if (PyErr_Occurred()) {
+		Py_DECREF(self);
+		return NULL;
+	}
+	return (PyObject *)self;
+}
+
+static void value_dealloc(PyObject *object)
+{
+	struct value_object *self = (struct value_object *)object;
+
+	terrace_release(self->pinned);
+	Py_XDECREF(self->expire_time);
+	Py_XDECREF(self->tags);
+	object_free(object);
+}
+
+/* The bytes of a str or bytes value themselves; what else is stored has no bytes to show. */
+static int value_buffer(PyObject *object, Py_buffer *view, int flags)
+{
+	struct value_object *self = (struct value_object *)object;
+	terrace_slice payload;
+
+	if (!value_payload(terrace_slice_of(self->pinned), &payload)) {
+		PyErr_SetString(PyExc_BufferError, "only bytes and str values can be viewed");
+		view->obj = NULL;
+		return -1;
+	}
+	return PyBuffer_FillInfo(view, object, (void *)(uintptr_t)payload.data,
+	                         (Py_ssize_t)payload.size, 1, flags);
+}
+
+/* (value,), or () where this reader cannot read it. */
+static PyObject *value_load(PyObject *object, PyObject *none)
+{
+	struct value_object *self = (struct value_object *)object;
+	PyObject *value = value_decode(terrace_slice_of(self->pinned), self->pickle);
+
+	(void)none;
+	if (value)
+		return Py_BuildValue("(N)", value);
+	return PyErr_Occurred() ? NULL : PyTuple_New(0);
+}
+
+static PyObject *value_get_tier(PyObject *object, void *closure)
+{
+	(void)closure;
+	return PyUnicode_FromString(
+	    terrace_tier_name(terrace_value_tier(((struct value_object *)object)->pinned)));
+}
+
+static PyMethodDef value_methods[] = {
+	{ "load", value_load, METH_NOARGS, NULL },
+	{ NULL, NULL, 0, NULL },
+};
+
+static PyMemberDef value_members[] = {
+	{ "expire_time", T_OBJECT, offsetof(struct value_object, expire_time), READONLY, NULL },
+	{ "tags", T_OBJECT, offsetof(struct value_object, tags), READONLY, NULL },
+	{ NULL, 0, 0, 0, NULL },
+};
+
+static PyGetSetDef value_getset[] = {
+	{ "tier", value_get_tier, NULL, NULL, NULL },
+	{ NULL, NULL, NULL, NULL, NULL },
+};
+
+static PyType_Slot value_slots[] = {
+	{ Py_tp_dealloc, value_dealloc },  { Py_tp_methods, value_methods },
+	{ Py_tp_members, value_members },  { Py_tp_getset, value_getset },
+	{ Py_bf_getbuffer, value_buffer }, { 0, NULL },
+};
+
+static PyType_Spec value_spec = { "terrace._terrace.Value", sizeof(struct value_object), 0,
+	                          Py_TPFLAGS_DEFAULT, value_slots };
+
+int value_setup(PyObject *module)
+{
+	value_type = type_add(module, &value_spec);
+	return value_type ? 0 : -1;
+}
+
+/* --- keys ---------------------------------------------------------------------------------------- */
+
+struct keys_object {
+	PyObject_HEAD struct core *core;
+	terrace_keys *keys;
+	int pickle;
+};
+
+PyObject *keys_new(struct cache_object *cache, bool newest, PyObject *prefix)
+{
+	struct keys_object *self = PyObject_New(struct keys_object, keys_type);
+	terrace_match match = { TERRACE_MATCH_ALL, { NULL, 0 } };
+	char *text;
+	Py_ssize_t size;
+	int rc;
+
+	if (!self)
+		return NULL;
+	self->core = NULL;
+	self->keys = NULL;
+	self->pickle = cache->pickle;
+	if (prefix != Py_None) {
+		if (PyBytes_AsStringAndSize(prefix, &text, &size) < 0) {
+			Py_DECREF(self);
+			return NULL;
+		}
+		match.kind = TERRACE_MATCH_PREFIX;
+		match.text = terrace_bytes(text, (size_t)size);
+	}
+	self->core = cache_acquire(cache);
+	if (!self->core) {
+		Py_DECREF(self);
+		return NULL;
+	}
+	UNLOCKED(rc = (newest ? terrace_keys_open_newest : terrace_keys_open)(self->core->cache,
+	                                                                      &match, &self->keys));
+	if (rc != TERRACE_OK) {
+		Py_DECREF(self);
+		return raise_status(rc);
+	}
+	return (PyObject *)self;
+}
+
+static void keys_dealloc(PyObject *object)
+{
+	struct keys_object *self = (struct keys_object *)object;
+
+	terrace_keys_close(self->keys);
+	if (self->core)
+		core_release(self->core);
+	object_free(object);
+}
+
+static PyObject *keys_next(PyObject *object)
+{
+	struct keys_object *self = (struct keys_object *)object;
+	terrace_slice key;
+	int rc;
+
+	for (;;) {
+		PyObject *decoded;
+
+		if (self->core->forks != atomic_load(&forks_seen)) {
+			PyErr_SetString(PyExc_RuntimeError,
+			                "this iterator was made before a fork; make another");
+			return NULL;
+		}
+		UNLOCKED(rc = terrace_keys_next(self->keys, &key));
+		if (rc == TERRACE_MISS)
+			return NULL;
+		if (rc != TERRACE_OK)
+			return raise_status(rc);
+		decoded = key_decode(key, self->pickle);
+		if (decoded || PyErr_Occurred())
+			return decoded;
+	}
+}
+
+static PyObject *keys_iter(PyObject *self)
+{
+	Py_INCREF(self);
+	return self;
+}
+
+static PyType_Slot keys_slots[] = {
+	{ Py_tp_dealloc, keys_dealloc },
+	{ Py_tp_iter, keys_iter },
+	{ Py_tp_iternext, keys_next },
+	{ 0, NULL },
+};
+
+static PyType_Spec keys_spec = { "terrace._terrace.Keys", sizeof(struct keys_object), 0,
+	                         Py_TPFLAGS_DEFAULT, keys_slots };
+
+int keys_setup(PyObject *module)
+{
+	keys_type = type_add(module, &keys_spec);
+	return keys_type ? 0 : -1;
+}
+
+/* --- sources --------------------------------------------------------------------------------------- */
+
+struct sources_object {
+	PyObject_HEAD pthread_mutex_t lock; /* over the set; taken without the GIL */
+	terrace_sources *sources;
+};
+
+terrace_sources *sources_hold(PyObject *object)
+{
+	struct sources_object *self = (struct sources_object *)object;
+
+	if (!self)
+		return NULL;
+	pthread_mutex_lock(&self->lock);
+	return self->sources;
+}
+
+void sources_let_go(PyObject *object)
+{
+	if (object)
+		pthread_mutex_unlock(&((struct sources_object *)object)->lock);
+}
+
+static int add_file(struct sources_object *self, const char *path, unsigned flags)
+{
+	terrace_sources *sources = sources_hold((PyObject *)self);
+	int rc = terrace_sources_file(sources, path, flags);
+
+	if (rc == TERRACE_MISS)
+		rc = terrace_sources_absent(sources, path);
+	sources_let_go((PyObject *)self);
+	return rc;
+}
+
+static int sources_add_path(struct sources_object *self, PyObject *path, unsigned flags)
+{
+	PyObject *encoded;
+	const char *text;
+	int rc;
+
+	if (!PyUnicode_FSConverter(path, &encoded))
+		return -1;
+	text = PyBytes_AsString(encoded);
+	UNLOCKED(rc = add_file(self, text, flags)); /* reads a file that is new */
+	if (rc != TERRACE_OK)
+		raise_status(rc);
+	Py_DECREF(encoded);
+	return rc == TERRACE_OK ? 0 : -1;
+}
+
+static int sources_add_all(struct sources_object *self, PyObject *paths)
+{
+	PyObject *iterator, *path;
+	int rc = 0;
+
+	/* One path is the likeliest mistake, and means just what it says. */
+	if (PyUnicode_Check(paths) || PyBytes_Check(paths) ||
+	    PyObject_HasAttrString(paths, "__fspath__"))
+		return sources_add_path(self, paths, 0);
+	iterator = PyObject_GetIter(paths);
+	if (!iterator)
+		return -1;
+	while (rc == 0 && (path = PyIter_Next(iterator))) {
+		rc = sources_add_path(self, path, 0);
+		Py_DECREF(path);
+	}
+	Py_DECREF(iterator);
+	return PyErr_Occurred() ? -1 : rc;
+}
+
+static PyObject *sources_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "paths", NULL };
+	allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+	struct sources_object *self;
+	PyObject *paths = NULL;
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Sources", names, &paths))
+		return NULL;
+	self = (struct sources_object *)alloc(type, 0);
+	if (!self)
+		return NULL;
+	pthread_mutex_init(&self->lock, NULL);
+	if (terrace_sources_new(&self->sources) != TERRACE_OK) {
+		Py_DECREF(self);
+		return PyErr_NoMemory();
+	}
+	if (paths && sources_add_all(self, paths) < 0) {
+		Py_DECREF(self);
+		return NULL;
+	}
+	return (PyObject *)self;
+}
+
+static void sources_dealloc(PyObject *object)
+{
+	struct sources_object *self = (struct sources_object *)object;
+
+	terrace_sources_free(self->sources);
+	pthread_mutex_destroy(&self->lock);
+	object_free(object);
+}
+
+static PyObject *sources_add(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "path", "content", NULL };
+	PyObject *path;
+	int content = 0;
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|p:add", names, &path, &content) ||
+	    sources_add_path((struct sources_object *)object, path,
+	                     content ? TERRACE_SOURCE_CONTENT : 0) < 0)
+		return NULL;
+	Py_INCREF(path);
+	return path;
+}
+
+static Py_ssize_t sources_len(PyObject *object)
+{
+	return (Py_ssize_t)terrace_sources_count(((struct sources_object *)object)->sources);
+}
+
+static PyMethodDef sources_methods[] = {
+	{ "add", (PyCFunction)(void (*)(void))sources_add, METH_VARARGS | METH_KEYWORDS,
+	  "Add a file, before reading it; one that is missing must stay so. Returns the path." },
+	{ NULL, NULL, 0, NULL },
+};
+
+static PyType_Slot sources_slots[] = {
+	{ Py_tp_doc,
+	  "Sources(paths=())\n\nThe files that a value is made from. A value stored with "
+	  "them is a hit only while each is as it was when it was added." },
+	{ Py_tp_new, sources_make },
+	{ Py_tp_dealloc, sources_dealloc },
+	{ Py_tp_methods, sources_methods },
+	{ Py_mp_length, sources_len },
+	{ 0, NULL },
+};
+
+static PyType_Spec sources_spec = { "terrace.Sources", sizeof(struct sources_object), 0,
+	                            Py_TPFLAGS_DEFAULT, sources_slots };
+
+int sources_setup(PyObject *module)
+{
+	sources_type = type_add(module, &sources_spec);
+	return sources_type ? 0 : -1;
+}

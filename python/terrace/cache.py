@@ -1,0 +1,596 @@
+"""Cache: the API of python-diskcache's Cache on a Terrace store."""
+
+import contextlib
+import functools
+import io
+import math
+import os
+import tempfile
+import threading
+import time
+import warnings
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
+
+from . import _codec
+from ._terrace import CacheBase, Error, Lease, Sources, Timeout, Value
+from .queues import Queue
+from .settings import DEFAULT_SETTINGS, Settings, check_setting
+
+
+# A change of these opens the cache anew.
+TAKE_EFFECT = ("eviction_policy", "size_limit", "cull_limit", "disk_min_file_size", "write_behind")
+
+
+class _Constant:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> str:
+        return self.name
+
+
+ENOVAL = _Constant("ENOVAL")
+UNKNOWN = _Constant("UNKNOWN")
+
+
+class Disk:
+    """Stands for how keys and values are stored: as docs/PYTHON.md says, and not otherwise."""
+
+
+class JSONDisk(Disk):
+    """As Disk: what is neither bytes nor a plain value is JSON there too."""
+
+
+class Why(NamedTuple):
+    """What became of a key. `reason` is "live", "expired", "evicted", "source changed", ..."""
+
+    reason: str
+    when: Optional[float]
+    detail: str
+    info: Optional[Dict[str, Any]]
+
+
+class _Transactions(threading.local):
+    """How deep this thread is in a transaction of which store; in a forked child nowhere."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.depth: Dict[str, int] = {}
+
+    def of_this_process(self) -> Dict[str, int]:
+        if self.pid != os.getpid():
+            self.__init__()  # type: ignore[misc]
+        return self.depth
+
+
+_transactions = _Transactions()
+
+
+def full_name(function: Callable[..., Any]) -> str:
+    return "%s.%s" % (function.__module__, function.__qualname__)
+
+
+def _type_name(value: Any) -> str:
+    return "%s.%s" % (type(value).__module__, type(value).__qualname__)
+
+
+def args_to_key(
+    base: Tuple[Any, ...], args: Tuple[Any, ...], kwargs: Dict[str, Any], typed: bool, ignore: Any
+) -> Tuple[Any, ...]:
+    """The key of a call: a tuple of the name, the arguments, None, and the named ones in order."""
+    args = tuple(arg for index, arg in enumerate(args) if index not in ignore)
+    named = sorted((name, value) for name, value in kwargs.items() if name not in ignore)
+    key = base + args + (None,) + tuple(part for item in named for part in item)
+    if typed:
+        key += tuple(_type_name(arg) for arg in args) + tuple(_type_name(value) for _, value in named)
+    return key
+
+
+def _more(value: Any, asked_expire: bool, asked_tag: bool, expire_time: Any, tag: Any) -> Any:
+    """A value as get(), pop() and the like return it."""
+    if asked_expire and asked_tag:
+        return value, expire_time, tag
+    if asked_expire:
+        return value, expire_time
+    return (value, tag) if asked_tag else value
+
+
+def _order(key: Any) -> Tuple[Any, ...]:
+    """Numbers, then text, then bytes, then the rest: as SQLite sorts them."""
+    if type(key) in (int, float):
+        return 0, key
+    if type(key) is str:
+        return 1, key
+    if type(key) is bytes:
+        return 2, key
+    return 3, type(key).__qualname__, repr(key)
+
+
+class Cache(CacheBase):
+    """A cache in a directory, shared by all threads and processes that open it."""
+
+    def __init__(
+        self,
+        directory: Union[str, "os.PathLike[str]", None] = None,
+        timeout: float = 60,
+        disk: Type[Disk] = Disk,
+        *,
+        pickle: bool = False,
+        name: str = "default",
+        **settings: Any,
+    ) -> None:
+        if disk not in (Disk, JSONDisk):
+            raise ValueError(
+                "disk is terrace.Disk or terrace.JSONDisk; another class cannot change how values are "
+                "stored: encode them before set() instead"
+            )
+        for key, value in settings.items():
+            check_setting(key, value)
+        if directory is None:
+            directory = tempfile.mkdtemp(prefix="terrace-")
+        self._directory = os.path.expandvars(os.path.expanduser(os.fspath(directory)))
+        self._path = os.path.realpath(self._directory)
+        self._timeout = timeout
+        self._disk = disk()
+        self._pickle = bool(pickle)
+        self._name = name
+        self._queue_notes = CacheBase()
+        self._settings = Settings(self._path, name)
+        os.makedirs(self._path, 0o700, exist_ok=True)
+        with self._settings.change() as kept:
+            kept.update(settings)
+            self._show({**DEFAULT_SETTINGS, **kept})
+        self._apply()
+        self._open()
+        self._queue_notes._open()  # a transaction could not make it
+
+    def _show(self, settings: Dict[str, Any]) -> None:
+        for key in DEFAULT_SETTINGS:
+            setattr(self, key, settings[key])
+
+    def _apply(self, limit: Optional[int] = None) -> None:
+        """Let the settings take effect, with another limit of the size for a moment."""
+        values = vars(self)
+        if limit is None:
+            limited = values["eviction_policy"] != "none" and values["cull_limit"] > 0
+            limit = max(1, int(values["size_limit"])) if limited else 0
+        wait_ms = min(max(math.ceil(self._timeout * 1000), 1), 2**53)
+        protocol = int(values["disk_pickle_protocol"]) if self._pickle else -1
+        # Rows over 16 MiB would only slow SQLite down.
+        inline = min(max(1, int(values["disk_min_file_size"])), 2**24)
+        behind = bool(values["write_behind"])
+        self._setup(self._path, self._name, wait_ms, limit, inline, protocol, behind)
+        self._queue_notes._setup(self._path, (self._name + ".queues")[-64:], wait_ms, 0, inline, -1, False)
+
+    # --- what it is ---------------------------------------------------------------------
+
+    @property
+    def directory(self) -> str:
+        """The directory, as it was given."""
+        return self._directory
+
+    @property
+    def timeout(self) -> float:
+        """How many seconds a call waits for others that write."""
+        return self._timeout
+
+    @property
+    def disk(self) -> Disk:
+        return self._disk
+
+    @property
+    def name(self) -> str:
+        """Which of the store's caches this is."""
+        return self._name
+
+    def __repr__(self) -> str:
+        return "%s(%r)" % (type(self).__name__, self._directory)
+
+    def __getstate__(self) -> Any:
+        return self._directory, self._timeout, type(self._disk), self._pickle, self._name
+
+    def __setstate__(self, state: Any) -> None:
+        directory, timeout, disk, pickled, name = state
+        Cache.__init__(self, directory, timeout, disk, pickle=pickled, name=name)
+
+    def __reduce__(self) -> Any:
+        return _unpickled, (type(self),), self.__getstate__()
+
+    def __enter__(self) -> "Cache":
+        self._open()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the store. The next call opens it again."""
+        super().close()
+        self._queue_notes.close()
+
+    # --- transactions ---------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def transact(self, retry: bool = False) -> Iterator[None]:
+        """
+        Do everything in the block as one, or, when it raises, nothing of it.
+
+        No other thread or process writes to the store meanwhile; reading goes on.
+        Transactions may be nested, and belong to one thread.
+        """
+        with self._transact(retry):
+            yield
+
+    @contextlib.contextmanager
+    def _transact(self, retry: bool = False) -> Iterator[None]:
+        depth = _transactions.of_this_process()
+        if self._path in depth:
+            depth[self._path] += 1
+            try:
+                yield
+            finally:
+                depth[self._path] -= 1
+            return
+        transaction = self._retrying(retry, self._begin)
+        depth[self._path] = 1
+        try:
+            yield
+        except BaseException:
+            depth.pop(self._path, None)
+            transaction.rollback()
+            raise
+        depth.pop(self._path, None)
+        transaction.commit()
+
+    @staticmethod
+    def _retrying(retry: bool, call: Callable[..., Any], *args: Any) -> Any:
+        while True:
+            try:
+                return call(*args)
+            except Timeout:
+                if not retry:
+                    raise
+
+    # --- one key: get, set, add, delete and touch are the extension's -----------------------
+
+    def _get_more(self, key: Any, default: Any, read: int, expire_time: int, tag: int) -> Any:
+        pinned = self._pin(key, True)
+        loaded = pinned.load() if pinned else ()
+        if not pinned or not loaded:
+            return _more(default, bool(expire_time), bool(tag), None, None)
+        value = loaded[0]
+        if read and isinstance(value, bytes):
+            value = io.BytesIO(value)
+        return _more(value, bool(expire_time), bool(tag), pinned.expire_time, pinned.tags)
+
+    def read(self, key: Any, retry: bool = False) -> Any:
+        """A file on the bytes under `key`; KeyError where there are none."""
+        file = self.get(key, ENOVAL, read=True, retry=retry)
+        if file is ENOVAL:
+            raise KeyError(key)
+        return file
+
+    def view(self, key: Any, default: Any = None) -> Any:
+        """
+        A memoryview of a bytes value, or of a str value's UTF-8, that copies nothing:
+        it pins the value in memory, whatever becomes of the entry.
+        """
+        pinned: Any = self._pin(key, False)
+        if pinned is None:
+            return default
+        try:
+            return memoryview(pinned)
+        except BufferError as error:
+            raise TypeError("%s; %r holds another" % (error, key)) from None
+
+    def pop(
+        self, key: Any, default: Any = None, expire_time: bool = False, tag: bool = False, retry: bool = False
+    ) -> Any:
+        """Remove an entry, and return its value or `default`."""
+        with self._transact(retry):
+            pinned = self._pin(key, True)
+            loaded = pinned.load() if pinned else ()
+            if not pinned or not loaded:
+                return _more(default, expire_time, tag, None, None)
+            self.delete(key)
+        return _more(loaded[0], expire_time, tag, pinned.expire_time, pinned.tags)
+
+    def incr(self, key: Any, delta: Any = 1, default: Any = 0, retry: bool = False) -> Any:
+        """
+        Add `delta` to a number, and return the sum. What is missing counts as
+        `default`; with None it is a KeyError.
+        """
+        if type(delta) is int and type(default) is int:
+            try:
+                return self._retrying(retry, self._incr, key, delta, default)
+            except (ValueError, OverflowError):
+                pass  # a float, a number over 64 bits, or none at all
+        with self._transact(retry):
+            pinned = self._pin(key, True)
+            loaded = pinned.load() if pinned else ()
+            if pinned and loaded:
+                value = loaded[0] + delta
+                left = pinned.expire_time and max(pinned.expire_time - time.time(), 0.001)
+                self.set(key, value, left, tag=pinned.tags)
+            elif default is None:
+                raise KeyError(key)
+            else:
+                value = default + delta
+                self.set(key, value)
+        return value
+
+    def decr(self, key: Any, delta: Any = 1, default: Any = 0, retry: bool = False) -> Any:
+        """As incr(), the other way."""
+        return self.incr(key, -delta, default, retry)
+
+    def why(self, key: Any) -> Why:
+        """What became of a key: why a get() of it would miss, or all about the live entry."""
+        return Why(*self._why(key))
+
+    # --- computing ----------------------------------------------------------------------------
+
+    def fetch(
+        self,
+        key: Any,
+        load: Callable[[], Any],
+        expire: Optional[float] = None,
+        tag: Any = None,
+        sources: Any = None,
+    ) -> Any:
+        """
+        The value under `key`, or what `load()` returns, which is then stored: computed
+        once, however many threads and processes want it at the same time. What is
+        written or invalidated meanwhile is not overwritten.
+        """
+        if sources is not None and not isinstance(sources, Sources):
+            sources = Sources(sources)  # as they are before load() reads them
+        lease = self._lease(key)
+        if isinstance(lease, tuple):
+            return lease[0]
+        if lease is None:  # load() asked for its own key: there is nobody to wait for
+            value = load()
+            self.set(key, value, expire, tag=tag, retry=True, sources=sources)
+            return value
+        try:
+            value = load()
+            lease.put(value, expire, tag, sources)
+        finally:
+            lease.drop()
+        return value
+
+    def memoize(
+        self,
+        name: Optional[str] = None,
+        typed: bool = False,
+        expire: Optional[float] = None,
+        tag: Any = None,
+        ignore: Any = (),
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """
+        A decorator that keeps what a function returned for its arguments.
+
+        name: instead of the function's own. typed: 3 and 3.0 are different. expire:
+        seconds; 0 looks, but never stores. ignore: positions and names that do not count.
+        """
+        if callable(name):
+            raise TypeError("name cannot be callable")
+
+        def decorator(function: Callable[..., Any]) -> Callable[..., Any]:
+            base = (full_name(function) if name is None else name,)
+
+            @functools.wraps(function)
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                key = make_key(*args, **kwargs)
+                value = self.get(key, ENOVAL)
+                if value is not ENOVAL:
+                    return value
+                if expire is not None and expire <= 0:
+                    return function(*args, **kwargs)
+                return self.fetch(key, lambda: function(*args, **kwargs), expire, tag)
+
+            def make_key(*args: Any, **kwargs: Any) -> Tuple[Any, ...]:
+                return args_to_key(base, args, kwargs, typed, ignore)
+
+            wrapper.__cache_key__ = make_key  # type: ignore[attr-defined]
+            return wrapper
+
+        return decorator
+
+    # --- queues ---------------------------------------------------------------------------------
+
+    @staticmethod
+    def _check_side(side: str) -> None:
+        if side not in ("front", "back"):
+            raise ValueError("side is 'front' or 'back', not %r" % (side,))
+
+    def push(
+        self,
+        value: Any,
+        prefix: Optional[str] = None,
+        side: str = "back",
+        expire: Optional[float] = None,
+        read: bool = False,
+        tag: Any = None,
+        retry: bool = False,
+    ) -> Any:
+        """Put a value on one side of the queue, and return the key that it got."""
+        self._check_side(side)
+        queue = Queue(self, self._queue_notes, prefix)
+        with self._transact(retry):
+            return queue.push(side, value, expire=expire, read=read, tag=tag)
+
+    def _end(self, take: bool, prefix: Any, default: Any, side: str, expire: bool, tag: bool, retry: bool) -> Any:
+        self._check_side(side)
+        queue = Queue(self, self._queue_notes, prefix)
+        with self._transact(retry):
+            found = queue.end(side, take)
+        if not found:
+            return _more(default, expire, tag, None, None)
+        key, pinned, value = found
+        return _more((key, value), expire, tag, pinned.expire_time, pinned.tags)
+
+    def pull(
+        self,
+        prefix: Optional[str] = None,
+        default: Any = (None, None),
+        side: str = "front",
+        expire_time: bool = False,
+        tag: bool = False,
+        retry: bool = False,
+    ) -> Any:
+        """Take key and value from one side of the queue; `default` when it is empty."""
+        return self._end(True, prefix, default, side, expire_time, tag, retry)
+
+    def peek(
+        self,
+        prefix: Optional[str] = None,
+        default: Any = (None, None),
+        side: str = "front",
+        expire_time: bool = False,
+        tag: bool = False,
+        retry: bool = False,
+    ) -> Any:
+        """As pull(), and leave it there."""
+        return self._end(False, prefix, default, side, expire_time, tag, retry)
+
+    def peekitem(self, last: bool = True, expire_time: bool = False, tag: bool = False, retry: bool = False) -> Any:
+        """Key and value of the entry that came last, or first; KeyError when there is none."""
+        for key in self._keys(last):
+            pinned = self._pin(key, True)
+            loaded = pinned.load() if pinned else ()
+            if pinned and loaded:
+                return _more((key, loaded[0]), expire_time, tag, pinned.expire_time, pinned.tags)
+        raise KeyError("dictionary is empty")
+
+    # --- all keys ---------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Any]:
+        """The keys in the order in which they came."""
+        return self._keys(False)
+
+    def __reversed__(self) -> Iterator[Any]:
+        return self._keys(True)
+
+    def iterkeys(self, reverse: bool = False) -> Iterator[Any]:
+        """The keys in their own order: numbers, text, bytes, others."""
+        return iter(sorted(self._keys(False), key=_order, reverse=reverse))
+
+    def clear(self, retry: bool = False) -> int:
+        """Remove everything; how many entries that was."""
+        with self._transact(retry) if self._path in _transactions.of_this_process() else contextlib.nullcontext():
+            self._retrying(retry, self._queue_notes._clear)
+            return int(self._retrying(retry, self._clear))
+
+    def evict(self, tag: Any, retry: bool = False) -> int:
+        """Remove the entries that have the tag; how many that was."""
+        return int(self._retrying(retry, self._evict, _codec.tag_to_bytes(tag)))
+
+    def expire(self, now: Optional[float] = None, retry: bool = False) -> int:
+        """Remove what has expired, or will have at `now`; how many entries that was."""
+        count = int(self._retrying(retry, self._cleanup))
+        if now is None:
+            return count
+        with self._transact(retry):
+            for key in list(self._keys(False)):
+                pinned = self._pin(key, True)
+                if pinned and pinned.expire_time and pinned.expire_time < now:
+                    count += self.delete(key)
+        return count
+
+    def cull(self, retry: bool = False) -> int:
+        """Remove what has expired, and then the coldest until size_limit is kept."""
+        values = vars(self)
+        if values["eviction_policy"] == "none" or values["cull_limit"] > 0:
+            return int(self._retrying(retry, self._cleanup))
+        self._apply(max(1, int(values["size_limit"])))  # only now
+        try:
+            return int(self._retrying(retry, self._cleanup))
+        finally:
+            self._apply()
+
+    # --- keeping house --------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """With write_behind: wait until what was set is on disk. Error, when it cannot be."""
+        self._flush()
+
+    def volume(self) -> int:
+        """How many bytes the entries take on disk, overhead included."""
+        return self._usage()[1]
+
+    def check(self, fix: bool = False, retry: bool = False) -> List[warnings.WarningMessage]:
+        """Read everything, and warn of what is damaged; with `fix`, remove it."""
+        return [
+            warnings.WarningMessage(UserWarning(text), UserWarning, __file__, 0)
+            for text in self._retrying(retry, self._verify, fix)
+        ]
+
+    def create_tag_index(self) -> None:
+        """Tags are always found by index; this sets the setting."""
+        self.reset("tag_index", 1)
+
+    def drop_tag_index(self) -> None:
+        """Tags are always found by index; this sets the setting."""
+        self.reset("tag_index", 0)
+
+    def _hits(self) -> Tuple[int, int]:
+        counts = self._stats()
+        hits = sum(counts[name] for name in ("hits_l1", "hits_l2", "hits_l3", "hits_encoded"))
+        return hits, counts["misses"]
+
+    def stats(self, enable: bool = True, reset: bool = False) -> Tuple[int, int]:
+        """Hits and misses while statistics were on; then switch them on or off."""
+        now = self._hits()
+        with self._settings.change() as kept:
+            counted, since = kept.get("_counted", [0, 0]), kept.get("_since", [0, 0])
+            if kept.get("statistics"):
+                counted = [max(0, c + n - s) for c, n, s in zip(counted, now, since)]
+            kept["_counted"] = [0, 0] if reset else counted
+            kept["_since"] = list(now)
+            kept["statistics"] = int(enable)
+        self.statistics = int(enable)
+        return counted[0], counted[1]
+
+    def reset(self, key: str, value: Any = ENOVAL, update: bool = True) -> Any:
+        """
+        Read a setting again, which others may have set; or with a value, set it for
+        everybody (for this object alone with update=False).
+        """
+        if key in ("count", "size", "hits", "misses"):
+            return self._reset_counter(key, value)
+        if value is ENOVAL:
+            value = {**DEFAULT_SETTINGS, **self._settings.read()}.get(key, ENOVAL)
+            if value is ENOVAL:
+                raise KeyError(key)
+        else:
+            check_setting(key, value)
+            if key == "statistics":
+                self.stats(enable=bool(value))
+            elif update:
+                with self._settings.change() as kept:
+                    kept[key] = value
+        changed = vars(self)[key] != value
+        setattr(self, key, value)
+        if changed and key in TAKE_EFFECT:
+            self._apply()
+        return value
+
+    def _reset_counter(self, key: str, value: Any) -> int:
+        if key == "count":
+            return len(self)
+        if key == "size":
+            return self.volume()
+        at = 0 if key == "hits" else 1
+        counted = self.stats(enable=bool(vars(self)["statistics"]))[at]
+        if value is ENOVAL:
+            return counted
+        with self._settings.change() as kept:
+            kept["_counted"][at] = value
+        return int(value)
+
+
+def _unpickled(kind: Type[Cache]) -> Cache:
+    return kind.__new__(kind)

@@ -23,7 +23,7 @@ static struct board {
 	_Atomic int loads, values, errors, wrong;
 	_Atomic int owner; /* whose loader runs */
 	_Atomic uint64_t began_ns;
-} *board;
+} * board;
 
 static uint64_t now_ns(void)
 {
@@ -176,11 +176,12 @@ static bool round_of(enum task task, bool behind, uint64_t *ret_ns)
 	    atomic_load(&board->loads) != expected_loads || atomic_load(&board->wrong))
 		good = false;
 	if (!good)
-		fprintf(stderr,
-		        "flight: round %d%s: %d loads, not %d; %d values, %d errors, %d wrong of %d\n",
-		        atomic_load(&board->round), behind ? " (behind)" : "",
-		        atomic_load(&board->loads), expected_loads, atomic_load(&board->values),
-		        atomic_load(&board->errors), atomic_load(&board->wrong), all);
+		fprintf(
+		    stderr,
+		    "flight: round %d%s: %d loads, not %d; %d values, %d errors, %d wrong of %d\n",
+		    atomic_load(&board->round), behind ? " (behind)" : "",
+		    atomic_load(&board->loads), expected_loads, atomic_load(&board->values),
+		    atomic_load(&board->errors), atomic_load(&board->wrong), all);
 	return good;
 }
 

@@ -32,7 +32,7 @@ static int first; /* call that is tried */
 static struct progress {
 	_Atomic int returned, failed;
 	_Atomic uint64_t operations;
-} *progress;
+} * progress;
 
 static void fail(const char *what, const char *detail)
 {
@@ -253,7 +253,8 @@ static void inspect(const struct operation *op)
 	const char *allowed = returned ? op->returned : "on ";
 
 	if (!strchr(allowed, letter) || (letter == 'o' && !op->before))
-		fail(op->name, returned ? "the wrong value after it had returned" : "a wrong value");
+		fail(op->name,
+		     returned ? "the wrong value after it had returned" : "a wrong value");
 	for (int i = 0; i < OTHERS && !op->drops_others; i++) {
 		if (look(&o, other(i, key)) != 'A' + i)
 			fail(op->name, "another key lost its value");
@@ -269,12 +270,19 @@ static void inspect(const struct operation *op)
 static bool touches_files(uint64_t call)
 {
 	static const long calls[] = {
-		SYS_open,      SYS_openat,   SYS_write,     SYS_pwrite64,  SYS_writev,
-		SYS_pwritev,   SYS_fsync,    SYS_fdatasync, SYS_ftruncate, SYS_fallocate,
-		SYS_unlink,    SYS_unlinkat, SYS_rename,    SYS_renameat,  SYS_renameat2,
-		SYS_mkdir,     SYS_mkdirat,  SYS_fcntl,     SYS_close,     SYS_mmap,
-		SYS_munmap,    SYS_link,     SYS_linkat,    SYS_fchmod,    SYS_pread64,
-		SYS_sync_file_range,
+		SYS_open,      SYS_openat,
+		SYS_write,     SYS_pwrite64,
+		SYS_writev,    SYS_pwritev,
+		SYS_fsync,     SYS_fdatasync,
+		SYS_ftruncate, SYS_fallocate,
+		SYS_unlink,    SYS_unlinkat,
+		SYS_rename,    SYS_renameat,
+		SYS_renameat2, SYS_mkdir,
+		SYS_mkdirat,   SYS_fcntl,
+		SYS_close,     SYS_mmap,
+		SYS_munmap,    SYS_link,
+		SYS_linkat,    SYS_fchmod,
+		SYS_pread64,   SYS_sync_file_range,
 	};
 
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {

@@ -89,7 +89,7 @@ static struct log {
 	struct worker_log workers[PROCESSES_MAX][THREADS_MAX];
 	struct tally tally[KINDS];
 	struct key_log keys[KINDS][KEYS];
-} *log_;
+} * log_;
 
 static char directory[256];
 static uint64_t seed, operations;
@@ -146,7 +146,8 @@ static size_t make_value(uint32_t cache, uint32_t key, uint32_t number, uint8_t 
 	struct head head = { cache, key, number, 0 };
 	bool plain = number % 3 == 0; /* compresses */
 
-	head.size = (uint32_t)(sizeof head + random_below(&random, number % 8 ? 600 : VALUE_MAX - 600));
+	head.size = (uint32_t)(sizeof head +
+	                       random_below(&random, number % 8 ? 600 : VALUE_MAX - 600));
 	memcpy(ret, &head, sizeof head);
 	for (size_t at = sizeof head; at < head.size; at++)
 		ret[at] = (uint8_t)(plain ? number : random_next(&random));
@@ -180,7 +181,8 @@ static void check(uint32_t cache, uint32_t key, uint64_t overwritten, terrace_va
 	uint64_t ended;
 
 	if (terrace_size(value) < sizeof head) {
-		fail("%s in %s: a value of %zu bytes", verb, kinds[cache].name, terrace_size(value));
+		fail("%s in %s: a value of %zu bytes", verb, kinds[cache].name,
+		     terrace_size(value));
 		return;
 	}
 	memcpy(&head, terrace_data(value), sizeof head);
@@ -351,8 +353,8 @@ static void do_put_many(struct worker *w)
 		keys[i] = (w->key + i) % KEYS;
 		numbers[i] = begin(&log_->keys[w->cache][keys[i]]);
 		items[i].key = key_text(keys[i], texts[i]);
-		items[i].value = terrace_bytes(values[i], make_value(w->cache, keys[i], numbers[i],
-		                                                     values[i]));
+		items[i].value = terrace_bytes(
+		    values[i], make_value(w->cache, keys[i], numbers[i], values[i]));
 	}
 	rc = terrace_put_many(w->caches[w->cache], items, 4, NULL);
 	for (uint32_t i = 0; i < 4; i++)
@@ -753,8 +755,8 @@ int main(int argc, char **argv)
 	check_tally(killing);
 	printf("oracle: %llu operations, %d processes x %d threads%s, %.1f s: %s\n",
 	       (unsigned long long)atomic_load(&log_->operations), processes, threads,
-	       killing ? ", killed on and on" : "",
-	       seconds_now() - start, atomic_load(&log_->failed) ? "FAILED" : "no lie");
+	       killing ? ", killed on and on" : "", seconds_now() - start,
+	       atomic_load(&log_->failed) ? "FAILED" : "no lie");
 	if (killing)
 		printf("oracle: %llu kills\n", (unsigned long long)rounds);
 	if (!atomic_load(&log_->failed))

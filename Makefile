@@ -6,6 +6,7 @@
 #   make bench     measure, beside peers (build/bench.tsv)
 #   make python    the package for Python: its tests, and a wheel in build/wheel
 #   make bench-python   measure it beside python-diskcache (build/bench-python.tsv)
+#   make bench-evict TRACES=FOLDER  what L1 keeps of real traces, beside other policies
 #   make lint      formatting, static checks, who may include whom
 #   make asan      the tests under the address and undefined-behaviour sanitizers
 #   make tsan      the tests under the thread sanitizer
@@ -17,7 +18,7 @@
 BUILD  ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean
+.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean bench-evict
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -59,6 +60,15 @@ bench-python:
 		meson setup $(BUILD)-bench --buildtype release --prefix $(PREFIX) >/dev/null
 	ninja -C $(BUILD)-bench
 	/usr/bin/python3 bench/python.py $(BUILD)-bench/python $(BUILD)/bench-python.tsv
+
+# TRACES: a folder of request traces; see bench/evict.py.
+bench-evict:
+	@tools/setup.sh bench
+	@test -f $(BUILD)-bench/build.ninja || \
+		meson setup $(BUILD)-bench --buildtype release --prefix $(PREFIX) >/dev/null
+	@test -n "$(TRACES)" || { echo "say where the traces are: make bench-evict TRACES=FOLDER" >&2; exit 2; }
+	ninja -C $(BUILD)-bench
+	python3 bench/evict.py $(BUILD)-bench $(TRACES) $(BUILD)/evict.tsv
 
 lint:
 	@tools/setup.sh lint

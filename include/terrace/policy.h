@@ -80,10 +80,15 @@ typedef struct terrace_policy {
 	uint64_t disk_entries;   /* 0 = no limit */
 	terrace_check check;
 	int64_t check_interval_ms; /* with TERRACE_CHECK_INTERVAL */
-	const char *eviction;      /* L1: "s3fifo", "clock" or "fifo"; NULL = "s3fifo" */
-	bool disabled;             /* every call works and nothing is kept */
-	const char *description;   /* for people; NULL = "" */
-	const terrace_form *form;  /* code only; copied; NULL = plain bytes */
+	/*
+	 * What L1 keeps when there is no room for all: "hits" answers most requests,
+	 * "bytes" serves most bytes, "cost" saves most time, by cost_us of what was
+	 * put, or by what a fetch from a lower tier takes. NULL = "hits"
+	 */
+	const char *eviction;
+	bool disabled;            /* every call works and nothing is kept */
+	const char *description;  /* for people; NULL = "" */
+	const terrace_form *form; /* code only; copied; NULL = plain bytes */
 	terrace_write write;
 	int64_t stale_ms; /* terrace_fetch() may give what expired no longer ago, while one caller
 	                   * computes it anew */

@@ -150,7 +150,7 @@ static int check_policy(const terrace_policy *policy)
 	else if (policy->check == TERRACE_CHECK_INTERVAL && policy->check_interval_ms <= 0)
 		what = "check_interval_ms must be set with TERRACE_CHECK_INTERVAL";
 	else if (policy->eviction && !terrace__tiers_evictions(policy->eviction))
-		what = "eviction is not one of s3fifo, clock, fifo";
+		what = "eviction is not one of hits, bytes, cost";
 	else if (policy->form && (!policy->form->decode || !policy->form->destroy))
 		what = "a form needs decode and destroy";
 	if (!what)
@@ -187,25 +187,28 @@ static void apply_settings(struct terrace_cache *cache)
 static unsigned shards_for(const struct terrace_cache *cache)
 {
 	uint64_t bytes = cache->memory_bytes ? cache->memory_bytes : cache->store->memory_bytes;
+	unsigned shards = 16;
 
-	if ((cache->memory_entries && cache->memory_entries < 4096) || (bytes && bytes < 8 << 20))
-		return 1;
-	return 16;
+	while (shards > 1 && ((cache->memory_entries && cache->memory_entries / 4096 < shards) ||
+	                      (bytes && bytes / (16 << 20) < shards)))
+		shards /= 2;
+	return shards;
 }
 
 static int open_memory(struct terrace_cache *cache)
 {
 	const char *eviction = cache->settings[CACHE_eviction].text;
 	struct tier_pool *pool = &cache->store->pool;
+	bool by_count = cache->memory_entries && !cache->memory_bytes;
 	int rc = TERRACE_OK;
 
 	if (cache->tiers & TERRACE_L1)
-		rc = terrace__tiers_memory(eviction, shards_for(cache), pool, &cache->memory_ops,
-		                           &cache->memory);
+		rc = terrace__tiers_memory(eviction, by_count, cache->on_disk, shards_for(cache),
+		                           pool, &cache->memory_ops, &cache->memory);
 	if (rc == TERRACE_OK && cache->memory && cache->has_form && cache->encoded_bytes)
-		rc = terrace__tiers_memory(eviction, cache->encoded_bytes < 8 << 20 ? 1 : 16,
-		                           &cache->store->encoded_pool, &cache->memory_ops,
-		                           &cache->encoded);
+		rc = terrace__tiers_memory(
+		    eviction, false, cache->on_disk, cache->encoded_bytes < 8 << 20 ? 1 : 16,
+		    &cache->store->encoded_pool, &cache->memory_ops, &cache->encoded);
 	return rc;
 }
 

@@ -287,7 +287,7 @@ static inline int found_rc(struct entry *entry)
 int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                  unsigned *ret_tier)
 {
-	struct tier_key hashed = cache_key(cache, key);
+	struct tier_key hashed = cache_key_soon(cache, key);
 	bool timed = (hashed.hash & SAMPLE_MASK) ==
 	             atomic_load_explicit(&cache->sample, memory_order_relaxed);
 	uint64_t start = UNLIKELY(timed) ? terrace__now_ns() : 0;

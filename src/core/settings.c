@@ -165,7 +165,7 @@ static const char *expected(enum type type)
 	case CHECK:
 		return "hit, manual or an interval such as 10s";
 	case EVICTION:
-		return "s3fifo, clock or fifo";
+		return "hits, bytes or cost";
 	case WRITE:
 		return "through or behind";
 	case PERCENT:

@@ -31,7 +31,7 @@
 	X(disk_bytes, SIZE, "0")         \
 	X(disk_entries, COUNT, "0")      \
 	X(check, CHECK, "hit")           \
-	X(eviction, EVICTION, "s3fifo")  \
+	X(eviction, EVICTION, "hits")    \
 	X(write, WRITE, "through")       \
 	X(stale, DURATION, "0")          \
 	X(stale_on_error, DURATION, "0") \

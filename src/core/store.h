@@ -245,4 +245,13 @@ static inline struct tier_key cache_key(const struct terrace_cache *cache, terra
 	};
 }
 
+/* The same, for who will look at its version: on its way while the entry is looked for. */
+static inline struct tier_key cache_key_soon(const struct terrace_cache *cache, terrace_slice key)
+{
+	struct tier_key hashed = cache_key(cache, key);
+
+	__builtin_prefetch((const void *)&cache->store->shared->versions[hashed.slot]);
+	return hashed;
+}
+
 #endif

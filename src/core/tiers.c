@@ -3,11 +3,13 @@
 #include "tiers/memory/memory.h"
 #include "tiers/sqlite/disk.h"
 
-int terrace__tiers_memory(const char *eviction, unsigned shards, struct tier_pool *pool,
-                          const struct tier_ops **ret_ops, void **ret_tier)
+int terrace__tiers_memory(const char *eviction, bool by_count, bool backed, unsigned shards,
+                          struct tier_pool *pool, const struct tier_ops **ret_ops, void **ret_tier)
 {
+	struct evict_setting setting = { .by_count = by_count, .backed = backed };
 	struct memory *memory;
-	int rc = terrace__memory_open(terrace__evict_find(eviction), shards, pool, &memory);
+	int rc = terrace__memory_open(terrace__evict_find(eviction), &setting, shards, pool,
+	                              &memory);
 
 	if (rc != TERRACE_OK)
 		return rc;

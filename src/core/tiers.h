@@ -4,9 +4,12 @@
 
 #include "tiers/tier.h"
 
-/* L1. eviction: a name that terrace__tiers_evictions() knows. */
-int terrace__tiers_memory(const char *eviction, unsigned shards, struct tier_pool *pool,
-                          const struct tier_ops **ret_ops, void **ret_tier);
+/*
+ * L1. eviction: a name that terrace__tiers_evictions() knows. by_count: only the
+ * number of entries is limited. backed: a lower tier has what is evicted.
+ */
+int terrace__tiers_memory(const char *eviction, bool by_count, bool backed, unsigned shards,
+                          struct tier_pool *pool, const struct tier_ops **ret_ops, void **ret_tier);
 uint64_t terrace__tiers_memory_bytes(const void *tier);
 uint64_t terrace__tiers_memory_entries(const void *tier);
 void terrace__tiers_memory_hits(void *tier, uint64_t *ret_hits, uint64_t *ret_saved_us);

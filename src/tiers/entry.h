@@ -65,8 +65,10 @@ struct entry_rest {
 	uint64_t charge;          /* what it weighs in memory */
 	_Atomic int64_t checked;  /* when its sources were last found unchanged */
 	_Atomic int64_t accessed; /* store clock, to the precision of a tick */
-	uint32_t seen;            /* hits that the eviction policy has counted */
-	uint32_t tag_count;
+	double rank;              /* the eviction policy's, like the two below */
+	uint8_t frequency;
+	uint8_t seen; /* hits that it has counted, in their lowest bits */
+	uint16_t tag_count;
 };
 
 /* The value of an entry whose cache has a form. */

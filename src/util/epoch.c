@@ -15,7 +15,7 @@ _Atomic uint64_t terrace__epoch_now = 1;
 int terrace__epoch_fences = 1;
 
 static _Atomic(struct epoch_slot *) all_slots;
-static __attribute__((tls_model("initial-exec"))) _Thread_local struct epoch_slot *my_slot;
+__attribute__((tls_model("initial-exec"))) _Thread_local struct epoch_slot *terrace__epoch_mine;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t slot_key;
 
@@ -81,15 +81,13 @@ static struct epoch_slot *slot_take(void)
 	return slot;
 }
 
-struct epoch_slot *terrace__epoch_slot(void)
+struct epoch_slot *terrace__epoch_join(void)
 {
-	if (LIKELY(my_slot))
-		return my_slot;
 	pthread_once(&once, start);
-	my_slot = slot_take();
-	if (my_slot)
-		pthread_setspecific(slot_key, my_slot);
-	return my_slot;
+	terrace__epoch_mine = slot_take();
+	if (terrace__epoch_mine)
+		pthread_setspecific(slot_key, terrace__epoch_mine);
+	return terrace__epoch_mine;
 }
 
 /* The oldest epoch that a reader is still in. */

@@ -32,8 +32,18 @@ struct epoch_slot {
 
 extern _Atomic uint64_t terrace__epoch_now;
 
+extern
+    __attribute__((tls_model("initial-exec"))) _Thread_local struct epoch_slot *terrace__epoch_mine;
+
+struct epoch_slot *terrace__epoch_join(void);
+
 /* The calling thread's slot; NULL when out of memory. */
-struct epoch_slot *terrace__epoch_slot(void);
+static inline struct epoch_slot *terrace__epoch_slot(void)
+{
+	struct epoch_slot *slot = terrace__epoch_mine;
+
+	return __builtin_expect(slot != NULL, 1) ? slot : terrace__epoch_join();
+}
 
 #if defined(__SANITIZE_THREAD__)
 #define EPOCH_TSAN 1

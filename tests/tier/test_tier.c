@@ -50,7 +50,7 @@ static struct tier_key key_of(const char *key)
 
 static void open_memory(struct tier *t)
 {
-	assert_ok(terrace__tiers_memory("fifo", 1, NULL, &t->ops, &t->tier));
+	assert_ok(terrace__tiers_memory("hits", true, false, 1, NULL, &t->ops, &t->tier));
 }
 
 static void close_memory(struct tier *t)

@@ -16,9 +16,11 @@ static struct tier_key key_of(const char *text)
 
 static struct memory *open_memory(const char *policy, unsigned shards)
 {
+	struct evict_setting setting = { .by_count = true };
 	struct memory *memory;
 
-	assert_ok(terrace__memory_open(terrace__evict_find(policy), shards, NULL, &memory));
+	assert_ok(
+	    terrace__memory_open(terrace__evict_find(policy), &setting, shards, NULL, &memory));
 	return memory;
 }
 
@@ -71,7 +73,7 @@ static void evict(struct memory *memory, uint64_t entries)
 static void test_memory__many_entries_are_all_found(void **state)
 {
 	enum { COUNT = 50000 };
-	struct memory *memory = open_memory("fifo", 4);
+	struct memory *memory = open_memory("hits", 4);
 	char text[16];
 
 	(void)state;
@@ -99,7 +101,7 @@ static void test_memory__many_entries_are_all_found(void **state)
 
 static void test_memory__keys_of_one_hash_are_told_apart(void **state)
 {
-	struct memory *memory = open_memory("fifo", 1);
+	struct memory *memory = open_memory("hits", 1);
 	struct tier_put puts[20];
 	char texts[20][8];
 
@@ -124,47 +126,28 @@ static void test_memory__keys_of_one_hash_are_told_apart(void **state)
 	terrace__memory_ops.close(memory);
 }
 
-/*
- * Entries overflow from the first bucket into the second, then, when others
- * have gone, from the second into the first: now both were passed, and a search
- * for what is not there must still end.
- */
-static void test_table__a_search_ends_when_every_bucket_was_passed(void **state)
+/* Every bucket may have been passed by an entry that still lies further on. */
+static void test_memory__a_search_ends_where_all_buckets_were_passed(void **state)
 {
-	struct table *table = terrace__table_new(8);
-	struct entry *entries[16];
-	struct tier_key key = { .key = terrace_str("nobody") };
+	enum { COUNT = 80, TURNS = 20000 };
+	struct memory *memory = open_memory("hits", 1);
+	char text[16];
 
 	(void)state;
-	assert_int_equal(table->mask, 1);
-	for (unsigned i = 0; i < 16; i++) {
-		char text[8];
-
-		snprintf(text, sizeof text, "%u", i);
-		entries[i] = terrace__entry_new(terrace_str(text), 1, terrace_bytes(NULL, 0));
-		entries[i]->hash = i < 8 ? 0 : 1; /* its bucket */
+	for (int i = 0; i < TURNS; i++) {
+		snprintf(text, sizeof text, "%d", i);
+		assert_false(has(memory, text));
+		put(memory, text, "v", 1);
+		if (i >= COUNT)
+			evict(memory, 1);
 	}
-	for (unsigned i = 0; i < 8; i++)
-		terrace__table_insert(table, entries[i]);
-	for (unsigned i = 0; i < 6; i++)
-		terrace__table_remove(table, entries[i]);
-	for (unsigned i = 8; i < 15; i++)
-		terrace__table_insert(table, entries[i]);
-	for (key.hash = 0; key.hash < 2; key.hash++)
-		assert_null(table_find(table, &key));
-	for (unsigned i = 6; i < 15; i++) {
-		key = (struct tier_key){ .key = entry_key_slice(entries[i]),
-			                 .hash = entries[i]->hash };
-		assert_ptr_equal(word_entry(*table_find(table, &key)), entries[i]);
-	}
-	for (unsigned i = 0; i < 16; i++)
-		entry_unref(entries[i]);
-	free(table);
+	assert_int_equal(terrace__memory_entries(memory), COUNT);
+	terrace__memory_ops.close(memory);
 }
 
 static void test_memory__a_conditional_put_replaces_only_what_was_seen(void **state)
 {
-	struct memory *memory = open_memory("fifo", 1);
+	struct memory *memory = open_memory("hits", 1);
 	struct tier_put again = { .key = key_of("k"), .conditional = true };
 	struct entry *seen;
 
@@ -188,7 +171,7 @@ static void test_memory__a_conditional_put_replaces_only_what_was_seen(void **st
 
 static void test_memory__counts_hits_and_what_they_saved(void **state)
 {
-	struct memory *memory = open_memory("fifo", 1);
+	struct memory *memory = open_memory("hits", 1);
 	struct tier_put costly = { .key = key_of("costly") };
 	uint64_t hits, saved_us;
 
@@ -264,37 +247,9 @@ static void test_evict__a_queue_knows_what_it_holds(void **state)
 		entry_unref(entries[i]);
 }
 
-static void test_evict__fifo_forgets_the_oldest_whatever_was_hit(void **state)
+static void test_evict__bytes_a_scan_does_not_push_out_what_is_used(void **state)
 {
-	struct memory *memory = open_memory("fifo", 1);
-
-	(void)state;
-	fill(memory, "k", 10);
-	hit(memory, "k0");
-	evict(memory, 3);
-	assert_false(has(memory, "k0"));
-	assert_false(has(memory, "k2"));
-	assert_true(has(memory, "k3"));
-	terrace__memory_ops.close(memory);
-}
-
-static void test_evict__clock_spares_what_was_hit_once_more(void **state)
-{
-	struct memory *memory = open_memory("clock", 1);
-
-	(void)state;
-	fill(memory, "k", 10);
-	hit(memory, "k0");
-	evict(memory, 9);
-	assert_true(has(memory, "k0"));
-	evict(memory, 1);
-	assert_false(has(memory, "k0"));
-	terrace__memory_ops.close(memory);
-}
-
-static void test_evict__s3fifo_a_scan_does_not_push_out_what_is_used(void **state)
-{
-	struct memory *memory = open_memory("s3fifo", 1);
+	struct memory *memory = open_memory("bytes", 1);
 	char text[16];
 
 	(void)state;
@@ -316,9 +271,9 @@ static void test_evict__s3fifo_a_scan_does_not_push_out_what_is_used(void **stat
 	terrace__memory_ops.close(memory);
 }
 
-static void test_evict__s3fifo_remembers_what_it_evicted_too_early(void **state)
+static void test_evict__bytes_remembers_what_it_evicted_too_early(void **state)
 {
-	struct memory *memory = open_memory("s3fifo", 1);
+	struct memory *memory = open_memory("bytes", 1);
 
 	(void)state;
 	fill(memory, "hot", 50);
@@ -340,9 +295,90 @@ static void test_evict__s3fifo_remembers_what_it_evicted_too_early(void **state)
 	terrace__memory_ops.close(memory);
 }
 
+/* One policy for the three of them: what is used stays, whatever passes by. */
+static void scan_past(const char *policy, int *ret_hot)
+{
+	struct memory *memory = open_memory(policy, 1);
+	char text[24];
+
+	fill(memory, "hot", 100);
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < 100; i++) {
+			snprintf(text, sizeof text, "hot%d", i);
+			if (has(memory, text))
+				hit(memory, text);
+		}
+		for (int i = 0; i < 1000; i++) {
+			snprintf(text, sizeof text, "scan%d-%d", round, i);
+			put(memory, text, "v", 1);
+			if (terrace__memory_entries(memory) > 120)
+				evict(memory, 1);
+		}
+	}
+	*ret_hot = count_of(memory, "hot", 100);
+	terrace__memory_ops.close(memory);
+}
+
+static void test_evict__hits_and_cost_keep_what_is_used_from_a_scan(void **state)
+{
+	int hot;
+
+	(void)state;
+	scan_past("hits", &hot);
+	assert_true(hot >= 95);
+	scan_past("cost", &hot);
+	assert_true(hot >= 95);
+}
+
+/* A clock or a FIFO would have thrown each of them out just before its turn. */
+static void test_evict__hits_keeps_a_part_of_a_loop_that_does_not_fit(void **state)
+{
+	struct memory *memory = open_memory("hits", 1);
+	int hits = 0;
+
+	(void)state;
+	for (int i = 0; i < 20 * 500; i++) {
+		char text[16];
+
+		snprintf(text, sizeof text, "%d", i % 500);
+		if (has(memory, text)) {
+			hit(memory, text);
+			hits++;
+			continue;
+		}
+		put(memory, text, "v", 1);
+		if (terrace__memory_entries(memory) > 100)
+			evict(memory, 1);
+	}
+	assert_true(hits > 20 * 500 / 10);
+	terrace__memory_ops.close(memory);
+}
+
+static void test_evict__cost_keeps_what_is_expensive(void **state)
+{
+	struct memory *memory = open_memory("cost", 1);
+
+	(void)state;
+	for (int i = 0; i < 200; i++) {
+		char text[16];
+		struct tier_put costly;
+
+		snprintf(text, sizeof text, "%s%d", i % 2 ? "cheap" : "dear", i / 2);
+		costly = (struct tier_put){ .key = key_of(text) };
+		costly.entry = terrace__entry_new(costly.key.key, 1, terrace_bytes(NULL, 0));
+		costly.entry->hash = costly.key.hash;
+		entry_rest(costly.entry)->cost_us = i % 2 ? 100 : 10000;
+		assert_ok(terrace__memory_ops.put(memory, &costly));
+		entry_unref(costly.entry);
+	}
+	evict(memory, 100);
+	assert_true(count_of(memory, "dear", 100) >= 95);
+	terrace__memory_ops.close(memory);
+}
+
 static void test_evict__everything_goes_when_everything_must(void **state)
 {
-	static const char *const names[] = { "fifo", "clock", "s3fifo" };
+	static const char *const names[] = { "hits", "bytes", "cost" };
 
 	(void)state;
 	for (int i = 0; i < 3; i++) {
@@ -435,7 +471,7 @@ static void *stress_run(void *ctx)
 
 static void test_threads__readers_never_see_what_is_not_there(void **state)
 {
-	static const char *const names[] = { "fifo", "clock", "s3fifo" };
+	static const char *const names[] = { "hits", "bytes", "cost" };
 	const char *given = getenv("TEST_OPERATIONS");
 	int operations = given ? atoi(given) : 300000;
 	uint64_t seed = test_seed();
@@ -465,14 +501,15 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_memory__many_entries_are_all_found),
 		cmocka_unit_test(test_memory__keys_of_one_hash_are_told_apart),
-		cmocka_unit_test(test_table__a_search_ends_when_every_bucket_was_passed),
+		cmocka_unit_test(test_memory__a_search_ends_where_all_buckets_were_passed),
 		cmocka_unit_test(test_memory__a_conditional_put_replaces_only_what_was_seen),
 		cmocka_unit_test(test_memory__counts_hits_and_what_they_saved),
 		cmocka_unit_test(test_evict__a_queue_knows_what_it_holds),
-		cmocka_unit_test(test_evict__fifo_forgets_the_oldest_whatever_was_hit),
-		cmocka_unit_test(test_evict__clock_spares_what_was_hit_once_more),
-		cmocka_unit_test(test_evict__s3fifo_a_scan_does_not_push_out_what_is_used),
-		cmocka_unit_test(test_evict__s3fifo_remembers_what_it_evicted_too_early),
+		cmocka_unit_test(test_evict__bytes_a_scan_does_not_push_out_what_is_used),
+		cmocka_unit_test(test_evict__bytes_remembers_what_it_evicted_too_early),
+		cmocka_unit_test(test_evict__hits_and_cost_keep_what_is_used_from_a_scan),
+		cmocka_unit_test(test_evict__hits_keeps_a_part_of_a_loop_that_does_not_fit),
+		cmocka_unit_test(test_evict__cost_keeps_what_is_expensive),
 		cmocka_unit_test(test_evict__everything_goes_when_everything_must),
 		cmocka_unit_test(test_threads__readers_never_see_what_is_not_there),
 	};

@@ -166,7 +166,7 @@ static void test_config__a_bad_line_is_named_with_what_would_be_right(void **sta
 	assert_refused("[cache x]\ntiers =\n", 2, "tiers");
 	assert_refused("[cache x]\ncodec = gzip\n", 2, "lz4");
 	assert_refused("[cache x]\ncheck = often\n", 2, "manual");
-	assert_refused("[cache x]\neviction = lru\n", 2, "s3fifo");
+	assert_refused("[cache x]\neviction = lru\n", 2, "hits");
 	assert_refused("[store]\ndisabled = maybe\n", 2, "yes or no");
 	assert_refused("[stores]\ndisk_bytes = 1G\n", 2, "unknown section [stores]");
 	assert_refused("[cache a/b]\nttl = 1s\n", 2, "unknown section [cache a/b]");

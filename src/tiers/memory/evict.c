@@ -35,82 +35,20 @@ void terrace__queue_remove(struct evict_queue *queue, struct entry *entry)
 	queue->entries--;
 }
 
-unsigned terrace__evict_new_hits(struct entry *entry)
+bool terrace__evict_was_hit(struct entry *entry)
 {
 	struct entry_rest *rest = entry_rest(entry);
-	uint32_t hits = entry_hits(entry), fresh = hits - rest->seen;
+	uint8_t hits = (uint8_t)entry_hits(entry);
+	bool hit = hits != rest->seen;
 
 	rest->seen = hits;
-	return fresh < 3 ? fresh : 3;
+	return hit;
 }
-
-/* --- fifo: the oldest goes, whatever was hit -------------------------------- */
-
-static void fifo_added(void *state, struct entry *entry)
-{
-	terrace__queue_add(state, entry);
-}
-
-static void fifo_removed(void *state, struct entry *entry)
-{
-	terrace__queue_remove(state, entry);
-}
-
-static struct entry *fifo_victim(void *state)
-{
-	struct evict_queue *queue = state;
-	struct entry *entry = queue->oldest;
-
-	if (entry)
-		terrace__queue_remove(queue, entry);
-	return entry;
-}
-
-static void fifo_done(void *state)
-{
-	(void)state;
-}
-
-const struct evict_ops terrace__evict_fifo = {
-	.name = "fifo",
-	.size = sizeof(struct evict_queue),
-	.added = fifo_added,
-	.removed = fifo_removed,
-	.victim = fifo_victim,
-	.done = fifo_done,
-};
-
-/* --- clock: the oldest goes, unless it was hit since it last came up
- *     (Corbató, "A paging experiment with the Multics system", 1968) ----------- */
-
-static struct entry *clock_victim(void *state)
-{
-	struct evict_queue *queue = state;
-
-	for (uint64_t left = 2 * queue->entries; left > 0; left--) {
-		struct entry *entry = queue->oldest;
-
-		terrace__queue_remove(queue, entry);
-		if (terrace__evict_new_hits(entry) == 0)
-			return entry;
-		terrace__queue_add(queue, entry);
-	}
-	return fifo_victim(queue);
-}
-
-const struct evict_ops terrace__evict_clock = {
-	.name = "clock",
-	.size = sizeof(struct evict_queue),
-	.added = fifo_added,
-	.removed = fifo_removed,
-	.victim = clock_victim,
-	.done = fifo_done,
-};
 
 static const struct evict_ops *const policies[] = {
-	&terrace__evict_s3fifo,
-	&terrace__evict_clock,
-	&terrace__evict_fifo,
+	&terrace__evict_hits,
+	&terrace__evict_cost,
+	&terrace__evict_bytes,
 };
 
 const struct evict_ops *terrace__evict_find(const char *name)

@@ -3,8 +3,8 @@
  * shard's lock. A hit never calls a policy: it counts up in the entry, and the
  * policy looks at the count when the entry comes up for a decision.
  *
- * An entry's prev, next, queue and seen belong to the policy while it is
- * between added and removed.
+ * An entry's prev, next, queue, rank, frequency and seen belong to the policy
+ * while it is between added and removed.
  */
 #ifndef MEMORY_EVICT_H
 #define MEMORY_EVICT_H
@@ -21,12 +21,19 @@ struct evict_queue {
 void terrace__queue_add(struct evict_queue *queue, struct entry *entry);
 void terrace__queue_remove(struct evict_queue *queue, struct entry *entry);
 
-/* How often the entry was hit since the policy last asked, 3 at most. */
-unsigned terrace__evict_new_hits(struct entry *entry);
+/* Was the entry hit since the policy last asked? */
+bool terrace__evict_was_hit(struct entry *entry);
+
+/* What there is too little of, and what a miss costs. */
+struct evict_setting {
+	bool by_count; /* the limit is on entries, so that all of them weigh the same */
+	bool backed;   /* a lower tier has what goes: it is fetched again, not made again */
+};
 
 struct evict_ops {
 	const char *name;
 	size_t size; /* of the state, which starts zeroed */
+	void (*start)(void *state, const struct evict_setting *setting);
 	void (*added)(void *state, struct entry *entry);
 	/* The entry leaves for another reason than being the victim. */
 	void (*removed)(void *state, struct entry *entry);
@@ -35,9 +42,9 @@ struct evict_ops {
 	void (*done)(void *state);
 };
 
-extern const struct evict_ops terrace__evict_fifo;
-extern const struct evict_ops terrace__evict_clock;
-extern const struct evict_ops terrace__evict_s3fifo;
+extern const struct evict_ops terrace__evict_hits;  /* as many requests as possible */
+extern const struct evict_ops terrace__evict_cost;  /* as much time as possible */
+extern const struct evict_ops terrace__evict_bytes; /* as many bytes as possible */
 
 /* By name; NULL when there is none. */
 const struct evict_ops *terrace__evict_find(const char *name);

@@ -110,7 +110,7 @@ static struct entry *small_step(struct s3fifo *s)
 	struct entry *entry = s->small.oldest;
 
 	terrace__queue_remove(&s->small, entry);
-	if (terrace__evict_new_hits(entry) > 0) {
+	if (terrace__evict_was_hit(entry)) {
 		enqueue(s, entry, MAIN);
 		return NULL;
 	}
@@ -123,7 +123,7 @@ static struct entry *main_step(struct s3fifo *s)
 	struct entry *entry = s->main.oldest;
 
 	terrace__queue_remove(&s->main, entry);
-	if (terrace__evict_new_hits(entry) > 0) {
+	if (terrace__evict_was_hit(entry)) {
 		enqueue(s, entry, MAIN);
 		return NULL;
 	}
@@ -154,6 +154,12 @@ static struct entry *s3fifo_victim(void *state)
 	return NULL;
 }
 
+static void s3fifo_start(void *state, const struct evict_setting *setting)
+{
+	(void)state;
+	(void)setting;
+}
+
 static void s3fifo_done(void *state)
 {
 	struct s3fifo *s = state;
@@ -161,9 +167,10 @@ static void s3fifo_done(void *state)
 	free(s->ghosts);
 }
 
-const struct evict_ops terrace__evict_s3fifo = {
-	.name = "s3fifo",
+const struct evict_ops terrace__evict_bytes = {
+	.name = "bytes",
 	.size = sizeof(struct s3fifo),
+	.start = s3fifo_start,
 	.added = s3fifo_added,
 	.removed = s3fifo_removed,
 	.victim = s3fifo_victim,

@@ -31,8 +31,8 @@ static struct shard *shard_of(struct memory *memory, uint64_t hash)
 
 static void memory_close(void *tier);
 
-int terrace__memory_open(const struct evict_ops *evict, unsigned shards, struct tier_pool *pool,
-                         struct memory **ret)
+int terrace__memory_open(const struct evict_ops *evict, const struct evict_setting *setting,
+                         unsigned shards, struct tier_pool *pool, struct memory **ret)
 {
 	size_t size = sizeof(struct memory) + shards * sizeof(struct shard);
 	struct memory *memory = aligned_alloc(64, (size + 63) & ~(size_t)63);
@@ -54,6 +54,7 @@ int terrace__memory_open(const struct evict_ops *evict, unsigned shards, struct 
 			memory_close(memory);
 			return TERRACE_ENOMEM;
 		}
+		evict->start(shard->policy, setting);
 	}
 	*ret = memory;
 	return TERRACE_OK;
@@ -63,7 +64,6 @@ static int memory_get(void *tier, const struct tier_key *key, bool hit, struct e
 {
 	struct shard *shard = shard_of(tier, key->hash);
 	struct epoch_slot *slot = terrace__epoch_slot();
-	_Atomic uint64_t *word;
 	int rc = TERRACE_MISS;
 
 	if (UNLIKELY(!slot))
@@ -73,13 +73,8 @@ static int memory_get(void *tier, const struct tier_key *key, bool hit, struct e
 		struct table *table = atomic_load_explicit(&shard->table, memory_order_acquire);
 		struct entry *entry;
 
-		word = table_find(table, key);
-		if (!word)
+		if (!table_find(table, key, &entry))
 			break;
-		entry = word_entry(atomic_load_explicit(word, memory_order_acquire));
-		/* The word may hold another entry by now, or none. */
-		if (!entry || !entry_is(entry, key))
-			continue;
 		if (entry_try_pin(entry, hit ? ENTRY_HIT : 0)) {
 			*ret = entry;
 			rc = TERRACE_OK;
@@ -165,9 +160,7 @@ static int memory_put(void *tier, const struct tier_put *put)
 		return rc;
 	}
 	table = atomic_load_explicit(&shard->table, memory_order_relaxed);
-	word = table_find(table, &put->key);
-	if (word)
-		old = word_entry(atomic_load_explicit(word, memory_order_relaxed));
+	word = table_find(table, &put->key, &old);
 	/* A slower thread must not put its older value over a newer one. */
 	if (put->conditional ? old != put->expected :
 	                       old && atomic_load(&old->stamp) > atomic_load(&put->entry->stamp)) {
@@ -193,16 +186,13 @@ static int memory_remove(void *tier, const struct tier_key *key, const struct ti
 	struct memory *memory = tier;
 	struct shard *shard = shard_of(memory, key->hash);
 	struct entry *old;
-	_Atomic uint64_t *word;
 
 	(void)note;
 	pthread_mutex_lock(&shard->lock);
-	word = table_find(atomic_load_explicit(&shard->table, memory_order_relaxed), key);
-	if (!word) {
+	if (!table_find(atomic_load_explicit(&shard->table, memory_order_relaxed), key, &old)) {
 		pthread_mutex_unlock(&shard->lock);
 		return TERRACE_MISS;
 	}
-	old = word_entry(atomic_load_explicit(word, memory_order_relaxed));
 	memory->evict->removed(shard->policy, old);
 	terrace__table_remove(atomic_load_explicit(&shard->table, memory_order_relaxed), old);
 	shard_left(memory, shard, old);

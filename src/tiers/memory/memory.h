@@ -16,8 +16,8 @@ extern const struct tier_ops terrace__memory_ops;
  * shards: a power of two; more of them let more threads write, fewer evict better.
  * pool:   counts with this one and its like; may be NULL.
  */
-int terrace__memory_open(const struct evict_ops *evict, unsigned shards, struct tier_pool *pool,
-                         struct memory **ret);
+int terrace__memory_open(const struct evict_ops *evict, const struct evict_setting *setting,
+                         unsigned shards, struct tier_pool *pool, struct memory **ret);
 
 /* Hits so far and the microseconds they saved. Looks at every entry. */
 void terrace__memory_hits(struct memory *memory, uint64_t *ret_hits, uint64_t *ret_saved_us);

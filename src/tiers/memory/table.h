@@ -40,21 +40,38 @@ static inline bool entry_is(const struct entry *entry, const struct tier_key *ke
 	       memcmp(entry_key(entry), key->key.data, key->key.size) == 0;
 }
 
-/* The word that holds the key's entry; NULL when none does. Within an epoch, or under the lock. */
-static inline _Atomic uint64_t *table_find(struct table *table, const struct tier_key *key)
+/*
+ * The word that holds the key's entry and what it held; NULL when none does.
+ * Within an epoch, or under the lock. All tags of a bucket are compared before
+ * the first branch: where in it the entry lies cannot be predicted.
+ */
+static inline _Atomic uint64_t *table_find(struct table *table, const struct tier_key *key,
+                                           struct entry **ret)
 {
 	uint64_t tag = key->hash >> 48;
 
-	/* Once round at most: in a small table every bucket may have been passed. */
+	/* Once around at most: in a small table every bucket may have been passed. */
 	for (uint64_t n = 0; n <= table->mask; n++) {
 		struct bucket *bucket = &table->buckets[(key->hash + n) & table->mask];
+		uint64_t words[BUCKET_WORDS];
+		unsigned found = 0;
 
-		for (int k = 0; k < BUCKET_WORDS; k++) {
-			uint64_t word = atomic_load_explicit(&bucket->words[k],
-			                                     memory_order_acquire);
+		for (unsigned k = 0; k < BUCKET_WORDS; k++) {
+			words[k] = atomic_load_explicit(&bucket->words[k], memory_order_acquire);
+			found |= (unsigned)(words[k] >> 48 == tag) << k;
+		}
+		for (; found; found &= found - 1) {
+			unsigned k = (unsigned)__builtin_ctz(found);
+			struct entry *entry = word_entry(words[k]);
 
-			if (word >> 48 == tag && word && entry_is(word_entry(word), key))
+			/* The value as well, which lies behind the key. */
+			__builtin_prefetch((char *)entry + 64);
+			__builtin_prefetch((char *)entry + 64 +
+			                   ((key->key.size + 15) & ~(size_t)15));
+			if (entry && entry_is(entry, key)) {
+				*ret = entry;
 				return &bucket->words[k];
+			}
 		}
 		if (atomic_load_explicit(&bucket->passed, memory_order_acquire) == 0)
 			break;

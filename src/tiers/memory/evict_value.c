@@ -1,0 +1,373 @@
+/*
+ * Eviction by value: what an entry's next hit is worth for the room it takes.
+ * GreedyDual-Size-Frequency (Cherkasova, "Improving WWW proxies performance
+ * with GreedyDual-Size-Frequency caching policy", 1998) on FIFO queues, one for
+ * each half octave of value, so that a hit moves nothing: an entry that was hit
+ * is counted and ranked anew when it reaches its queue's end, as in CLOCK.
+ *
+ *     rank = level + value        level: the rank of what was last evicted
+ *
+ * A new entry passes through a window of 1 % of the room. At its end it
+ * must be worth more than the lowest ranked entry to take that one's place; a
+ * tie is for who is there. So neither a scan nor a loop that is larger than the
+ * cache pushes out what is used. What leaves is remembered for a while with
+ * its count, and comes back with it; the memory fades by half while twice as
+ * many entries are evicted as there are.
+ *
+ * docs/PERFORMANCE.md has what the parameters were chosen on.
+ */
+#include "tiers/memory/evict.h"
+
+#include "util/util.h"
+
+#include <stdlib.h>
+
+enum {
+	WINDOW = 0,         /* the queue of new entries; the others are ranks */
+	CLASSES = 160,      /* half octaves of value, from 2^-36 to 2^44 */
+	CLASS_OF_ONE = 72,  /* the class of the value 1 */
+	WINDOW_PART = 100,  /* of all */
+	WINDOW_LEAST = 2,   /* entries that it holds anyway */
+	FREQUENCY_MAX = 15, /* four bits in a ghost */
+	TRIES = 32,         /* entries looked at for one victim, at most */
+	GHOST_TICKS = 8, /* of the ghosts' clock, while as many are evicted as there are entries */
+	GHOST_HALF = 16, /* ticks in which their frequency halves */
+};
+
+#define TIE    1.1   /* by so much a new entry must be worth more */
+#define AGEING 0.002 /* what the others lose while as many new ones as there are are turned away */
+
+/* A key that was here: 16 bits of its hash, when it left, and its frequency. */
+struct ghost {
+	uint16_t tag;
+	uint8_t left;
+	uint8_t frequency;
+};
+
+struct value_state {
+	struct evict_setting setting;
+	bool by_cost;
+	bool full; /* something was evicted already */
+	uint64_t entries, bytes;
+	struct evict_queue queues[CLASSES];
+	double first[CLASSES];              /* the rank of each queue's oldest */
+	uint64_t used[(CLASSES + 63) / 64]; /* a bit for each queue that is not empty */
+	double level;
+	struct ghost *ghosts;
+	uint32_t ghost_mask;
+	uint8_t ghost_clock;
+	uint32_t ghost_fill; /* evictions since it ticked */
+};
+
+/* --- ghosts ----------------------------------------------------------------- */
+
+/* Twice as many slots as entries; it never shrinks. */
+static void ghosts_fit(struct value_state *s)
+{
+	uint32_t count = s->ghosts ? s->ghost_mask + 1 : 0;
+	uint32_t wanted = count ? count * 2 : 64;
+	struct ghost *grown;
+
+	if (2 * s->entries <= count || count >= 1u << 30)
+		return;
+	while (wanted < 2 * s->entries)
+		wanted *= 2;
+	grown = calloc(wanted, sizeof *grown);
+	if (!grown)
+		return; /* fewer ghosts will do */
+	/* A ghost may be looked for in several places now; its tag says whose it is. */
+	for (uint32_t i = 0; i < wanted && count; i++)
+		grown[i] = s->ghosts[i & s->ghost_mask];
+	free(s->ghosts);
+	s->ghosts = grown;
+	s->ghost_mask = wanted - 1;
+}
+
+static struct ghost *ghost_slot(const struct value_state *s, const struct entry *entry)
+{
+	return &s->ghosts[(entry->hash >> 16) & s->ghost_mask];
+}
+
+static void ghost_add(struct value_state *s, const struct entry *entry)
+{
+	ghosts_fit(s);
+	if (++s->ghost_fill * GHOST_TICKS >= s->entries) {
+		s->ghost_fill = 0;
+		s->ghost_clock++;
+	}
+	if (s->ghosts)
+		*ghost_slot(s, entry) = (struct ghost){ .tag = (uint16_t)entry->hash,
+			                                .left = s->ghost_clock,
+			                                .frequency = entry_rest(entry)->frequency };
+}
+
+/* What is still known of the entry's past, and no longer needed. */
+static unsigned ghost_take(struct value_state *s, const struct entry *entry)
+{
+	struct ghost *ghost;
+	unsigned frequency, age;
+
+	if (!s->ghosts)
+		return 0;
+	ghost = ghost_slot(s, entry);
+	if (ghost->tag != (uint16_t)entry->hash)
+		return 0;
+	age = (uint8_t)(s->ghost_clock - ghost->left);
+	frequency = (unsigned)ghost->frequency >> age / GHOST_HALF;
+	*ghost = (struct ghost){ 0 };
+	return frequency;
+}
+
+/* --- value and rank ----------------------------------------------------------- */
+
+/* In sixteenths; straight between powers of two (Mitchell, 1962). */
+static int log2_16(uint64_t number)
+{
+	float f = (float)number;
+	uint32_t bits;
+
+	memcpy(&bits, &f, sizeof bits);
+	return (int)(bits >> 19) - (127 << 4);
+}
+
+/* What it costs when it is not there: to make, or where a tier has it, to fetch, in ns. */
+static uint64_t cost_of(const struct value_state *s, const struct entry *entry)
+{
+	if (!s->setting.backed)
+		return entry_rest(entry)->cost_us + 1;
+	if (entry->kind == ENTRY_OBJECT)
+		return 4000 + entry_object(entry)->weight;
+	return 2000 + entry->value_size / 4;
+}
+
+/* How often an entry is wanted weighs more than in proportion: see the figures. */
+static uint8_t class_of(const struct value_state *s, const struct entry *entry)
+{
+	const struct entry_rest *rest = entry_rest(entry);
+	int value = log2_16(rest->frequency) * (s->by_cost ? 2 : 3) / 2;
+
+	if (s->by_cost)
+		value += log2_16(cost_of(s, entry));
+	if (!s->setting.by_count)
+		value -= log2_16(rest->charge) * 11 / 10;
+	value = (value >> 3) + CLASS_OF_ONE;
+	return (uint8_t)(value < 1 ? 1 : value >= CLASSES ? CLASSES - 1 : value);
+}
+
+static double value_of_class(unsigned class)
+{
+	uint64_t bits = (uint64_t)(1023 + (int)class / 2 - CLASS_OF_ONE / 2) << 52;
+	double value;
+
+	memcpy(&value, &bits, sizeof value);
+	return class % 2 ? value * 1.4142135623730951 : value;
+}
+
+static void enqueue(struct value_state *s, struct entry *entry, uint8_t class)
+{
+	struct evict_queue *queue = &s->queues[class];
+
+	entry->queue = class;
+	if (queue->entries == 0) {
+		s->first[class] = entry_rest(entry)->rank;
+		s->used[class / 64] |= UINT64_C(1) << class % 64;
+	}
+	terrace__queue_add(queue, entry);
+}
+
+static void dequeue(struct value_state *s, struct entry *entry)
+{
+	unsigned class = entry->queue;
+	struct evict_queue *queue = &s->queues[class];
+	bool first = queue->oldest == entry;
+
+	terrace__queue_remove(queue, entry);
+	if (queue->entries == 0)
+		s->used[class / 64] &= ~(UINT64_C(1) << class % 64);
+	else if (first)
+		s->first[class] = entry_rest(queue->oldest)->rank;
+}
+
+static void settle(struct value_state *s, struct entry *entry, uint8_t class)
+{
+	entry_rest(entry)->rank = s->level + value_of_class(class);
+	enqueue(s, entry, class);
+}
+
+static void count_hit(struct entry *entry)
+{
+	struct entry_rest *rest = entry_rest(entry);
+
+	if (terrace__evict_was_hit(entry) && rest->frequency < FREQUENCY_MAX)
+		rest->frequency++;
+}
+
+/* --- the policy ------------------------------------------------------------------ */
+
+/* The window holds more than its part, or than `times` that. */
+static bool window_is_over(const struct value_state *s, unsigned times)
+{
+	const struct evict_queue *window = &s->queues[WINDOW];
+
+	if (window->entries <= WINDOW_LEAST * times)
+		return false;
+	return s->setting.by_count ? window->entries * WINDOW_PART > s->entries * times :
+	                             window->bytes * WINDOW_PART > s->bytes * times;
+}
+
+static void value_added(void *state, struct entry *entry)
+{
+	struct value_state *s = state;
+	struct entry_rest *rest = entry_rest(entry);
+
+	rest->frequency = (uint8_t)min_u64(1 + ghost_take(s, entry), FREQUENCY_MAX);
+	rest->seen = (uint8_t)entry_hits(entry);
+	s->entries++;
+	s->bytes += rest->charge;
+	rest->rank = 0;
+	enqueue(s, entry, WINDOW);
+	/* Where there is room nobody has to be beaten for it. */
+	for (int i = 0; i < 2 && window_is_over(s, s->full ? 2 : 1); i++) {
+		struct entry *oldest = s->queues[WINDOW].oldest;
+
+		dequeue(s, oldest);
+		count_hit(oldest);
+		settle(s, oldest, class_of(s, oldest));
+	}
+}
+
+static void leave(struct value_state *s, struct entry *entry)
+{
+	dequeue(s, entry);
+	s->entries--;
+	s->bytes -= entry_rest(entry)->charge;
+}
+
+static void value_removed(void *state, struct entry *entry)
+{
+	leave(state, entry);
+}
+
+static struct entry *evicted(struct value_state *s, struct entry *entry)
+{
+	leave(s, entry);
+	ghost_add(s, entry);
+	return entry;
+}
+
+/* The queue whose oldest ranks lowest; WINDOW when all are empty. */
+static unsigned lowest_class(const struct value_state *s)
+{
+	unsigned lowest = WINDOW;
+
+	for (unsigned word = 0; word < ARRAY_LEN(s->used); word++) {
+		uint64_t used = word == 0 ? s->used[0] & ~UINT64_C(1) : s->used[word];
+
+		for (; used; used &= used - 1) {
+			unsigned class = word * 64 + (unsigned)__builtin_ctzll(used);
+
+			if (lowest == WINDOW || s->first[class] < s->first[lowest])
+				lowest = class;
+		}
+	}
+	return lowest;
+}
+
+/* The lowest ranked that was not hit since it was ranked; NULL when the queues are empty. */
+static struct entry *lowest(struct value_state *s)
+{
+	for (unsigned tries = 0;; tries++) {
+		unsigned class = lowest_class(s);
+		struct entry *entry = s->queues[class].oldest;
+
+		if (class == WINDOW)
+			return NULL;
+		if (tries >= TRIES || !terrace__evict_was_hit(entry))
+			return entry;
+		if (entry_rest(entry)->frequency < FREQUENCY_MAX)
+			entry_rest(entry)->frequency++;
+		dequeue(s, entry);
+		settle(s, entry, class_of(s, entry));
+	}
+}
+
+static struct entry *give_up(struct value_state *s, struct entry *entry)
+{
+	double rank = entry_rest(entry)->rank;
+
+	if (rank > s->level)
+		s->level = rank;
+	return evicted(s, entry);
+}
+
+/* The oldest of the window against the lowest of the others: who stays? */
+static struct entry *duel(struct value_state *s, struct entry *old)
+{
+	struct entry *new = s->queues[WINDOW].oldest;
+	uint8_t class;
+	double left;
+
+	count_hit(new);
+	class = class_of(s, new);
+	left = entry_rest(old)->rank - s->level;
+	if (value_of_class(class) <= left * TIE) {
+		/* Who always wins ages too, only much slower. */
+		s->level += left * AGEING / (double)s->entries;
+		return evicted(s, new);
+	}
+	old = give_up(s, old);
+	dequeue(s, new);
+	settle(s, new, class);
+	return old;
+}
+
+static struct entry *value_victim(void *state)
+{
+	struct value_state *s = state;
+	struct entry *old = lowest(s);
+
+	s->full = true;
+	if (!old)
+		return s->queues[WINDOW].oldest ? evicted(s, s->queues[WINDOW].oldest) : NULL;
+	return window_is_over(s, 1) ? duel(s, old) : give_up(s, old);
+}
+
+static void value_done(void *state)
+{
+	struct value_state *s = state;
+
+	free(s->ghosts);
+}
+
+static void hits_start(void *state, const struct evict_setting *setting)
+{
+	((struct value_state *)state)->setting = *setting;
+}
+
+static void cost_start(void *state, const struct evict_setting *setting)
+{
+	struct value_state *s = state;
+
+	s->setting = *setting;
+	s->by_cost = true;
+}
+
+const struct evict_ops terrace__evict_hits = {
+	.name = "hits",
+	.size = sizeof(struct value_state),
+	.start = hits_start,
+	.added = value_added,
+	.removed = value_removed,
+	.victim = value_victim,
+	.done = value_done,
+};
+
+const struct evict_ops terrace__evict_cost = {
+	.name = "cost",
+	.size = sizeof(struct value_state),
+	.start = cost_start,
+	.added = value_added,
+	.removed = value_removed,
+	.victim = value_victim,
+	.done = value_done,
+};

@@ -92,7 +92,7 @@ int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
 	rest = entry_rest(entry);
 	rest->created = rest->stored = now;
 	rest->cost_us = cost_us;
-	rest->tag_count = walk.tags;
+	rest->tag_count = (uint16_t)walk.tags;
 	atomic_init(&rest->accessed, now);
 	atomic_init(&entry->expires, terrace__expires(cache, now, ttl_ms, &ttl));
 	atomic_init(&rest->ttl, ttl);

@@ -52,6 +52,7 @@ struct put_item {
 	int rc;
 	struct entry *entry;   /* what was stored, pinned; the caller's */
 	struct entry *decoded; /* the same decoded, where that was done; the caller's */
+	struct tier_key hashed;
 };
 
 /* options and cost may be NULL. Fills in every rc; the first failure is returned. */

@@ -1,6 +1,7 @@
 #include "core/store.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum { NOTE_LIFE_MS = 24 * 3600 * 1000 };
 
@@ -15,7 +16,8 @@ void terrace__note_put(struct terrace *store, uint64_t hash, terrace_reason reas
 	note->hash = hash;
 	note->reason = reason;
 	note->when = when;
-	snprintf(note->detail, sizeof note->detail, "%s", detail ? detail : "");
+	memccpy(note->detail, detail ? detail : "", '\0', sizeof note->detail - 1);
+	note->detail[sizeof note->detail - 1] = '\0';
 	pthread_mutex_unlock(&notes->lock);
 }
 

@@ -126,7 +126,7 @@ int terrace__record_shell(const struct record *record, uint64_t hash, unsigned t
 	rest->ttl = record->ttl;
 	rest->stored_size = record->payload_size;
 	rest->cost_us = record->cost_us;
-	rest->tag_count = walk.tags;
+	rest->tag_count = (uint16_t)walk.tags;
 	*ret = entry;
 	return TERRACE_OK;
 }

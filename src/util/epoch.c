@@ -2,6 +2,7 @@
 
 #include "util/util.h"
 
+#include <limits.h>
 #include <linux/membarrier.h>
 #include <pthread.h>
 #include <sched.h>
@@ -9,7 +10,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { RECLAIM_EVERY = 64 };
+/* Asking the kernel is worth it for so many; they are freed a few at a time, so
+ * that nobody who retires one has to wait for all. */
+enum { RECLAIM_EVERY = 128, FREE_EVERY = 8, FREE_AT_ONCE = 12 };
 
 _Atomic uint64_t terrace__epoch_now = 1;
 int terrace__epoch_fences = 1;
@@ -19,11 +22,12 @@ __attribute__((tls_model("initial-exec"))) _Thread_local struct epoch_slot *terr
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t slot_key;
 
-/* Retired, newest first; `pending` belongs to whoever holds the lock. */
+/* Retired, newest first; `pending` and `ready`, which nobody can hold any more,
+ * belong to whoever has the lock. */
 static _Atomic(struct epoch_node *) retired;
 static _Atomic uint32_t retired_count;
 static pthread_mutex_t reclaim_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct epoch_node *pending;
+static struct epoch_node *pending, *ready;
 
 static void slot_release(void *slot)
 {
@@ -44,7 +48,7 @@ static void after_fork(void)
 static void in_child(void)
 {
 	for (struct epoch_slot *slot = atomic_load(&all_slots); slot; slot = slot->next) {
-		if (slot == my_slot)
+		if (slot == terrace__epoch_mine)
 			continue;
 		atomic_store(&slot->entered, 0);
 		atomic_store(&slot->used, 0);
@@ -109,7 +113,7 @@ static uint64_t horizon(void)
 	return oldest;
 }
 
-/* Free what can be freed; the number that must wait. Holds reclaim_lock. */
+/* Find out what can be freed; the number that must wait. Holds reclaim_lock. */
 static size_t reclaim(void)
 {
 	struct epoch_node *node = atomic_exchange(&retired, NULL), *next, *kept = NULL;
@@ -128,7 +132,8 @@ static size_t reclaim(void)
 	for (node = pending; node; node = next) {
 		next = node->next;
 		if (node->epoch < oldest) {
-			node->free(node);
+			node->next = ready;
+			ready = node;
 		} else {
 			node->next = kept;
 			kept = node;
@@ -139,18 +144,31 @@ static size_t reclaim(void)
 	return waiting;
 }
 
+static void free_ready(unsigned most)
+{
+	for (; ready && most > 0; most--) {
+		struct epoch_node *node = ready;
+
+		ready = node->next;
+		node->free(node);
+	}
+}
+
 void terrace__epoch_retire(struct epoch_node *node)
 {
+	uint32_t count;
+
 	node->epoch = atomic_fetch_add(&terrace__epoch_now, 1);
 	node->next = atomic_load(&retired);
 	while (!atomic_compare_exchange_weak(&retired, &node->next, node))
 		;
-	if (atomic_fetch_add(&retired_count, 1) + 1 < RECLAIM_EVERY)
+	count = atomic_fetch_add(&retired_count, 1) + 1;
+	if (count % FREE_EVERY || pthread_mutex_trylock(&reclaim_lock) != 0)
 		return;
-	if (pthread_mutex_trylock(&reclaim_lock) == 0) {
+	free_ready(FREE_AT_ONCE);
+	if (count >= RECLAIM_EVERY)
 		reclaim();
-		pthread_mutex_unlock(&reclaim_lock);
-	}
+	pthread_mutex_unlock(&reclaim_lock);
 }
 
 void terrace__epoch_drain(void)
@@ -165,6 +183,7 @@ void terrace__epoch_drain(void)
 			for (struct epoch_node *node = pending; node; node = node->next)
 				done = done && node->epoch >= before;
 		}
+		free_ready(UINT_MAX);
 		pthread_mutex_unlock(&reclaim_lock);
 		if (done)
 			return;

@@ -175,6 +175,20 @@ static void enqueue(struct value_state *s, struct entry *entry, uint8_t class)
 	terrace__queue_add(queue, entry);
 }
 
+/* The one after the queue's oldest comes up soon; most entries are of a size with their neighbour. */
+static void look_ahead(const struct entry *oldest)
+{
+	const struct entry_rest *rest = entry_rest(oldest);
+	const char *next = (const char *)rest->prev;
+
+	if (!next)
+		return;
+	__builtin_prefetch(next);
+	next += (const char *)rest - (const char *)oldest;
+	__builtin_prefetch(next);
+	__builtin_prefetch(next + 64);
+}
+
 static void dequeue(struct value_state *s, struct entry *entry)
 {
 	unsigned class = entry->queue;
@@ -182,10 +196,12 @@ static void dequeue(struct value_state *s, struct entry *entry)
 	bool first = queue->oldest == entry;
 
 	terrace__queue_remove(queue, entry);
-	if (queue->entries == 0)
+	if (queue->entries == 0) {
 		s->used[class / 64] &= ~(UINT64_C(1) << class % 64);
-	else if (first)
+	} else if (first) {
 		s->first[class] = entry_rest(queue->oldest)->rank;
+		look_ahead(queue->oldest);
+	}
 }
 
 static void settle(struct value_state *s, struct entry *entry, uint8_t class)

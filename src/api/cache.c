@@ -148,15 +148,16 @@ int terrace_get_many(terrace_cache *cache, const terrace_slice *keys, size_t cou
 		rc = terrace__check_key(keys[i]);
 	if (rc != TERRACE_OK)
 		return rc;
-	for (size_t i = 0; i < count; i++) {
-		struct entry *entry;
-		unsigned tier;
+	for (size_t at = 0; at < count; at += GET_AT_ONCE) {
+		size_t some = count - at < GET_AT_ONCE ? count - at : GET_AT_ONCE;
+		struct entry *entries[GET_AT_ONCE] = { NULL };
+		unsigned tiers[GET_AT_ONCE];
 
-		ret_values[i] = NULL;
-		if (!holds_nothing(cache) &&
-		    terrace__get(cache, keys[i], &entry, &tier) == TERRACE_OK) {
-			ret_values[i] = value_of(entry, tier);
-			hits++;
+		if (!holds_nothing(cache))
+			terrace__get_some(cache, &keys[at], some, entries, tiers);
+		for (size_t i = 0; i < some; i++) {
+			ret_values[at + i] = entries[i] ? value_of(entries[i], tiers[i]) : NULL;
+			hits += entries[i] != NULL;
 		}
 	}
 	if (ret_hits)

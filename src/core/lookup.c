@@ -284,24 +284,49 @@ static inline int found_rc(struct entry *entry)
 	return TERRACE_ABSENT;
 }
 
-int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
-                 unsigned *ret_tier)
+static inline int get_hashed(struct terrace_cache *cache, const struct tier_key *hashed,
+                             struct entry **ret, unsigned *ret_tier)
 {
-	struct tier_key hashed = cache_key_soon(cache, key);
-	bool timed = (hashed.hash & SAMPLE_MASK) ==
+	bool timed = (hashed->hash & SAMPLE_MASK) ==
 	             atomic_load_explicit(&cache->sample, memory_order_relaxed);
 	uint64_t start = UNLIKELY(timed) ? terrace__now_ns() : 0;
 	int rc;
 
 	if (LIKELY(cache->memory != NULL) &&
-	    LIKELY(memory_get(cache, cache->memory, &hashed, ret) == TERRACE_OK)) {
+	    LIKELY(memory_get(cache, cache->memory, hashed, ret) == TERRACE_OK)) {
 		if (UNLIKELY(timed))
 			terrace__count_time(&cache->counts, TIME_hit_l1, terrace__now_ns() - start);
 		*ret_tier = TERRACE_L1;
 		return found_rc(*ret);
 	}
-	rc = get_below(cache, &hashed, true, ret, ret_tier);
+	rc = get_below(cache, hashed, true, ret, ret_tier);
 	return rc == TERRACE_OK ? found_rc(*ret) : rc;
+}
+
+int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                 unsigned *ret_tier)
+{
+	struct tier_key hashed = cache_key_soon(cache, key);
+
+	return get_hashed(cache, &hashed, ret, ret_tier);
+}
+
+void terrace__get_some(struct terrace_cache *cache, const terrace_slice *keys, size_t count,
+                       struct entry **ret, unsigned *ret_tiers)
+{
+	struct tier_key hashed[GET_AT_ONCE];
+
+	for (size_t i = 0; i < count; i++) {
+		hashed[i] = cache_key_soon(cache, keys[i]);
+		if (cache->memory)
+			cache->memory_ops->soon(cache->memory, &hashed[i]);
+	}
+	for (size_t i = 0; i < count && cache->memory; i++)
+		cache->memory_ops->sooner(cache->memory, &hashed[i]);
+	for (size_t i = 0; i < count; i++) {
+		if (get_hashed(cache, &hashed[i], &ret[i], &ret_tiers[i]) != TERRACE_OK)
+			ret[i] = NULL;
+	}
 }
 
 int terrace__look_again(struct terrace_cache *cache, terrace_slice key, struct entry **ret,

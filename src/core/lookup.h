@@ -15,6 +15,10 @@
  */
 int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                  unsigned *ret_tier);
+/* As many gets, at most GET_AT_ONCE, that wait for memory together; NULL where there is none. */
+enum { GET_AT_ONCE = 16 };
+void terrace__get_some(struct terrace_cache *cache, const terrace_slice *keys, size_t count,
+                       struct entry **ret, unsigned *ret_tiers);
 /* The same after a miss that was counted: another miss is not. */
 int terrace__look_again(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                         unsigned *ret_tier);

@@ -97,6 +97,12 @@ struct tier_ops {
 	 * failure. With `hit` the entry's count goes up.
 	 */
 	int (*get)(void *tier, const struct tier_key *key, bool hit, struct entry **ret);
+	/*
+	 * Memory: a get will come. `soon` starts reading where the key is looked
+	 * for, `sooner`, when that should be there, the entries that it may be.
+	 */
+	void (*soon)(void *tier, const struct tier_key *key);
+	void (*sooner)(void *tier, const struct tier_key *key);
 	/* Replaces what is there; TERRACE_EXISTS when a condition did not hold. */
 	int (*put)(void *tier, const struct tier_put *put);
 	/* TERRACE_OK, or TERRACE_MISS when it was not there. */

@@ -86,6 +86,37 @@ static int memory_get(void *tier, const struct tier_key *key, bool hit, struct e
 	return rc;
 }
 
+/* The bucket of a key's hash, to be read ahead. */
+static struct bucket *bucket_of(void *tier, const struct tier_key *key)
+{
+	struct shard *shard = shard_of(tier, key->hash);
+	struct table *table = atomic_load_explicit(&shard->table, memory_order_acquire);
+
+	return &table->buckets[key->hash & table->mask];
+}
+
+static void memory_soon(void *tier, const struct tier_key *key)
+{
+	struct epoch_slot *slot = terrace__epoch_slot();
+
+	if (UNLIKELY(!slot))
+		return;
+	terrace__epoch_enter(slot);
+	__builtin_prefetch(bucket_of(tier, key));
+	terrace__epoch_exit(slot);
+}
+
+static void memory_sooner(void *tier, const struct tier_key *key)
+{
+	struct epoch_slot *slot = terrace__epoch_slot();
+
+	if (UNLIKELY(!slot))
+		return;
+	terrace__epoch_enter(slot);
+	bucket_read_ahead(bucket_of(tier, key), key);
+	terrace__epoch_exit(slot);
+}
+
 /* Twice the room, when the next entry would not fit. Under the lock. */
 static int shard_fit(struct shard *shard)
 {
@@ -361,6 +392,8 @@ uint64_t terrace__memory_entries(const struct memory *memory)
 const struct tier_ops terrace__memory_ops = {
 	.name = "l1",
 	.get = memory_get,
+	.soon = memory_soon,
+	.sooner = memory_sooner,
 	.put = memory_put,
 	.remove = memory_remove,
 	.each = memory_each,

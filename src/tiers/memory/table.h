@@ -40,6 +40,26 @@ static inline bool entry_is(const struct entry *entry, const struct tier_key *ke
 	       memcmp(entry_key(entry), key->key.data, key->key.size) == 0;
 }
 
+/* An entry's first lines, and its value's, which lies behind the key. */
+static inline void entry_read_ahead(const struct entry *entry, const struct tier_key *key)
+{
+	const char *line = (const char *)entry;
+
+	__builtin_prefetch(line);
+	__builtin_prefetch(line + sizeof *entry);
+	__builtin_prefetch(line + sizeof *entry + ((key->key.size + 15) & ~(size_t)15));
+}
+
+static inline void bucket_read_ahead(struct bucket *bucket, const struct tier_key *key)
+{
+	for (unsigned k = 0; k < BUCKET_WORDS; k++) {
+		uint64_t word = atomic_load_explicit(&bucket->words[k], memory_order_relaxed);
+
+		if (word >> 48 == key->hash >> 48)
+			entry_read_ahead(word_entry(word), key);
+	}
+}
+
 /*
  * The word that holds the key's entry and what it held; NULL when none does.
  * Within an epoch, or under the lock. All tags of a bucket are compared before
@@ -64,10 +84,7 @@ static inline _Atomic uint64_t *table_find(struct table *table, const struct tie
 			unsigned k = (unsigned)__builtin_ctz(found);
 			struct entry *entry = word_entry(words[k]);
 
-			/* The value as well, which lies behind the key. */
-			__builtin_prefetch((char *)entry + 64);
-			__builtin_prefetch((char *)entry + 64 +
-			                   ((key->key.size + 15) & ~(size_t)15));
+			entry_read_ahead(entry, key);
 			if (entry && entry_is(entry, key)) {
 				*ret = entry;
 				return &bucket->words[k];

@@ -35,14 +35,13 @@ void terrace__queue_remove(struct evict_queue *queue, struct entry *entry)
 	queue->entries--;
 }
 
-bool terrace__evict_was_hit(struct entry *entry)
+unsigned terrace__evict_new_hits(struct entry *entry)
 {
 	struct entry_rest *rest = entry_rest(entry);
-	uint8_t hits = (uint8_t)entry_hits(entry);
-	bool hit = hits != rest->seen;
+	uint8_t hits = (uint8_t)entry_hits(entry), fresh = (uint8_t)(hits - rest->seen);
 
 	rest->seen = hits;
-	return hit;
+	return fresh < 3 ? fresh : 3;
 }
 
 static const struct evict_ops *const policies[] = {

@@ -21,8 +21,8 @@ struct evict_queue {
 void terrace__queue_add(struct evict_queue *queue, struct entry *entry);
 void terrace__queue_remove(struct evict_queue *queue, struct entry *entry);
 
-/* Was the entry hit since the policy last asked? */
-bool terrace__evict_was_hit(struct entry *entry);
+/* How often the entry was hit since the policy last asked, 3 at most. */
+unsigned terrace__evict_new_hits(struct entry *entry);
 
 /* What there is too little of, and what a miss costs. */
 struct evict_setting {

@@ -96,6 +96,7 @@ static void s3fifo_added(void *state, struct entry *entry)
 {
 	struct s3fifo *s = state;
 
+	entry_rest(entry)->frequency = 0;
 	enqueue(s, entry, ghost_take(s, entry) ? MAIN : SMALL);
 }
 
@@ -110,7 +111,7 @@ static struct entry *small_step(struct s3fifo *s)
 	struct entry *entry = s->small.oldest;
 
 	terrace__queue_remove(&s->small, entry);
-	if (terrace__evict_was_hit(entry)) {
+	if (terrace__evict_new_hits(entry) > 0) {
 		enqueue(s, entry, MAIN);
 		return NULL;
 	}
@@ -121,9 +122,12 @@ static struct entry *small_step(struct s3fifo *s)
 static struct entry *main_step(struct s3fifo *s)
 {
 	struct entry *entry = s->main.oldest;
+	struct entry_rest *rest = entry_rest(entry);
 
 	terrace__queue_remove(&s->main, entry);
-	if (terrace__evict_was_hit(entry)) {
+	rest->frequency = (uint8_t)min_u64(rest->frequency + terrace__evict_new_hits(entry), 3);
+	if (rest->frequency > 0) {
+		rest->frequency--;
 		enqueue(s, entry, MAIN);
 		return NULL;
 	}

@@ -149,7 +149,7 @@ static uint8_t class_of(const struct value_state *s, const struct entry *entry)
 	if (s->by_cost)
 		value += log2_16(cost_of(s, entry));
 	if (!s->setting.by_count)
-		value -= log2_16(rest->charge) * 11 / 10;
+		value -= log2_16(rest->charge) * 12 / 10;
 	value = (value >> 3) + CLASS_OF_ONE;
 	return (uint8_t)(value < 1 ? 1 : value >= CLASSES ? CLASSES - 1 : value);
 }
@@ -214,7 +214,7 @@ static void count_hit(struct entry *entry)
 {
 	struct entry_rest *rest = entry_rest(entry);
 
-	if (terrace__evict_was_hit(entry) && rest->frequency < FREQUENCY_MAX)
+	if (terrace__evict_new_hits(entry) > 0 && rest->frequency < FREQUENCY_MAX)
 		rest->frequency++;
 }
 
@@ -298,7 +298,7 @@ static struct entry *lowest(struct value_state *s)
 
 		if (class == WINDOW)
 			return NULL;
-		if (tries >= TRIES || !terrace__evict_was_hit(entry))
+		if (tries >= TRIES || terrace__evict_new_hits(entry) == 0)
 			return entry;
 		if (entry_rest(entry)->frequency < FREQUENCY_MAX)
 			entry_rest(entry)->frequency++;

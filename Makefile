@@ -6,6 +6,7 @@
 #   make bench     measure, beside peers (build/bench.tsv)
 #   make python    the package for Python: its tests, and a wheel in build/wheel
 #   make bench-python   measure it beside python-diskcache (build/bench-python.tsv)
+#   make bench-check  does the last make bench reach bench/targets.tsv?
 #   make bench-evict TRACES=FOLDER  what L1 keeps of real traces, beside other policies
 #   make lint      formatting, static checks, who may include whom
 #   make asan      the tests under the address and undefined-behaviour sanitizers
@@ -18,7 +19,7 @@
 BUILD  ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean bench-evict
+.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean bench-evict bench-check
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -60,6 +61,9 @@ bench-python:
 		meson setup $(BUILD)-bench --buildtype release --prefix $(PREFIX) >/dev/null
 	ninja -C $(BUILD)-bench
 	/usr/bin/python3 bench/python.py $(BUILD)-bench/python $(BUILD)/bench-python.tsv
+
+bench-check:
+	python3 bench/check.py $(BUILD)/bench.tsv bench/targets.tsv
 
 # TRACES: a folder of request traces; see bench/evict.py.
 bench-evict:

@@ -3,9 +3,13 @@
 
 #include <terrace/terrace.h>
 
+#include <malloc.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { ENTRIES = 100000 };
 
@@ -24,6 +28,116 @@ static void get(void *ctx, uint64_t i)
 	              TERRACE_OK);
 	sink = *(const char *)terrace_data(value);
 	terrace_release(value);
+}
+
+/* --- many at once, of a table that is larger than the processor's caches ------------------------ */
+
+enum { MANY = 16, MANY_ENTRIES = 2000000 };
+
+static terrace_slice many_key(uint64_t i, char *text)
+{
+	return terrace_bytes(text,
+	                     (size_t)snprintf(text, 48, "many:%020llu", (unsigned long long)i));
+}
+
+/* The keys are made beforehand, by the same numbers that the harness draws. */
+static char (*many_texts)[32];
+
+static void get_sixteen_singly(void *ctx, uint64_t i)
+{
+	for (uint64_t k = 0; k < MANY; k++) {
+		terrace_value *value;
+		uint64_t at = (i + k * 104729) % MANY_ENTRIES;
+
+		bench_require(terrace_get(ctx, terrace_bytes(many_texts[at], 25), &value) ==
+		              TERRACE_OK);
+		sink = *(const char *)terrace_data(value);
+		terrace_release(value);
+	}
+}
+
+static void get_sixteen_together(void *ctx, uint64_t i)
+{
+	terrace_value *values[MANY];
+	terrace_slice slices[MANY];
+	size_t hits;
+
+	for (uint64_t k = 0; k < MANY; k++)
+		slices[k] = terrace_bytes(many_texts[(i + k * 104729) % MANY_ENTRIES], 25);
+	bench_require(terrace_get_many(ctx, slices, MANY, values, &hits) == TERRACE_OK);
+	bench_require(hits == MANY);
+	for (uint64_t k = 0; k < MANY; k++) {
+		sink = *(const char *)terrace_data(values[k]);
+		terrace_release(values[k]);
+	}
+}
+
+static void bench_many(terrace *store)
+{
+	struct bench bench = { .group = "l1",
+		               .name = "terrace",
+		               .operation = "get 16 of 2 million",
+		               .value_bytes = 100,
+		               .threads = 1,
+		               .operations = 100000,
+		               .limit = MANY_ENTRIES,
+		               .fn = get_sixteen_together };
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+	char value[100] = "", text[48];
+
+	policy.tiers = TERRACE_L1;
+	many_texts = calloc(MANY_ENTRIES, sizeof *many_texts);
+	bench_require(terrace_cache_open(store, "many", &policy, &cache) == TERRACE_OK);
+	for (uint64_t i = 0; i < MANY_ENTRIES; i++) {
+		terrace_slice key = many_key(i, text);
+
+		memcpy(many_texts[i], text, 26);
+		bench_require(terrace_put(cache, key, terrace_bytes(value, sizeof value), NULL) ==
+		              TERRACE_OK);
+	}
+	bench.ctx = cache;
+	bench_run(&bench);
+	bench.name = "single gets";
+	bench.fn = get_sixteen_singly;
+	bench_run(&bench);
+	terrace_cache_close(cache);
+	free(many_texts);
+}
+
+/* --- beside a writer, and what an entry takes ----------------------------------------------------- */
+
+struct writer {
+	terrace_cache *cache;
+	pthread_t thread;
+	_Atomic bool stop;
+};
+
+/* 10,000 puts a second, of keys that are there. */
+static void *write_steadily(void *ctx)
+{
+	struct writer *writer = ctx;
+	char value[100] = "";
+	uint64_t next = bench_ns(), random = 5;
+
+	while (!writer->stop) {
+		uint64_t i = bench_random(&random) % ENTRIES;
+		struct timespec nap = { 0, 50000 };
+
+		next += 100000;
+		terrace_put(writer->cache, terrace_bytes(keys.text[i], keys.size[i]),
+		            terrace_bytes(value, sizeof value), NULL);
+		while (bench_ns() < next && !writer->stop)
+			nanosleep(&nap, NULL);
+	}
+	return NULL;
+}
+
+static uint64_t allocated(void)
+{
+	struct mallinfo2 info = mallinfo2();
+
+	return info.uordblks + info.hblkhd;
 }
 
 static void put(void *ctx, uint64_t i)
@@ -47,17 +161,38 @@ static void bench_ours(terrace *store, size_t value_bytes, unsigned threads)
 		               .fn = get };
 	terrace_policy policy = TERRACE_POLICY_INIT;
 	char name[32], *value = malloc(value_bytes);
+	struct writer writer = { .stop = false };
 	terrace_cache *cache;
+	uint64_t before;
 
 	snprintf(name, sizeof name, "l1-%zu", value_bytes);
 	policy.tiers = TERRACE_L1;
 	bench_require(terrace_cache_open(store, name, &policy, &cache) == TERRACE_OK);
 	bench_fill(value, value_bytes, 1);
+	before = allocated();
 	for (uint64_t i = 0; i < ENTRIES; i++)
 		bench_require(terrace_put(cache, terrace_bytes(keys.text[i], keys.size[i]),
 		                          terrace_bytes(value, value_bytes), NULL) == TERRACE_OK);
-	bench.ctx = cache;
+	bench.ctx = writer.cache = cache;
+	if (threads == 1 && value_bytes == 100) {
+		/* Keys are 31 bytes on the average, see bench_keys_make(). */
+		for (uint64_t i = 0; i < ENTRIES; i++)
+			before += keys.size[i] + value_bytes;
+		bench_print(&(struct bench){ .group = "l1",
+		                             .name = "terrace",
+		                             .operation = "bytes beside an entry",
+		                             .value_bytes = value_bytes,
+		                             .threads = 1 },
+		            (allocated() - before) / ENTRIES, 0, 0);
+	}
 	bench_run(&bench);
+	if (threads == 1 && value_bytes == 100) {
+		pthread_create(&writer.thread, NULL, write_steadily, &writer);
+		bench.operation = "get beside a writer";
+		bench_run(&bench);
+		writer.stop = true;
+		pthread_join(writer.thread, NULL);
+	}
 	terrace_cache_close(cache);
 	free(value);
 }
@@ -175,6 +310,7 @@ int main(void)
 		}
 		bench_put(store, threads);
 	}
+	bench_many(store);
 	bench_keys_free(&keys);
 	terrace_close(store);
 	return 0;

@@ -12,7 +12,7 @@ import sys
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 COLUMNS = ("group", "name", "operation", "value_bytes", "threads", "p50_ns", "p99_ns", "ops_per_s",
-           "peer", "ratio")
+           "peer", "ratio", "ratio_low", "ratio_high")
 OURS = "terrace"
 
 
@@ -58,16 +58,17 @@ def rows(results):
         peers = [other for other in medians
                  if other[0] == group and other[2:] == key[2:] and other[1] != OURS]
         if name != OURS or not peers:
-            yield base + ["-", "-"], None
+            yield base + ["-"] * 4, None
             continue
         for peer in peers:
             # Of the same round, so that what disturbs one disturbs both.
-            ratios = [ours[2] / theirs[2] for ours, theirs in zip(results[key], results[peer])]
-            yield base + [peer[1], "%.2f" % statistics.median(ratios)], (min(ratios), max(ratios))
+            ratios = [ours[2] / theirs[2] if theirs[2] else 0 for ours, theirs in zip(results[key], results[peer])]
+            low, high = min(ratios), max(ratios)
+            yield base + [peer[1], "%.2f" % statistics.median(ratios), "%.2f" % low, "%.2f" % high], (low, high)
 
 
 def show(row, spread):
-    group, name, operation, size, threads, p50, p99, ops, peer, ratio = row
+    group, name, operation, size, threads, p50, p99, ops, peer, ratio, _, _ = row
     text = "%-8s %-24s %-20s %8d %2d %10d %10d %12d" % (group, name, operation, size, threads, p50, p99, ops)
     if spread:
         text += "  %sx %s (%.2f to %.2f)" % (ratio, peer, *spread)

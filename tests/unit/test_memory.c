@@ -126,22 +126,50 @@ static void test_memory__keys_of_one_hash_are_told_apart(void **state)
 	terrace__memory_ops.close(memory);
 }
 
-/* Every bucket may have been passed by an entry that still lies further on. */
+static void put_hashed(struct memory *memory, const char *text, uint64_t hash)
+{
+	struct tier_put put = { .key = { .key = terrace_str(text), .hash = hash } };
+
+	put.entry = terrace__entry_new(put.key.key, 1, terrace_bytes(NULL, 0));
+	put.entry->hash = hash;
+	assert_ok(terrace__memory_ops.put(memory, &put));
+	entry_unref(put.entry);
+}
+
+/*
+ * Four buckets of seven: eight entries of each of them, of which four go again,
+ * so that in the end every bucket was passed by one that lies further on.
+ */
 static void test_memory__a_search_ends_where_all_buckets_were_passed(void **state)
 {
-	enum { COUNT = 80, TURNS = 20000 };
 	struct memory *memory = open_memory("hits", 1);
-	char text[16];
+	struct tier_key key = { .key = terrace_str("absent") };
+	char texts[4][8][8];
+	struct entry *entry;
 
 	(void)state;
-	for (int i = 0; i < TURNS; i++) {
-		snprintf(text, sizeof text, "%d", i);
-		assert_false(has(memory, text));
-		put(memory, text, "v", 1);
-		if (i >= COUNT)
-			evict(memory, 1);
+	for (uint64_t bucket = 0; bucket < 4; bucket++) {
+		for (uint64_t i = 0; i < 8; i++) {
+			snprintf(texts[bucket][i], sizeof texts[bucket][i], "%d-%d", (int)bucket,
+			         (int)i);
+			put_hashed(memory, texts[bucket][i], bucket + 4 * i);
+		}
+		for (uint64_t i = 0; i < 4; i++) {
+			key.key = terrace_str(texts[bucket][i]);
+			key.hash = bucket + 4 * i;
+			assert_ok(terrace__memory_ops.remove(memory, &key, NULL));
+		}
 	}
-	assert_int_equal(terrace__memory_entries(memory), COUNT);
+	key.key = terrace_str("absent");
+	assert_status(terrace__memory_ops.get(memory, &key, true, &entry), TERRACE_MISS);
+	for (uint64_t bucket = 0; bucket < 4; bucket++) {
+		for (uint64_t i = 4; i < 8; i++) {
+			key.key = terrace_str(texts[bucket][i]);
+			key.hash = bucket + 4 * i;
+			assert_ok(terrace__memory_ops.get(memory, &key, true, &entry));
+			entry_unref(entry);
+		}
+	}
 	terrace__memory_ops.close(memory);
 }
 
@@ -247,30 +275,6 @@ static void test_evict__a_queue_knows_what_it_holds(void **state)
 		entry_unref(entries[i]);
 }
 
-static void test_evict__bytes_a_scan_does_not_push_out_what_is_used(void **state)
-{
-	struct memory *memory = open_memory("bytes", 1);
-	char text[16];
-
-	(void)state;
-	fill(memory, "hot", 100);
-	for (int round = 0; round < 3; round++) {
-		for (int i = 0; i < 100; i++) {
-			snprintf(text, sizeof text, "hot%d", i);
-			hit(memory, text);
-		}
-		/* many times the capacity passes by, once each */
-		for (int i = 0; i < 1000; i++) {
-			snprintf(text, sizeof text, "scan%d-%d", round, i);
-			put(memory, text, "v", 1);
-			if (terrace__memory_entries(memory) > 120)
-				evict(memory, 1);
-		}
-	}
-	assert_true(count_of(memory, "hot", 100) >= 95);
-	terrace__memory_ops.close(memory);
-}
-
 static void test_evict__bytes_remembers_what_it_evicted_too_early(void **state)
 {
 	struct memory *memory = open_memory("bytes", 1);
@@ -295,11 +299,12 @@ static void test_evict__bytes_remembers_what_it_evicted_too_early(void **state)
 	terrace__memory_ops.close(memory);
 }
 
-/* One policy for the three of them: what is used stays, whatever passes by. */
-static void scan_past(const char *policy, int *ret_hot)
+/* How many of 100 that are used are left when many times the capacity has passed by, once each. */
+static int hot_after_scans(const char *policy)
 {
 	struct memory *memory = open_memory(policy, 1);
 	char text[24];
+	int hot;
 
 	fill(memory, "hot", 100);
 	for (int round = 0; round < 3; round++) {
@@ -315,19 +320,18 @@ static void scan_past(const char *policy, int *ret_hot)
 				evict(memory, 1);
 		}
 	}
-	*ret_hot = count_of(memory, "hot", 100);
+	hot = count_of(memory, "hot", 100);
 	terrace__memory_ops.close(memory);
+	return hot;
 }
 
-static void test_evict__hits_and_cost_keep_what_is_used_from_a_scan(void **state)
+static void test_evict__a_scan_does_not_push_out_what_is_used(void **state)
 {
-	int hot;
+	static const char *const names[] = { "hits", "bytes", "cost" };
 
 	(void)state;
-	scan_past("hits", &hot);
-	assert_true(hot >= 95);
-	scan_past("cost", &hot);
-	assert_true(hot >= 95);
+	for (int i = 0; i < 3; i++)
+		assert_true(hot_after_scans(names[i]) >= 95);
 }
 
 /* A clock or a FIFO would have thrown each of them out just before its turn. */
@@ -505,9 +509,8 @@ int main(void)
 		cmocka_unit_test(test_memory__a_conditional_put_replaces_only_what_was_seen),
 		cmocka_unit_test(test_memory__counts_hits_and_what_they_saved),
 		cmocka_unit_test(test_evict__a_queue_knows_what_it_holds),
-		cmocka_unit_test(test_evict__bytes_a_scan_does_not_push_out_what_is_used),
 		cmocka_unit_test(test_evict__bytes_remembers_what_it_evicted_too_early),
-		cmocka_unit_test(test_evict__hits_and_cost_keep_what_is_used_from_a_scan),
+		cmocka_unit_test(test_evict__a_scan_does_not_push_out_what_is_used),
 		cmocka_unit_test(test_evict__hits_keeps_a_part_of_a_loop_that_does_not_fit),
 		cmocka_unit_test(test_evict__cost_keeps_what_is_expensive),
 		cmocka_unit_test(test_evict__everything_goes_when_everything_must),

@@ -3,6 +3,7 @@
 #
 #   make run       build, and show what it does in a minute
 #   make test      build, and run all tests
+#   make repomap   build terrace repomap, with the grammars that it reads code by
 #   make bench     measure, beside peers (build/bench.tsv)
 #   make python    the package for Python: its tests, and a wheel in build/wheel
 #   make bench-python   measure it beside python-diskcache (build/bench-python.tsv)
@@ -19,7 +20,7 @@
 BUILD  ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean bench-evict bench-check
+.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean bench-evict bench-check repomap fuzz-repomap
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -38,6 +39,20 @@ test:
 	@test -f $(BUILD)/tests/test_cache || meson setup --reconfigure $(BUILD) >/dev/null
 	ninja -C $(BUILD)
 	meson test -C $(BUILD) --print-errorlogs --no-rebuild
+
+# The grammars come from the npm registry, once, into the build folder.
+repomap:
+	@tools/setup.sh build repomap
+	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) --prefix $(PREFIX) >/dev/null
+	@grep -qs TERRACE_REPOMAP $(BUILD)/build.ninja || \
+		meson setup --reconfigure $(BUILD) >/dev/null
+	python3 tools/grammars.py $(BUILD) --packages
+	ninja -C $(BUILD)
+
+FUZZ_SECONDS ?= 60
+fuzz-repomap: all
+	@tools/setup.sh lint sanitize
+	tools/fuzz_repomap.sh $(BUILD) $(FUZZ_SECONDS)
 
 bench:
 	@tools/setup.sh bench
@@ -84,6 +99,7 @@ asan:
 	@test -f $(BUILD)-asan/build.ninja || \
 		meson setup $(BUILD)-asan -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
 	ninja -C $(BUILD)-asan
+	@ln -sfn ../$(BUILD)/grammars $(BUILD)-asan/grammars
 	TEST_OPERATIONS=100000 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		meson test -C $(BUILD)-asan --print-errorlogs --no-rebuild --no-suite house
 
@@ -92,6 +108,7 @@ tsan:
 	@test -f $(BUILD)-tsan/build.ninja || \
 		meson setup $(BUILD)-tsan -Db_sanitize=thread -Db_lundef=false >/dev/null
 	ninja -C $(BUILD)-tsan
+	@ln -sfn ../$(BUILD)/grammars $(BUILD)-tsan/grammars
 	TEST_OPERATIONS=100000 TSAN_OPTIONS=halt_on_error=1 \
 		meson test -C $(BUILD)-tsan --print-errorlogs --no-rebuild --no-suite house
 
@@ -114,13 +131,13 @@ slides:
 	@meson setup --reconfigure $(BUILD) -Dslides=enabled >/dev/null
 	ninja -C $(BUILD)
 
-FUZZ_SECONDS ?= 60
 fuzz-slides:
 	@tools/setup.sh build lint slides
 	@tools/fuzz_slides.sh $(BUILD) $(FUZZ_SECONDS)
 
 install: all
 	meson install -C $(BUILD)
+	@tools/install_grammars.sh $(BUILD)/grammars $(DESTDIR)$(PREFIX)/lib/terrace/grammars
 	@ldconfig 2>/dev/null || true  # only root has a cache of libraries to renew
 
 format:

@@ -124,6 +124,7 @@ int verb_invalidate(struct cli *cli, const struct args *args);
 int verb_cleanup(struct cli *cli, const struct args *args);
 int verb_verify(struct cli *cli, const struct args *args);
 int verb_config(struct cli *cli, const struct args *args);
+int verb_repomap(struct cli *cli, const struct args *args);
 int verb_run(struct cli *cli, const struct args *args);
 int verb_slides(struct cli *cli, const struct args *args);
 int verb_help(struct cli *cli, const struct args *args);

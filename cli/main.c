@@ -76,6 +76,21 @@ static const struct option_spec slides_options[] = {
 	{ NULL, NULL, NULL },
 };
 
+#ifdef TERRACE_REPOMAP
+static const struct option_spec repomap_options[] = {
+	{ "chat", "FILE", "a file in the conversation; may be given again" },
+	{ "mention-file", "FILE", "a file that was mentioned; may be given again" },
+	{ "mention", "WORD", "an identifier that was mentioned; may be given again" },
+	{ "tokens", "N", "the budget; default: 1024, or 8192 without --chat" },
+	{ "refresh", "MODE", "auto, files, manual or always; default: auto" },
+	{ "tokenizer", "COMMAND", "counts the tokens of its input; default: 4 characters each" },
+	{ "batch", "FILE", "many maps: a JSON array of chat, mention_files, mentions, tokens" },
+	{ "warm", NULL, "bring the cache up to date, with progress; make no map" },
+	{ "threads", "N", "how many parse; default: one for each processor" },
+	{ NULL, NULL, NULL },
+};
+#endif
+
 const struct verb verbs[] = {
 	{ "get", "CACHE KEY", 2, 2, "write an entry's bytes to standard output", no_options,
 	  verb_get, false },
@@ -104,6 +119,11 @@ const struct verb verbs[] = {
 	{ "slides", "add|info|tile|view|preload|serve|bench ...", 1, SIZE_MAX,
 	  "whole-slide images: tiles, and a viewer in the browser", slides_options, verb_slides,
 	  false },
+
+#ifdef TERRACE_REPOMAP
+	{ "repomap", "[DIR | bench [DIR]]", 0, 2, "what matters in a code base, within a budget",
+	  repomap_options, verb_repomap, false },
+#endif
 	{ "help", "[VERB]", 0, 1, "say how a verb is called", no_options, verb_help, false },
 	{ NULL, NULL, 0, 0, NULL, NULL, NULL, false },
 };

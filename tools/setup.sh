@@ -1,10 +1,15 @@
 #!/bin/sh
 # Install the Debian packages that a target needs and this machine lacks.
-# usage: setup.sh build|test|python|bench|lint|sanitize|slides|coverage ...
+# usage: setup.sh build|test|python|repomap|bench|lint|sanitize|slides|coverage ...
 set -eu
 
 BUILD="gcc libc6-dev meson ninja-build pkg-config libsqlite3-dev liblz4-dev libzstd-dev
 	libxxhash-dev libinih-dev libjansson-dev"
+# npm comes with some builds of Node, and as a package of its own with Debian's.
+npm_package() {
+	command -v npm >/dev/null || echo npm
+}
+
 packages=""
 for what in "$@"; do
 	case $what in
@@ -12,6 +17,7 @@ for what in "$@"; do
 	# zlib: sqlite3.pc asks programs that link statically for it.
 	test) packages="$packages $BUILD g++ python3 python3-dev python3-pytest libcmocka-dev zlib1g-dev" ;;
 	python) packages="$packages $BUILD python3-dev python3-pytest python3-pip python3-venv" ;;
+	repomap) packages="$packages libtree-sitter-dev python3 git universal-ctags $(npm_package)" ;;
 	bench) packages="$packages $BUILD g++ python3 librocksdb-dev python3-diskcache" ;;
 	lint) packages="$packages $BUILD clang-14 clang-format-14 python3" ;;
 	sanitize) packages="$packages $BUILD g++ python3 libcmocka-dev libasan8 libubsan1 libtsan2" ;;

@@ -23,6 +23,7 @@
 #include <terrace/fetch.h>
 #include <terrace/jobs.h>
 #include <terrace/key.h>
+#include <terrace/library.h>
 #include <terrace/policy.h>
 #include <terrace/sources.h>
 #include <terrace/stats.h>

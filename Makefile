@@ -9,6 +9,8 @@
 #   make bench-python   measure it beside python-diskcache (build/bench-python.tsv)
 #   make bench-check  does the last make bench reach bench/targets.tsv?
 #   make bench-evict TRACES=FOLDER  what L1 keeps of real traces, beside other policies
+#   make proofs    many processes, killed writers, the protocol's model: ten minutes
+#   make soak      the same, for hours
 #   make lint      formatting, static checks, who may include whom
 #   make asan      the tests under the address and undefined-behaviour sanitizers
 #   make tsan      the tests under the thread sanitizer
@@ -20,7 +22,7 @@
 BUILD  ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean bench-evict bench-check repomap fuzz-repomap
+.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean bench-evict bench-check repomap fuzz-repomap proofs soak
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -88,6 +90,12 @@ bench-evict:
 	@test -n "$(TRACES)" || { echo "say where the traces are: make bench-evict TRACES=FOLDER" >&2; exit 2; }
 	ninja -C $(BUILD)-bench
 	python3 bench/evict.py $(BUILD)-bench $(TRACES) $(BUILD)/evict.tsv
+
+proofs: all
+	@tools/proofs.sh short
+
+soak: all
+	@tools/proofs.sh long
 
 lint:
 	@tools/setup.sh lint

@@ -1,0 +1,47 @@
+#!/bin/sh
+# The long tests: `tools/proofs.sh short` in CI, `tools/proofs.sh long` at
+# leisure. Each prints its seed and figures; a failure or a test that could not
+# run is said again at the end.
+#
+#   BUILD   build folder (build)         TSAN_BUILD  of the thread sanitizer (build-tsan)
+set -u
+cd "$(dirname "$0")/.."
+length=${1:-short}
+build=${BUILD:-build}
+tsan=${TSAN_BUILD:-build-tsan}
+failed= skipped=
+
+# name, amounts in short and long runs, command
+proof() {
+	name=$1 short=$2 long=$3
+	shift 3
+	if [ "$length" = long ]; then amounts=$long; else amounts=$short; fi
+	printf '== %s (%s)\n' "$name" "$amounts"
+	env $amounts "$@"
+	case $? in
+	0) ;;
+	77) skipped="$skipped; $name" ;;
+	*) failed="$failed; $name" ;;
+	esac
+}
+
+proof "oracle" OPERATIONS=2000000 OPERATIONS=30000000 $build/tests/proofs/oracle
+proof "oracle, processes killed" ROUNDS=500 ROUNDS=10000 $build/tests/proofs/oracle kill
+proof "killed at every system call" STEP=4 STEP=1 $build/tests/proofs/killed
+proof "single flight, owners killed" ROUNDS=100 ROUNDS=1000 $build/tests/proofs/flight
+if [ -x "$tsan/tests/proofs/oracle" ]; then
+	proof "oracle, 8 threads, thread sanitizer" \
+		"PROCESSES=1 THREADS=8 OPERATIONS=1000000" \
+		"PROCESSES=1 THREADS=8 OPERATIONS=100000000" \
+		env TSAN_OPTIONS=halt_on_error=1 "$tsan/tests/proofs/oracle"
+else
+	skipped="$skipped; thread sanitizer (no $tsan: make tsan)"
+fi
+proof "model of the protocol" MODEL=short MODEL=long tests/model/check.sh
+
+[ -z "$skipped" ] || echo "proofs: could not run here:${skipped#;}"
+if [ -n "$failed" ]; then
+	echo "proofs: FAILED:${failed#;}"
+	exit 1
+fi
+echo "proofs: passed"

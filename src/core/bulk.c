@@ -210,14 +210,29 @@ static int memory_invalidate(struct terrace_cache *cache, const terrace_match *m
 
 /* --- invalidate, clear ------------------------------------------------------------------------------ */
 
-/* Copies of rows that were evicted are found by no index: void all copies. */
-static int void_rowless(struct terrace *store, void *ctx)
+/*
+ * Before rows are looked for: what is being computed is outdated; and what
+ * waits to be written has no row to be found by, so all copies are void.
+ */
+static int void_unwritten(struct terrace *store, void *ctx)
 {
 	struct terrace_cache *cache = ctx;
 
 	terrace__bulk_move(store->shared, cache->shared);
-	/* What waits to be written has no row to be found by either. */
-	if (atomic_exchange(&cache->shared->rowless, 0) || terrace__behind_any(store, cache))
+	if (terrace__behind_any(store, cache))
+		terrace__epoch_move(store->shared, cache->shared);
+	return TERRACE_OK;
+}
+
+/*
+ * Copies of rows that were evicted are found by no index either. Only after
+ * the rows were looked for: one may be evicted until then.
+ */
+static int void_rowless(struct terrace *store, void *ctx)
+{
+	struct terrace_cache *cache = ctx;
+
+	if (atomic_exchange(&cache->shared->rowless, 0))
 		terrace__epoch_move(store->shared, cache->shared);
 	return TERRACE_OK;
 }
@@ -237,9 +252,11 @@ static int remove_matching(struct terrace_cache *cache, const terrace_match *mat
 	doomed->mark = true;
 	doomed->note = *note;
 	terrace__behind_flush(cache->store);
-	rc = terrace__write_alone(cache->store, void_rowless, cache);
+	rc = terrace__write_alone(cache->store, void_unwritten, cache);
 	if (rc == TERRACE_OK)
 		rc = remove_all(doomed);
+	if (rc == TERRACE_OK && atomic_load(&cache->shared->rowless))
+		rc = terrace__write_alone(cache->store, void_rowless, cache);
 	*ret_count = doomed->removed;
 	free(doomed);
 	return rc;

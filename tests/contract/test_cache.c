@@ -1,6 +1,8 @@
 /* The verbs of a cache, through the public headers. */
 #include "support/support.h"
 
+#include "core/store.h"
+
 #include <ftw.h>
 #include <sys/stat.h>
 
@@ -476,6 +478,46 @@ static void test_invalidate__reaches_copies_whose_row_was_evicted(void **state)
 	assert_ok(put_text(cache, "other", "v")); /* pushes k's row out, not its copy in L1 */
 	assert_int_equal(tier_of(cache, "k"), TERRACE_L1);
 	invalidate(cache, TERRACE_MATCH_TAG, "red");
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+/* Looks for rows as the real one does, but another write pushes one out just before. */
+static struct {
+	const struct disk_ops *real;
+	terrace_cache *cache;
+	bool done;
+} late_eviction;
+
+static int select_late(void *tier, const struct disk_where *where, tier_visit_fn *visit, void *ctx)
+{
+	if (where->kind == DISK_MATCHING && !late_eviction.done) {
+		late_eviction.done = true;
+		put_text(late_eviction.cache, "other", "v");
+	}
+	return late_eviction.real->select(tier, where, visit, ctx);
+}
+
+static void test_invalidate__reaches_copies_whose_row_is_evicted_meanwhile(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	struct disk_ops ops = *f->store->disk_ops;
+	terrace_cache *cache;
+
+	policy.disk_entries = 1;
+	cache = fixture_cache(f, "a", &policy);
+	assert_ok(put_tagged(cache, "k", "v", "red"));
+	atomic_fetch_add(&f->clock.now, 1);
+	late_eviction.real = f->store->disk_ops;
+	late_eviction.cache = cache;
+	late_eviction.done = false;
+	ops.select = select_late;
+	f->store->disk_ops = &ops;
+	invalidate(cache, TERRACE_MATCH_TAG, "red");
+	f->store->disk_ops = late_eviction.real;
+	assert_true(late_eviction.done);
+	assert_gives(cache, "other", "v");
 	assert_misses(cache, "k");
 	terrace_cache_close(cache);
 }
@@ -1298,6 +1340,7 @@ int main(void)
 		WITH_STORE(test_cleanup__removes_the_dead_and_counts_them),
 		WITH_STORE(test_invalidate__by_key_glob_prefix_tag_and_all),
 		WITH_STORE(test_invalidate__reaches_copies_whose_row_was_evicted),
+		WITH_STORE(test_invalidate__reaches_copies_whose_row_is_evicted_meanwhile),
 		WITH_STORE(test_clear__all_or_by_tier),
 		WITH_STORE(test_clear__what_comes_after_stays),
 		WITH_STORE(test_keys__more_than_one_batch),

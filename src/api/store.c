@@ -147,6 +147,7 @@ static void init_locks(struct terrace *store)
 	pthread_mutex_init(&store->writer.lock, NULL);
 	pthread_cond_init(&store->writer.done, &monotonic);
 	store->writer.last = &store->writer.first;
+	pthread_mutex_init(&store->behind.lanes, NULL);
 	pthread_mutex_init(&store->behind.lock, NULL);
 	pthread_cond_init(&store->behind.work, &monotonic);
 	pthread_cond_init(&store->behind.done, &monotonic);

@@ -40,7 +40,7 @@ static bool lane_is_empty(const struct shared_lane *lane)
 	return atomic_load(&lane->head) == atomic_load(&lane->tail);
 }
 
-/* Is a value waiting for the slot, in another lane than this one? */
+/* Is a value waiting for the slot, in another lane than this one (NULL: in any)? */
 static bool waits_elsewhere(struct shared *shared, const struct shared_lane *but, uint32_t slot)
 {
 	for (int i = 0; i < LANES; i++) {
@@ -99,7 +99,8 @@ static int reap_lane(struct terrace *store, void *ctx)
 	return TERRACE_OK;
 }
 
-void terrace__behind_reap(struct terrace *store)
+/* Under behind.lanes. */
+static void reap(struct terrace *store)
 {
 	for (int i = 0; i < LANES; i++) {
 		struct shared_lane *lane = &store->shared->lanes[i];
@@ -113,6 +114,25 @@ void terrace__behind_reap(struct terrace *store)
 			                 "removing what a dead process meant to replace");
 		terrace__unlock(store->lock_fd, lane_byte(i));
 	}
+}
+
+void terrace__behind_reap(struct terrace *store)
+{
+	pthread_mutex_lock(&store->behind.lanes);
+	reap(store);
+	pthread_mutex_unlock(&store->behind.lanes);
+}
+
+/*
+ * The slot is marked, and not by us. A mark that was left on because of what
+ * stood in another lane, and stands there no longer, is nobody's.
+ */
+static void reap_slot(struct terrace *store, uint32_t slot)
+{
+	pthread_mutex_lock(&store->behind.lanes);
+	reap(store);
+	unmark(store->shared, NULL, slot);
+	pthread_mutex_unlock(&store->behind.lanes);
 }
 
 bool terrace__behind_any(struct terrace *store, const struct terrace_cache *cache)
@@ -202,7 +222,7 @@ int terrace__behind_get(struct terrace_cache *cache, const struct tier_key *key,
 	}
 	pthread_mutex_unlock(&behind->lock);
 	if (look) /* its process may be dead */
-		terrace__behind_reap(cache->store);
+		reap_slot(cache->store, key->slot);
 	return rc;
 }
 
@@ -216,7 +236,8 @@ static void start(struct terrace *store)
 	struct behind *behind = &store->behind;
 	sigset_t all, before;
 
-	terrace__behind_reap(store);
+	pthread_mutex_lock(&behind->lanes);
+	reap(store);
 	pthread_mutex_lock(&behind->lock);
 	for (int i = 0; i < LANES && !behind->started; i++) {
 		if (terrace__lock_try(store->lock_fd, lane_byte(i), true) != 0)
@@ -234,6 +255,7 @@ static void start(struct terrace *store)
 	}
 	behind->started = true;
 	pthread_mutex_unlock(&behind->lock);
+	pthread_mutex_unlock(&behind->lanes);
 }
 
 static uint64_t weight(const struct entry *entry)
@@ -263,12 +285,17 @@ static bool wait_room(struct terrace *store, uint64_t bytes)
 
 /*
  * Mark the slot as ours. The value stands in the lane already, so that a bulk
- * change that we do not see has seen it. TERRACE_OK with the version's number.
+ * change that we do not see has seen it. TERRACE_OK with the version's number,
+ * and a sequence number that is above that of every row which we are to
+ * replace: a transaction draws its own before it marks a slot, so it has to be
+ * drawn after our mark. Until then the one in the lane may be too low, but
+ * nobody has been promised anything yet.
  */
-static int take_slot(struct terrace_cache *cache, uint32_t slot, const struct write_lease *lease,
-                     uint64_t *ret_version)
+static int take_slot(struct terrace_cache *cache, struct shared_mark *mark,
+                     const struct write_lease *lease, uint64_t *ret_version, uint64_t *ret_seq)
 {
 	struct terrace *store = cache->store;
+	uint32_t slot = atomic_load(&mark->slot);
 	_Atomic uint64_t *version = &store->shared->versions[slot];
 	uint64_t old = lease ? lease->version : atomic_load(version), new;
 
@@ -281,16 +308,22 @@ static int take_slot(struct terrace_cache *cache, uint32_t slot, const struct wr
 		new = (old + VERSION_STEP) | VERSION_BEHIND;
 	} while (!atomic_compare_exchange_strong(version, &old, new));
 	*ret_version = new;
+	*ret_seq = shared_draw(store->shared);
+	atomic_store(&mark->seq, *ret_seq);
 	return TERRACE_OK;
 }
 
-static void write_mark(struct shared_lane *lane, const struct pending *pending,
-                       const struct tier_key *key)
+static struct shared_mark *mark_of(struct terrace *store, const struct pending *pending)
 {
-	struct shared_mark *mark = &lane->marks[pending->mark % MARKS];
+	struct shared_lane *lane = &store->shared->lanes[atomic_load(&store->behind.lane)];
 
+	return &lane->marks[pending->mark % MARKS];
+}
+
+static void write_mark(struct shared_mark *mark, const struct tier_key *key)
+{
 	atomic_store(&mark->hash, key->hash);
-	atomic_store(&mark->seq, pending->seq);
+	atomic_store(&mark->seq, 0);
 	atomic_store(&mark->slot, key->slot);
 	atomic_store(&mark->cache, key->cache);
 }
@@ -322,15 +355,13 @@ static int add(struct terrace_cache *cache, const struct tier_key *key, struct e
 	pending->cache = cache;
 	pending->slot = key->slot;
 	pending->epoch = epoch;
-	pending->seq = shared_draw(store->shared);
 	pending->mark = atomic_load(&lane->tail);
-	entry_rest(entry)->seq = pending->seq;
-	write_mark(lane, pending, key);
+	write_mark(mark_of(store, pending), key);
 	atomic_store(&lane->tail, pending->mark + 1);
 	/* Who begins a transaction sees the value in the lane, or we see that. */
 	rc = atomic_load(&store->shared->transaction) ?
 	         TERRACE_EXISTS :
-	         take_slot(cache, key->slot, lease, &version);
+	         take_slot(cache, mark_of(store, pending), lease, &version, &pending->seq);
 	if (rc != TERRACE_OK) {
 		atomic_store(&lane->tail, pending->mark);
 		free(pending);
@@ -340,6 +371,7 @@ static int add(struct terrace_cache *cache, const struct tier_key *key, struct e
 		older->superseded = true;
 		unlink_slot(behind, older);
 	}
+	entry_rest(entry)->seq = pending->seq;
 	atomic_store(&entry->stamp, version);
 	atomic_store(&entry->epoch, epoch);
 	pending->number = version_number(version);
@@ -356,15 +388,12 @@ static int replace(struct pending *pending, struct entry *entry, const struct wr
 	struct terrace_cache *cache = pending->cache;
 	struct terrace *store = cache->store;
 	struct behind *behind = &store->behind;
-	struct shared_lane *lane = &store->shared->lanes[atomic_load(&behind->lane)];
-	uint64_t seq = shared_draw(store->shared), version;
-	int rc;
+	uint64_t version;
+	int rc = take_slot(cache, mark_of(store, pending), lease, &version, &pending->seq);
 
-	entry_rest(entry)->seq = seq;
-	atomic_store(&lane->marks[pending->mark % MARKS].seq, seq);
-	rc = take_slot(cache, pending->slot, lease, &version);
 	if (rc != TERRACE_OK)
 		return rc;
+	entry_rest(entry)->seq = pending->seq;
 	atomic_store(&entry->stamp, version);
 	atomic_store(&entry->epoch, epoch);
 	behind->bytes += weight(entry) - weight(pending->entry);
@@ -372,7 +401,6 @@ static int replace(struct pending *pending, struct entry *entry, const struct wr
 	pending->entry = entry_ref(entry);
 	pending->number = version_number(version);
 	pending->epoch = epoch;
-	pending->seq = seq;
 	pending->dead = false;
 	return TERRACE_OK;
 }
@@ -625,7 +653,7 @@ void terrace__behind_settle(struct terrace *store, uint32_t slot)
 		flush(store);
 	pthread_mutex_unlock(&behind->lock);
 	if (version_is_behind(version_load(store->shared, slot)))
-		terrace__behind_reap(store);
+		reap_slot(store, slot);
 }
 
 bool terrace__behind_hold_byte(struct terrace *store, uint64_t hash)

@@ -40,6 +40,9 @@ struct writer {
 /* behind.c: values that wait to be written */
 enum { BUCKETS = 1024, FLIGHT_BYTES = 256 };
 struct behind {
+	/* The lanes' locks are the process's, not a thread's: one thread at a time
+	 * takes them or gives them back. Before the writers' lock, and `lock`. */
+	pthread_mutex_t lanes;
 	pthread_mutex_t lock;
 	pthread_cond_t work, done;
 	pthread_t thread;

@@ -5,6 +5,7 @@
 #include "core/store.h"
 #include "util/lock.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -614,6 +615,99 @@ static void test_behind__threads_read_their_own_writes(void **state)
 	terrace_cache_close(cache);
 }
 
+/* --- which lane is whose ------------------------------------------------------------------------------ */
+
+struct starter {
+	pthread_t thread;
+	pthread_barrier_t *barrier;
+	terrace_cache *cache;
+	int number;
+};
+
+static void *start_putting(void *ctx)
+{
+	struct starter *starter = ctx;
+	char key[16];
+
+	snprintf(key, sizeof key, "%d", starter->number);
+	pthread_barrier_wait(starter->barrier);
+	put_text(starter->cache, key, "v");
+	return NULL;
+}
+
+/*
+ * A process died with values waiting; the threads of another put their first
+ * ones at the same time. Nobody may then take that process for dead.
+ */
+static void put_after_a_death(struct fixture *f)
+{
+	enum { STARTERS = 8 };
+	terrace_policy policy = behind(TERRACE_L2);
+	struct peer peer = peer_start(f, &policy);
+	struct starter starters[STARTERS];
+	pthread_barrier_t barrier;
+	terrace_cache *cache;
+	int writer, fd, lane;
+
+	assert_peer(&peer, "g k", "(miss)"); /* it is there */
+	fixture_reopen(f);                   /* a store that has no lane yet */
+	cache = fixture_cache(f, "a", &policy);
+	writer = hold_writers(f);
+	assert_peer(&peer, "p k newer", "ok");
+	peer_kill(&peer);
+	close(writer);
+	pthread_barrier_init(&barrier, NULL, STARTERS);
+	for (int i = 0; i < STARTERS; i++) {
+		starters[i] = (struct starter){ .barrier = &barrier, .cache = cache, .number = i };
+		assert_int_equal(
+		    pthread_create(&starters[i].thread, NULL, start_putting, &starters[i]), 0);
+	}
+	for (int i = 0; i < STARTERS; i++)
+		pthread_join(starters[i].thread, NULL);
+	pthread_barrier_destroy(&barrier);
+	lane = atomic_load(&f->store->behind.lane);
+	assert_true(lane >= 0);
+	fd = open(scratch_path(&f->scratch, "store/v1/lock"), O_RDWR | O_CLOEXEC);
+	assert_int_equal(terrace__lock_try(fd, LOCK_LANES + (uint64_t)lane, true), -EAGAIN);
+	close(fd);
+	assert_ok(terrace_clear(cache, 0, NULL));
+	terrace_cache_close(cache);
+}
+
+static void test_behind__a_lane_stays_locked_when_threads_begin_together(void **state)
+{
+	for (int round = 0; round < 30; round++)
+		put_after_a_death(*state);
+}
+
+/* What stands in a lane for a moment, and is taken out again, must not leave the mark on. */
+static void test_behind__a_mark_that_nobody_has_comes_off(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = behind(TERRACE_L2);
+	struct peer peer = peer_start(f, &policy);
+	terrace_cache *cache = fixture_cache(f, "a", &policy);
+	struct shared_lane *lane = &f->store->shared->lanes[LANES - 1];
+	int writer, fd = open(scratch_path(&f->scratch, "store/v1/lock"), O_RDWR | O_CLOEXEC);
+
+	assert_peer(&peer, "g k", "(miss)");
+	writer = hold_writers(f);
+	assert_peer(&peer, "p k newer", "ok");
+	peer_kill(&peer);
+	close(writer);
+	/* A third process is about to find that the slot is not to be had. */
+	assert_int_equal(terrace__lock_try(fd, LOCK_LANES + LANES - 1, true), 0);
+	atomic_store(&lane->marks[0].slot, cache_key(cache, TERRACE_KEY("k")).slot);
+	atomic_store(&lane->tail, atomic_load(&lane->head) + 1);
+	assert_misses(cache, "k"); /* and reaps */
+	atomic_store(&lane->tail, atomic_load(&lane->head));
+	close(fd);
+	assert_ok(put_text(cache, "k", "last"));
+	assert_ok(terrace_flush(f->store));
+	assert_gives(cache, "k", "last");
+	terrace_cache_close(cache);
+}
+
 int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(test_behind__##name, setup, teardown)
@@ -634,6 +728,8 @@ int main(void)
 		test(verbs_that_look_first_see_what_waits),
 		test(a_full_queue_makes_the_caller_wait_and_then_say_so),
 		test(threads_read_their_own_writes),
+		test(a_lane_stays_locked_when_threads_begin_together),
+		test(a_mark_that_nobody_has_comes_off),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -148,7 +148,9 @@ static void remember(struct terrace_cache *digests, const char *path,
 
 int terrace__file_digest(struct terrace *store, const char *path, struct source_mark *ret)
 {
-	struct terrace_cache *digests = terrace__digests(store);
+	/* In the middle of a write (an add looks at what is there), nothing may be written. */
+	bool may_write = store && !terrace__write_leads(store);
+	struct terrace_cache *digests = may_write ? terrace__digests(store) : NULL;
 	struct stat st;
 	int rc;
 

@@ -35,6 +35,7 @@ struct writer {
 	pthread_cond_t done;
 	struct write_batch *first, **last; /* waiting */
 	bool leading;                      /* a thread is working the queue */
+	_Atomic uintptr_t leader;          /* which; see terrace__write_leads() */
 };
 
 /* behind.c: values that wait to be written */

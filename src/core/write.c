@@ -493,6 +493,14 @@ static void tidy(struct terrace *store, struct write_batch *batches, bool needs_
 
 /* --- leader and followers -------------------------------------------------------------------- */
 
+/* An address for each thread. */
+static _Thread_local char here;
+
+bool terrace__write_leads(const struct terrace *store)
+{
+	return atomic_load(&store->writer.leader) == (uintptr_t)&here;
+}
+
 static void leave_queue(struct writer *writer, const struct write_batch *batch)
 {
 	struct write_batch **at = &writer->first;
@@ -528,11 +536,13 @@ static int wait_lead(struct writer *writer, const struct write_batch *batch, int
 	if (batch && batch->done)
 		return TERRACE_EXISTS;
 	writer->leading = true;
+	atomic_store(&writer->leader, (uintptr_t)&here);
 	return TERRACE_OK;
 }
 
 static void leave_lead(struct writer *writer)
 {
+	atomic_store(&writer->leader, 0);
 	pthread_mutex_lock(&writer->lock);
 	writer->leading = false;
 	pthread_cond_broadcast(&writer->done);

@@ -60,6 +60,12 @@ int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store,
                          void *ctx);
 
 /*
+ * Is this thread in the middle of one of the two above? It must not call them
+ * again: it would wait for itself, and every process for it.
+ */
+bool terrace__write_leads(const struct terrace *store);
+
+/*
  * For `fn` above: a transaction whose slots are marked as they change. Many
  * rows may go in several of them, so that others get their turn.
  */

@@ -261,6 +261,27 @@ static void test_source__a_young_file_is_compared_by_content(void **state)
 	terrace_cache_close(cache);
 }
 
+/*
+ * An add looks at what is there in the middle of its write, and so at the
+ * content of a file that was young when it was noted down and no longer is.
+ * What is then known of the file cannot be written down at that point.
+ */
+static void test_source__add_over_a_file_that_was_young_comes_to_an_end(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_with(f, 0, TERRACE_CHECK_DEFAULT, 0);
+	const char *path = source_path(f);
+
+	write_file(path, "1");
+	put_from(cache, "k", path, 0);
+	terrace__source_grain_ms = INT64_MIN / 2;
+	alarm(30); /* it would wait for itself */
+	assert_status(terrace_add(cache, TERRACE_KEY("k"), terrace_str("w"), NULL), TERRACE_EXISTS);
+	alarm(0);
+	assert_gives(cache, "k", "v");
+	terrace_cache_close(cache);
+}
+
 static void test_source__is_checked_as_the_policy_says(void **state)
 {
 	struct fixture *f = *state;
@@ -395,6 +416,7 @@ int main(void)
 		OLD(test_source__what_cannot_be_one_is_refused),
 		OLD(test_source__by_content_the_same_bytes_are_no_change),
 		YOUNG(test_source__a_young_file_is_compared_by_content),
+		YOUNG(test_source__add_over_a_file_that_was_young_comes_to_an_end),
 		OLD(test_source__is_checked_as_the_policy_says),
 		OLD(test_source__that_cannot_be_looked_at_is_a_miss_each_time),
 		OLD(test_source__invalidation_by_source),

@@ -75,11 +75,13 @@ void terrace__entry_last(struct entry *entry)
 
 void terrace__entry_link(struct entry *entry)
 {
-	/* Nobody but the caller can see it yet. */
-	uint64_t meta = atomic_load_explicit(&entry->meta, memory_order_relaxed);
+	/* No reader of a table can see it yet, but who writes it behind may let go of it now. */
+	uint64_t old = atomic_load_explicit(&entry->meta, memory_order_relaxed), meta;
 
-	meta = (meta + ENTRY_REF) & ~ENTRY_UNLINKED;
-	atomic_store_explicit(&entry->meta, meta | ENTRY_SHARED, memory_order_relaxed);
+	do
+		meta = ((old + ENTRY_REF) & ~ENTRY_UNLINKED) | ENTRY_SHARED;
+	while (!atomic_compare_exchange_weak_explicit(&entry->meta, &old, meta,
+	                                              memory_order_relaxed, memory_order_relaxed));
 }
 
 void terrace__entry_unlink(struct entry *entry)

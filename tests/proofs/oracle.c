@@ -9,6 +9,9 @@
  * had ended, and ended before r: nothing allows v to be there any more. What is
  * fetched counts as written in the moment before its loader began.
  *
+ * The store's clock is a number in the log, too, and moves with the operations:
+ * a value that is read after its time to live has ended lies as well.
+ *
  *   oracle              load: OPERATIONS in PROCESSES x THREADS
  *   oracle kill         the same load, while a process is killed every few ms,
  *                       ROUNDS times; then a look at everything
@@ -28,6 +31,8 @@ enum {
 	PROCESSES_MAX = 8,
 	THREADS_MAX = 8,
 	VALUE_MAX = 6000,
+	PUT_AT_ONCE = 4,
+	STEPS_PER_MS = 16, /* how fast the store's clock goes */
 };
 
 /* --- what is tried ------------------------------------------------------------------------------- */
@@ -58,24 +63,33 @@ enum { KINDS = sizeof kinds / sizeof *kinds };
 
 /* --- the log: shared -------------------------------------------------------------------------------- */
 
+enum verb { PUT, ADD, PUT_MANY, PUT_TAGGED, FETCH, DELETE, DELETE_MANY, CLEAR, GLOB, PREFIX, ALL };
+static const char *const verb_names[] = { "put",   "add",    "put_many",    "tagged put",
+	                                  "fetch", "delete", "delete_many", "clear",
+	                                  "glob",  "prefix", "invalidate" };
+
 struct version {
 	_Atomic uint32_t number; /* which of those that fall on this place */
+	_Atomic uint32_t author;
 	_Atomic uint64_t began, ended;
+	_Atomic int64_t expires; /* 0: never, or not known yet */
 };
 
 struct key_log {
 	_Atomic uint32_t next; /* version */
-	/* The latest beginning of a write that has ended. */
+	/* The latest beginning of a write that has ended, and its author below. */
 	_Atomic uint64_t overwritten;
+	/* A touch gives whatever it finds another time to live. */
+	_Atomic uint64_t touched;
+	_Atomic int touching;
 	struct version versions[VERSIONS];
 };
 
-enum doing { DOING_NOTHING, DOING_WRITE };
-
-/* What a thread is at, so that its end can be noted for it when it is killed. */
+/* What a thread is writing, so that its end can be noted for it when it is killed. */
 struct worker_log {
-	_Atomic uint32_t cache, key, version;
-	_Atomic int doing;
+	_Atomic uint32_t cache;
+	_Atomic int count;
+	_Atomic uint32_t keys[PUT_AT_ONCE], versions[PUT_AT_ONCE];
 };
 
 struct tally {
@@ -85,6 +99,7 @@ struct tally {
 static struct log {
 	_Atomic uint64_t clock;
 	_Atomic uint64_t operations;
+	_Atomic int64_t now_ms; /* the store's clock */
 	_Atomic int failed, stop;
 	struct worker_log workers[PROCESSES_MAX][THREADS_MAX];
 	struct tally tally[KINDS];
@@ -94,6 +109,7 @@ static struct log {
 static char directory[256];
 static uint64_t seed, operations;
 static int processes, threads;
+static int process_number = -1; /* of this one; -1: the one that looks at the end */
 
 static uint64_t tick(void)
 {
@@ -108,19 +124,33 @@ static void raise_to(_Atomic uint64_t *where, uint64_t value)
 		;
 }
 
+/* Which process, doing what: for messages. */
+static uint32_t author(int process, enum verb verb)
+{
+	return (uint32_t)process << 4 | verb;
+}
+
+/* A time and an author in one word, ordered by time. */
+static uint64_t signed_time(uint64_t time, uint32_t who)
+{
+	return time << 8 | who;
+}
+
 static struct version *version_of(struct key_log *key, uint32_t number)
 {
 	return &key->versions[number % VERSIONS];
 }
 
 /* A new write of a key begins. */
-static uint32_t begin(struct key_log *key)
+static uint32_t begin(struct key_log *key, uint32_t who)
 {
 	uint32_t number = atomic_fetch_add(&key->next, 1) + 1;
 	struct version *version = version_of(key, number);
 
 	atomic_store(&version->ended, 0);
+	atomic_store(&version->expires, 0);
 	atomic_store(&version->number, number);
+	atomic_store(&version->author, who);
 	atomic_store(&version->began, tick());
 	return number;
 }
@@ -131,7 +161,8 @@ static void end(struct key_log *key, uint32_t number, bool done)
 
 	atomic_store(&version->ended, tick());
 	if (done)
-		raise_to(&key->overwritten, atomic_load(&version->began));
+		raise_to(&key->overwritten,
+		         signed_time(atomic_load(&version->began), atomic_load(&version->author)));
 }
 
 /* --- values ------------------------------------------------------------------------------------------ */
@@ -170,15 +201,29 @@ static void fail(const char *format, ...)
 	atomic_store(&log_->stop, 1);
 }
 
-/* A read of the key, begun when `overwritten` was loaded, has given this. */
-static void check(uint32_t cache, uint32_t key, uint64_t overwritten, terrace_value *value,
+/* What was true of a key when a read began. */
+struct moment {
+	uint64_t overwritten;
+	int64_t now_ms;
+};
+
+static struct moment moment_of(uint32_t cache, uint32_t key)
+{
+	return (struct moment){ atomic_load(&log_->keys[cache][key].overwritten),
+		                atomic_load(&log_->now_ms) };
+}
+
+/* A read of the key, begun at `moment`, has given this. */
+static void check(uint32_t cache, uint32_t key, struct moment moment, terrace_value *value,
                   const char *verb)
 {
+	uint64_t overwritten = moment.overwritten;
 	uint8_t expected[VALUE_MAX];
 	struct key_log *log = &log_->keys[cache][key];
 	struct version *version;
 	struct head head;
 	uint64_t ended;
+	int64_t expires;
 
 	if (terrace_size(value) < sizeof head) {
 		fail("%s in %s: a value of %zu bytes", verb, kinds[cache].name,
@@ -204,13 +249,25 @@ static void check(uint32_t cache, uint32_t key, uint64_t overwritten, terrace_va
 	}
 	version = version_of(log, head.number);
 	ended = atomic_load(&version->ended);
-	if (atomic_load(&version->number) != head.number)
+	expires = atomic_load(&version->expires);
+	if (atomic_load(&version->began) < atomic_load(&log->touched) ||
+	    atomic_load(&log->touching))
+		expires = 0;
+	if (atomic_load(&version->number) != head.number) {
 		ended = 1; /* thousands of writes ago */
-	if (ended && ended < overwritten)
-		fail("%s in %s: key %u gives version %u, which ended at %llu; a write that began "
-		     "at %llu had ended before",
-		     verb, kinds[cache].name, key, head.number, (unsigned long long)ended,
-		     (unsigned long long)overwritten);
+		expires = 0;
+	}
+	if (expires && expires <= moment.now_ms)
+		fail("%s in %s: key %u, version %u is there %lld ms after its time to live", verb,
+		     kinds[cache].name, key, head.number, (long long)(moment.now_ms - expires));
+	if (ended && ended < overwritten >> 8)
+		fail("%s in %s: process %d reads of key %u version %u, of a %s in process %u "
+		     "that ended at %llu; a %s in process %llu, begun at %llu, had ended before",
+		     verb, kinds[cache].name, process_number, key, head.number,
+		     verb_names[atomic_load(&version->author) & 15],
+		     atomic_load(&version->author) >> 4, (unsigned long long)ended,
+		     verb_names[overwritten & 15], (unsigned long long)(overwritten >> 4 & 15),
+		     (unsigned long long)(overwritten >> 8));
 }
 
 /* --- a thread ------------------------------------------------------------------------------------------ */
@@ -236,27 +293,32 @@ static const char *source_path(uint32_t group, char ret[300])
 	return ret;
 }
 
-static uint32_t work_begin(struct worker *w, uint32_t key)
+/* One more key of the write under way. */
+static uint32_t work_begin(struct worker *w, uint32_t key, enum verb verb)
 {
-	uint32_t number = begin(&log_->keys[w->cache][key]);
+	uint32_t number = begin(&log_->keys[w->cache][key], author(w->process, verb));
+	int at = atomic_load(&w->log->count);
 
 	atomic_store(&w->log->cache, w->cache);
-	atomic_store(&w->log->key, key);
-	atomic_store(&w->log->version, number);
-	atomic_store(&w->log->doing, DOING_WRITE);
+	atomic_store(&w->log->keys[at], key);
+	atomic_store(&w->log->versions[at], number);
+	atomic_store(&w->log->count, at + 1);
 	atomic_fetch_add(&log_->tally[w->cache].writes, 1);
 	return number;
 }
 
-static void work_end(struct worker *w, uint32_t key, uint32_t number, bool done)
+/* All of it has ended. */
+static void work_end(struct worker_log *w, bool done)
 {
-	end(&log_->keys[w->cache][key], number, done);
-	atomic_store(&w->log->doing, DOING_NOTHING);
+	for (int i = 0; i < atomic_load(&w->count); i++)
+		end(&log_->keys[atomic_load(&w->cache)][atomic_load(&w->keys[i])],
+		    atomic_load(&w->versions[i]), done);
+	atomic_store(&w->count, 0);
 }
 
 static void do_get(struct worker *w)
 {
-	uint64_t overwritten = atomic_load(&log_->keys[w->cache][w->key].overwritten);
+	struct moment moment = moment_of(w->cache, w->key);
 	terrace_value *value;
 	char text[32];
 
@@ -264,11 +326,11 @@ static void do_get(struct worker *w)
 	if (terrace_get(w->caches[w->cache], key_text(w->key, text), &value) != TERRACE_OK)
 		return;
 	atomic_fetch_add(&log_->tally[w->cache].hits, 1);
-	check(w->cache, w->key, overwritten, value, "get");
+	check(w->cache, w->key, moment, value, "get");
 	if (random_below(&w->random, 16) == 0) {
 		/* pinned: as it was, whatever happens to the entry */
 		sched_yield();
-		check(w->cache, w->key, 0, value, "a pinned value");
+		check(w->cache, w->key, (struct moment){ 0 }, value, "a pinned value");
 	}
 	terrace_release(value);
 }
@@ -279,21 +341,20 @@ static void do_get_many(struct worker *w)
 {
 	terrace_value *values[MANY];
 	terrace_slice keys[MANY];
-	uint64_t overwritten[MANY];
+	struct moment moments[MANY];
 	char texts[MANY][32];
 
 	for (uint32_t i = 0; i < MANY; i++) {
 		uint32_t key = (w->key + i * 3) % KEYS;
 
 		keys[i] = key_text(key, texts[i]);
-		overwritten[i] = atomic_load(&log_->keys[w->cache][key].overwritten);
+		moments[i] = moment_of(w->cache, key);
 	}
 	if (terrace_get_many(w->caches[w->cache], keys, MANY, values, NULL) != TERRACE_OK)
 		return;
 	for (uint32_t i = 0; i < MANY; i++) {
 		if (values[i])
-			check(w->cache, (w->key + i * 3) % KEYS, overwritten[i], values[i],
-			      "get_many");
+			check(w->cache, (w->key + i * 3) % KEYS, moments[i], values[i], "get_many");
 		terrace_release(values[i]);
 	}
 }
@@ -330,11 +391,15 @@ static void do_put(struct worker *w, bool add)
 	int rc;
 
 	options_of(w, w->key, &options, &tag, tag_text, &sources);
-	number = work_begin(w, w->key);
+	number = work_begin(w, w->key, add ? ADD : PUT);
 	bytes = terrace_bytes(value, make_value(w->cache, w->key, number, value));
 	rc = add ? terrace_add(w->caches[w->cache], key_text(w->key, text), bytes, &options) :
 	           terrace_put(w->caches[w->cache], key_text(w->key, text), bytes, &options);
-	work_end(w, w->key, number, rc == TERRACE_OK);
+	work_end(w->log, rc == TERRACE_OK);
+	/* No earlier than it says itself. */
+	if (options.ttl_ms)
+		atomic_store(&version_of(&log_->keys[w->cache][w->key], number)->expires,
+		             atomic_load(&log_->now_ms) + options.ttl_ms);
 	terrace_sources_free(sources);
 	if (rc < 0 && rc != TERRACE_EBUSY)
 		fail("put in %s: %s: %s", kinds[w->cache].name, terrace_status_name(rc),
@@ -343,22 +408,32 @@ static void do_put(struct worker *w, bool add)
 
 static void do_put_many(struct worker *w)
 {
-	uint32_t numbers[4], keys[4];
-	uint8_t values[4][VALUE_MAX];
-	terrace_item items[4];
-	char texts[4][32];
+	uint8_t values[PUT_AT_ONCE][VALUE_MAX];
+	terrace_item items[PUT_AT_ONCE];
+	char texts[PUT_AT_ONCE][32];
 	int rc;
 
-	for (uint32_t i = 0; i < 4; i++) {
-		keys[i] = (w->key + i) % KEYS;
-		numbers[i] = begin(&log_->keys[w->cache][keys[i]]);
-		items[i].key = key_text(keys[i], texts[i]);
-		items[i].value = terrace_bytes(
-		    values[i], make_value(w->cache, keys[i], numbers[i], values[i]));
+	for (uint32_t i = 0; i < PUT_AT_ONCE; i++) {
+		uint32_t key = (w->key + i) % KEYS, number = work_begin(w, key, PUT_MANY);
+
+		items[i].key = key_text(key, texts[i]);
+		items[i].value = terrace_bytes(values[i],
+		                               make_value(w->cache, key, number, values[i]));
 	}
-	rc = terrace_put_many(w->caches[w->cache], items, 4, NULL);
-	for (uint32_t i = 0; i < 4; i++)
-		end(&log_->keys[w->cache][keys[i]], numbers[i], rc == TERRACE_OK);
+	rc = terrace_put_many(w->caches[w->cache], items, PUT_AT_ONCE, NULL);
+	work_end(w->log, rc == TERRACE_OK);
+}
+
+static void do_touch(struct worker *w)
+{
+	struct key_log *log = &log_->keys[w->cache][w->key];
+	char text[32];
+
+	atomic_fetch_add(&log->touching, 1);
+	terrace_touch(w->caches[w->cache], key_text(w->key, text),
+	              random_below(&w->random, 2) ? TERRACE_TTL_FOREVER : 40);
+	raise_to(&log->touched, tick());
+	atomic_fetch_sub(&log->touching, 1);
 }
 
 static void do_delete(struct worker *w, uint32_t count)
@@ -373,7 +448,8 @@ static void do_delete(struct worker *w, uint32_t count)
 	rc = count == 1 ? terrace_delete(w->caches[w->cache], keys[0]) :
 	                  terrace_delete_many(w->caches[w->cache], keys, count, NULL);
 	for (uint32_t i = 0; i < count && rc >= 0; i++)
-		raise_to(&log_->keys[w->cache][(w->key + i) % KEYS].overwritten, began);
+		raise_to(&log_->keys[w->cache][(w->key + i) % KEYS].overwritten,
+		         signed_time(began, author(w->process, count == 1 ? DELETE : DELETE_MANY)));
 }
 
 static void do_bulk(struct worker *w)
@@ -382,21 +458,25 @@ static void do_bulk(struct worker *w)
 	char text[300];
 	terrace_match match = { TERRACE_MATCH_ALL, { NULL, 0 } };
 	uint64_t began = tick();
+	enum verb verb = ALL;
 	int rc;
 
 	switch (random_below(&w->random, 6)) {
 	case 0:
 		group = GROUPS;
+		verb = CLEAR;
 		rc = terrace_clear(w->caches[w->cache], 0, NULL);
 		break;
 	case 1:
 		snprintf(text, sizeof text, "%c:*", "abcd"[group]);
 		match = terrace_match_text(TERRACE_MATCH_GLOB, text);
+		verb = GLOB;
 		rc = terrace_invalidate(w->caches[w->cache], &match, NULL);
 		break;
 	case 2:
 		snprintf(text, sizeof text, "%c:", "abcd"[group]);
 		match = terrace_match_text(TERRACE_MATCH_PREFIX, text);
+		verb = PREFIX;
 		rc = terrace_invalidate(w->caches[w->cache], &match, NULL);
 		break;
 	case 3:
@@ -415,7 +495,8 @@ static void do_bulk(struct worker *w)
 	}
 	for (uint32_t key = 0; key < KEYS && rc == TERRACE_OK; key++) {
 		if (group == GROUPS || key % GROUPS == group)
-			raise_to(&log_->keys[w->cache][key].overwritten, began);
+			raise_to(&log_->keys[w->cache][key].overwritten,
+			         signed_time(began, author(w->process, verb)));
 	}
 }
 
@@ -427,7 +508,7 @@ static void do_tagged(struct worker *w)
 	char text[32], tag_text[32];
 	const char *tag = tag_text;
 	terrace_match match;
-	uint32_t number = work_begin(w, w->key);
+	uint32_t number = work_begin(w, w->key, PUT_TAGGED);
 	struct version *version = version_of(&log_->keys[w->cache][w->key], number);
 	terrace_value *seen;
 	int rc;
@@ -438,7 +519,7 @@ static void do_tagged(struct worker *w)
 	rc = terrace_put(w->caches[w->cache], key_text(w->key, text),
 	                 terrace_bytes(value, make_value(w->cache, w->key, number, value)),
 	                 &options);
-	work_end(w, w->key, number, rc == TERRACE_OK);
+	work_end(w->log, rc == TERRACE_OK);
 	match = terrace_match_text(TERRACE_MATCH_TAG, tag_text);
 	if (rc != TERRACE_OK || terrace_invalidate(w->caches[w->cache], &match, NULL) != TERRACE_OK)
 		return;
@@ -457,7 +538,7 @@ static int load(void *ctx, terrace_slice key, terrace_loaded *loaded)
 	struct worker *w = ctx;
 	struct key_log *log = &log_->keys[w->cache][w->key];
 	uint8_t value[VALUE_MAX];
-	uint32_t number = begin(log);
+	uint32_t number = begin(log, author(w->process, FETCH));
 
 	(void)key;
 	/* From now on every other write makes this one outdated. */
@@ -472,7 +553,7 @@ static int load(void *ctx, terrace_slice key, terrace_loaded *loaded)
 
 static void do_fetch(struct worker *w)
 {
-	uint64_t overwritten = atomic_load(&log_->keys[w->cache][w->key].overwritten);
+	struct moment moment = moment_of(w->cache, w->key);
 	terrace_value *value;
 	char text[32];
 	int rc;
@@ -480,7 +561,7 @@ static void do_fetch(struct worker *w)
 	atomic_fetch_add(&log_->tally[w->cache].fetches, 1);
 	rc = terrace_fetch(w->caches[w->cache], key_text(w->key, text), load, w, &value);
 	if (rc == TERRACE_OK) {
-		check(w->cache, w->key, overwritten, value, "fetch");
+		check(w->cache, w->key, moment, value, "fetch");
 		terrace_release(value);
 	} else if (rc != 4711) {
 		fail("fetch in %s: %s: %s", kinds[w->cache].name, terrace_status_name(rc),
@@ -511,7 +592,7 @@ static void step(struct worker *w)
 	else if (what < 8500)
 		do_delete(w, 1 + (uint32_t)random_below(&w->random, MANY));
 	else if (what < 8600)
-		terrace_touch(w->caches[w->cache], key_text(w->key, text), TERRACE_TTL_FOREVER);
+		do_touch(w);
 	else if (what < 8700)
 		terrace_exists(w->caches[w->cache], key_text(w->key, text));
 	else if (what < 9950)
@@ -533,8 +614,13 @@ static void *work(void *ctx)
 	struct worker *w = ctx;
 
 	while (!atomic_load_explicit(&log_->stop, memory_order_relaxed)) {
+		uint64_t count;
+
 		step(w);
-		if (atomic_fetch_add(&log_->operations, 1) + 1 >= operations)
+		count = atomic_fetch_add(&log_->operations, 1) + 1;
+		if (count % STEPS_PER_MS == 0)
+			atomic_fetch_add(&log_->now_ms, 1);
+		if (count >= operations)
 			atomic_store(&log_->stop, 1);
 	}
 	return NULL;
@@ -542,12 +628,19 @@ static void *work(void *ctx)
 
 /* --- a process --------------------------------------------------------------------------------------------- */
 
+static int64_t log_clock(void *ctx)
+{
+	(void)ctx;
+	return atomic_load(&log_->now_ms);
+}
+
 static void open_all(terrace **ret_store, terrace_cache *caches[KINDS])
 {
 	terrace_options options = TERRACE_OPTIONS_INIT;
 	char path[300];
 
 	snprintf(path, sizeof path, "%s/store", directory);
+	options.clock = log_clock;
 	if (terrace_open(path, &options, ret_store) != TERRACE_OK) {
 		fail("open: %s", terrace_error_message());
 		_exit(1);
@@ -576,6 +669,7 @@ static void run_process(int number, uint64_t life)
 	terrace_cache *caches[KINDS];
 	terrace *store;
 
+	process_number = number;
 	open_all(&store, caches);
 	for (int i = 0; i < threads; i++) {
 		workers[i] = (struct worker){
@@ -611,14 +705,8 @@ static pid_t start_process(int number, uint64_t life)
 /* It is dead: what it was writing has ended, if not how. */
 static void bury(int number)
 {
-	for (int i = 0; i < threads; i++) {
-		struct worker_log *w = &log_->workers[number][i];
-
-		if (atomic_load(&w->doing) == DOING_WRITE)
-			end(&log_->keys[atomic_load(&w->cache)][atomic_load(&w->key)],
-			    atomic_load(&w->version), false);
-		atomic_store(&w->doing, DOING_NOTHING);
-	}
+	for (int i = 0; i < threads; i++)
+		work_end(&log_->workers[number][i], false);
 }
 
 /* --- the whole ------------------------------------------------------------------------------------------------ */
@@ -742,6 +830,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	log_ = share(sizeof *log_);
+	atomic_store(&log_->now_ms, INT64_C(1800000000000));
 	scratch_dir(directory, sizeof directory);
 	make_sources();
 	start = seconds_now();

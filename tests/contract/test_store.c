@@ -494,6 +494,53 @@ static void test_fork__the_child_gets_a_clear_error(void **state)
 	terrace_cache_close(cache);
 }
 
+/* --- another format in the same directory ------------------------------------------------------------ */
+
+/* Names, sizes and bytes of what lies in a directory. */
+static uint64_t fingerprint(const struct fixture *f, const char *name)
+{
+	char command[600], line[65] = "";
+	FILE *pipe;
+
+	snprintf(command, sizeof command,
+	         "cd '%s' && find . | sort | tar c --no-recursion --mtime=@0 -T - | cksum",
+	         scratch_path(&f->scratch, name));
+	pipe = popen(command, "r");
+	assert_non_null(pipe);
+	assert_non_null(fgets(line, sizeof line, pipe));
+	assert_int_equal(pclose(pipe), 0);
+	return strtoull(line, NULL, 10);
+}
+
+static void test_formats__another_versions_directory_is_left_alone(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+	char command[600];
+	uint64_t before;
+
+	policy.inline_bytes = 1; /* files, too */
+	cache = fixture_cache(f, "a", &policy);
+	assert_ok(put_text(cache, "k", "a value in a file"));
+	/* What a newer Terrace keeps may look like ours, or not at all. */
+	snprintf(command, sizeof command, "cd '%s' && cp -a v1 v2 && mkdir v0 && echo x >v0/db-1",
+	         dir_of(f));
+	assert_int_equal(system(command), 0);
+	before = fingerprint(f, "store/v2") ^ fingerprint(f, "store/v0") * 3;
+	assert_ok(put_text(cache, "k", "another"));
+	assert_ok(put_text(cache, "l", "one more"));
+	assert_ok(terrace_clear(cache, 0, NULL));
+	assert_ok(terrace_cleanup(f->store, NULL, NULL));
+	assert_ok(terrace_verify(f->store, true, NULL, NULL, NULL));
+	terrace_cache_close(cache);
+	fixture_reopen(f);
+	cache = fixture_cache(f, "a", &policy);
+	assert_misses(cache, "k");
+	assert_true(before == (fingerprint(f, "store/v2") ^ fingerprint(f, "store/v0") * 3));
+	terrace_cache_close(cache);
+}
+
 int main(void)
 {
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -515,6 +562,7 @@ int main(void)
 		WITH_STORE(test_disabled__by_option_environment_file_or_policy),
 		WITH_STORE(test_log__says_what_no_caller_sees),
 		WITH_STORE(test_fork__the_child_gets_a_clear_error),
+		WITH_STORE(test_formats__another_versions_directory_is_left_alone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,140 @@
+/*
+ * What was computed before a change is not stored after it, when the change was
+ * made in another process: for every tier, and every way to change.
+ */
+#include "support/peer.h"
+
+struct meanwhile {
+	struct peer *peer;
+	const char *order;
+	const char *text;
+};
+
+static int load(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	struct meanwhile *meanwhile = ctx;
+
+	(void)key;
+	if (meanwhile->order)
+		assert_peer(meanwhile->peer, meanwhile->order, "ok");
+	return terrace_loaded_copy(loaded, terrace_str(meanwhile->text));
+}
+
+static void fetch(terrace_cache *cache, struct meanwhile *meanwhile)
+{
+	terrace_value *value;
+
+	assert_ok(terrace_fetch(cache, TERRACE_KEY("k"), load, meanwhile, &value));
+	/* Its caller gets what it has waited for. */
+	assert_int_equal(terrace_size(value), strlen(meanwhile->text));
+	assert_memory_equal(terrace_data(value), meanwhile->text, terrace_size(value));
+	terrace_release(value);
+}
+
+struct where {
+	const char *name;
+	unsigned tiers;
+	terrace_write write;
+	uint64_t inline_bytes;
+};
+
+static const struct where wheres[] = {
+	{ "memory", TERRACE_L1, TERRACE_WRITE_THROUGH, 0 },
+	{ "rows", TERRACE_L2, TERRACE_WRITE_THROUGH, 0 },
+	{ "files", TERRACE_L3, TERRACE_WRITE_THROUGH, 1 },
+	{ "all", 0, TERRACE_WRITE_THROUGH, 0 },
+	{ "rows, behind", TERRACE_L2, TERRACE_WRITE_BEHIND, 0 },
+	{ "all, behind", 0, TERRACE_WRITE_BEHIND, 0 },
+};
+
+static void try_one(struct fixture *f, const struct where *where, const char *order)
+{
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+	struct peer peer;
+	struct meanwhile meanwhile = { .peer = &peer, .order = order, .text = "outdated" };
+	char mine[64] = "", theirs[64];
+	terrace_value *value;
+
+	policy.tiers = where->tiers;
+	policy.write = where->write;
+	policy.inline_bytes = where->inline_bytes;
+	peer = peer_start(f, &policy);
+	cache = fixture_cache(f, "a", &policy);
+	assert_peer(&peer, "g k", "(miss)"); /* it has opened the store */
+	fetch(cache, &meanwhile);
+	assert_ok(terrace_flush(f->store));
+	if (terrace_get(cache, TERRACE_KEY("k"), &value) == TERRACE_OK) {
+		snprintf(mine, sizeof mine, "%.*s", (int)terrace_size(value),
+		         (const char *)terrace_data(value));
+		terrace_release(value);
+	}
+	tell(&peer, "g k");
+	snprintf(theirs, sizeof theirs, "%s", hear(&peer));
+	if (strcmp(mine, "outdated") == 0 || strcmp(theirs, "outdated") == 0)
+		fail_msg("%s: computed before \"%s\", stored after it", where->name, order);
+	/* What is computed after it is kept, once nobody's value waits for the key. */
+	assert_peer(&peer, "f", "ok");
+	meanwhile = (struct meanwhile){ .text = "computed" };
+	assert_ok(terrace_clear(cache, 0, NULL));
+	fetch(cache, &meanwhile);
+	assert_gives(cache, "k", "computed");
+	assert_ok(terrace_clear(cache, 0, NULL));
+	terrace_cache_close(cache);
+	peer_end(&peer);
+}
+
+static void test_lease__another_process_outdates_what_is_being_computed(void **state)
+{
+	static const char *const orders[] = { "p k newer", "d k", "i k", "c" };
+
+	(void)state;
+	for (size_t w = 0; w < sizeof wheres / sizeof *wheres; w++) {
+		for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
+			struct fixture f;
+
+			memset(&f, 0, sizeof f);
+			fixture_open(&f);
+			try_one(&f, &wheres[w], orders[i]);
+			fixture_close(&f);
+		}
+	}
+}
+
+/* A change that happened in between, and was replaced again, leaves no trace but the version. */
+static void test_lease__a_value_that_came_and_went_counts(void **state)
+{
+	struct fixture f;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+	struct peer peer;
+	terrace_lease *lease;
+	terrace_value *value;
+
+	(void)state;
+	memset(&f, 0, sizeof f);
+	fixture_open(&f);
+	peer = peer_start(&f, &policy);
+	cache = fixture_cache(&f, "a", &policy);
+	assert_peer(&peer, "g k", "(miss)");
+	assert_status(terrace_lease_begin(cache, TERRACE_KEY("k"), 1000, &lease, &value),
+	              TERRACE_MISS);
+	assert_peer(&peer, "p k newer", "ok");
+	assert_peer(&peer, "d k", "ok");
+	assert_ok(terrace_lease_put(lease, terrace_str("outdated"), NULL, NULL));
+	assert_misses(cache, "k");
+	assert_peer(&peer, "g k", "(miss)");
+	terrace_cache_close(cache);
+	peer_end(&peer);
+	fixture_close(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_lease__another_process_outdates_what_is_being_computed),
+		cmocka_unit_test(test_lease__a_value_that_came_and_went_counts),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -510,14 +510,15 @@ static void put_after_a_death(struct fixture *f)
 {
 	enum { STARTERS = 8 };
 	terrace_policy policy = behind(TERRACE_L2);
-	struct peer peer = peer_start(f, &policy);
 	struct starter starters[STARTERS];
 	pthread_barrier_t barrier;
 	terrace_cache *cache;
+	struct peer peer;
 	int writer, fd, lane;
 
+	fixture_reopen(f); /* a store that has no lane yet, and no thread: it is forked */
+	peer = peer_start(f, &policy);
 	assert_peer(&peer, "g k", "(miss)"); /* it is there */
-	fixture_reopen(f);                   /* a store that has no lane yet */
 	cache = fixture_cache(f, "a", &policy);
 	writer = hold_writers(f);
 	assert_peer(&peer, "p k newer", "ok");

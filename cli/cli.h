@@ -16,8 +16,12 @@ enum {
 };
 
 struct option_spec {
-	const char *name;  /* without the dashes */
-	const char *value; /* what it takes, for people; NULL: nothing */
+	const char *name; /* without the dashes */
+	/*
+	 * What it takes, for people and for the shell's completion; NULL: nothing.
+	 * FILE, DIR, CACHE, KEY, VERB and COMMAND complete; so do "auto|files".
+	 */
+	const char *value;
 	const char *help;
 };
 
@@ -42,7 +46,7 @@ struct cli {
 /* One line of the command: its parser, its help and its work come from here. */
 struct verb {
 	const char *name;
-	const char *operands; /* for people: "CACHE KEY [FILE]" */
+	const char *operands; /* in the same words: "CACHE KEY [FILE]" */
 	size_t least, most;   /* operands */
 	const char *help;
 	const struct option_spec *options; /* ends with a NULL name */
@@ -52,6 +56,7 @@ struct verb {
 
 extern const struct verb verbs[]; /* ends with a NULL name */
 extern const struct option_spec global_options[];
+const struct verb *find_verb(const char *name);
 
 /* --- args.c ----------------------------------------------------------------------------- */
 
@@ -128,5 +133,6 @@ int verb_repomap(struct cli *cli, const struct args *args);
 int verb_run(struct cli *cli, const struct args *args);
 int verb_slides(struct cli *cli, const struct args *args);
 int verb_help(struct cli *cli, const struct args *args);
+int verb_complete(struct cli *cli, const struct args *args);
 
 #endif

@@ -1,11 +1,11 @@
-/* The command: `terrace [--dir D] VERB …`. */
+/* The command: `terrace [--dir DIR] VERB …`. */
 #include "cli.h"
 
 #include <stdlib.h>
 
 const struct option_spec global_options[] = {
-	{ "dir", "D", "the store's directory; default: TERRACE_DIR, or ~/.cache/terrace" },
-	{ "config", "FILE", "the configuration; default: TERRACE_CONFIG, or D/terrace.ini" },
+	{ "dir", "DIR", "the store's directory; default: TERRACE_DIR, or ~/.cache/terrace" },
+	{ "config", "FILE", "the configuration; default: TERRACE_CONFIG, or DIR/terrace.ini" },
 	{ "json", NULL, "report as JSON" },
 	{ "help", NULL, "say how a verb is called" },
 	{ "version", NULL, "say the version" },
@@ -16,7 +16,7 @@ static const struct option_spec no_options[] = { { NULL, NULL, NULL } };
 
 static const struct option_spec put_options[] = {
 	{ "ttl", "T", "how long it lives: 90s, 2h, forever; 0 is dead at once" },
-	{ "tag", "T", "a tag, to invalidate by; may be given again" },
+	{ "tag", "TAG", "a tag, to invalidate by; may be given again" },
 	{ "source", "FILE", "dies when this file changes; may be given again" },
 	{ NULL, NULL, NULL },
 };
@@ -24,15 +24,15 @@ static const struct option_spec put_options[] = {
 static const struct option_spec ls_options[] = {
 	{ "prefix", "P", "only keys that begin with P" },
 	{ "glob", "G", "only keys that match G" },
-	{ "tag", "T", "only keys with this tag" },
+	{ "tag", "TAG", "only keys with this tag" },
 	{ NULL, NULL, NULL },
 };
 
 static const struct option_spec invalidate_options[] = {
-	{ "key", "K", "this key" },
+	{ "key", "KEY", "this key" },
 	{ "glob", "G", "keys that match G: * ? [a-z]" },
 	{ "prefix", "P", "keys that begin with P" },
-	{ "tag", "T", "entries with this tag" },
+	{ "tag", "TAG", "entries with this tag" },
 	{ "source", "FILE", "entries that were made from this file" },
 	{ "changed", NULL, "entries of which a source has changed" },
 	{ "all", NULL, "everything in the cache" },
@@ -41,7 +41,7 @@ static const struct option_spec invalidate_options[] = {
 
 static const struct option_spec clear_options[] = {
 	{ "all", NULL, "every cache of the store" },
-	{ "tier", "T", "only l2 or l3; may be given again" },
+	{ "tier", "l2|l3", "only this tier; may be given again" },
 	{ NULL, NULL, NULL },
 };
 
@@ -52,11 +52,11 @@ static const struct option_spec verify_options[] = {
 
 static const struct option_spec run_options[] = {
 	{ "in", "GLOB", "an input by its content: * ? [a-z] **; may be given again" },
-	{ "depfile", "F", "inputs that COMMAND writes down there, in make's syntax" },
+	{ "depfile", "FILE", "inputs that COMMAND writes down there, in make's syntax" },
 	{ "out", "FILE", "an output to keep and bring back; may be given again" },
 	{ "env", "NAME", "a variable that matters; may be given again" },
 	{ "base", "DIR", "paths count from here, so that two checkouts share" },
-	{ "cache", "NAME", "the cache; default: run" },
+	{ "cache", "CACHE", "the cache; default: run" },
 	{ "ttl", "T", "how long a result lives; default: forever with inputs, else 60s" },
 	{ "stdin", NULL, "standard input is an input; without this it is empty" },
 	{ "cache-failures", NULL, "keep results of a COMMAND that fails too" },
@@ -82,7 +82,7 @@ static const struct option_spec repomap_options[] = {
 	{ "mention-file", "FILE", "a file that was mentioned; may be given again" },
 	{ "mention", "WORD", "an identifier that was mentioned; may be given again" },
 	{ "tokens", "N", "the budget; default: 1024, or 8192 without --chat" },
-	{ "refresh", "MODE", "auto, files, manual or always; default: auto" },
+	{ "refresh", "auto|files|manual|always", "when to make it anew; default: auto" },
 	{ "tokenizer", "COMMAND", "counts the tokens of its input; default: 4 characters each" },
 	{ "batch", "FILE", "many maps: a JSON array of chat, mention_files, mentions, tokens" },
 	{ "warm", NULL, "bring the cache up to date, with progress; make no map" },
@@ -116,19 +116,21 @@ const struct verb verbs[] = {
 	  verb_config, false },
 	{ "run", "-- COMMAND [ARG...]", 1, SIZE_MAX, "run a command once per state of its inputs",
 	  run_options, verb_run, true },
-	{ "slides", "add|info|tile|view|preload|serve|bench ...", 1, SIZE_MAX,
+	{ "slides", "add|info|tile|view|preload|serve|bench [FILE]...", 1, SIZE_MAX,
 	  "whole-slide images: tiles, and a viewer in the browser", slides_options, verb_slides,
 	  false },
 
 #ifdef TERRACE_REPOMAP
-	{ "repomap", "[DIR | bench [DIR]]", 0, 2, "what matters in a code base, within a budget",
+	{ "repomap", "[DIR|bench] [DIR]", 0, 2, "what matters in a code base, within a budget",
 	  repomap_options, verb_repomap, false },
 #endif
 	{ "help", "[VERB]", 0, 1, "say how a verb is called", no_options, verb_help, false },
+	{ "complete", "[WORD]...", 0, SIZE_MAX, "say what the last word could be, for shells",
+	  no_options, verb_complete, false },
 	{ NULL, NULL, 0, 0, NULL, NULL, NULL, false },
 };
 
-static const struct verb *find_verb(const char *name)
+const struct verb *find_verb(const char *name)
 {
 	for (const struct verb *verb = verbs; verb->name; verb++) {
 		if (strcmp(verb->name, name) == 0)
@@ -140,12 +142,22 @@ static const struct verb *find_verb(const char *name)
 static void print_options(const struct option_spec *options)
 {
 	for (; options->name; options++) {
-		char left[32];
+		char left[64];
 
 		snprintf(left, sizeof left, "--%s%s%s", options->name, options->value ? " " : "",
 		         options->value ? options->value : "");
-		printf("  %-20s %s\n", left, options->help);
+		if (strlen(left) > 20)
+			printf("  %s\n", left);
+		printf("  %-20s %s\n", strlen(left) > 20 ? "" : left, options->help);
 	}
+}
+
+static void print_verb(const struct verb *verb)
+{
+	const bool fits = strlen(verb->operands) <= 21;
+
+	printf("  %-11s %-21s %s%s\n", verb->name, verb->operands,
+	       fits ? "" : "\n                                    ", verb->help);
 }
 
 static int print_help(const struct verb *verb)
@@ -158,10 +170,10 @@ static int print_help(const struct verb *verb)
 			printf("\n");
 		print_options(verb->options);
 	} else {
-		printf("terrace [--dir D] VERB ...\n"
+		printf("terrace [--dir DIR] VERB ...\n"
 		       "  a cache in memory, SQLite and files, shared by all processes\n\n");
 		for (verb = verbs; verb->name; verb++)
-			printf("  %-11s %-21s %s\n", verb->name, verb->operands, verb->help);
+			print_verb(verb);
 	}
 	printf("\nEverywhere:\n");
 	print_options(global_options);

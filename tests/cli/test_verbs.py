@@ -289,7 +289,7 @@ class Calling(CommandTest):
         self.fails(2, "unknown option --frob", "--frob", "ls")
 
     def test_help_and_version(self):
-        self.assertIn("terrace [--dir D] VERB", self.ok("--help", dir=False))
+        self.assertIn("terrace [--dir DIR] VERB", self.ok("--help", dir=False))
         self.assertIn("terrace put [OPTION]... CACHE KEY [FILE]", self.ok("put", "--help"))
         self.assertIn("--source FILE", self.ok("help", "put"))
         self.assertRegex(self.ok("--version", dir=False), r"^terrace \d+\.\d+\.\d+\n$")

@@ -117,7 +117,7 @@ tsan:
 		meson setup $(BUILD)-tsan -Db_sanitize=thread -Db_lundef=false >/dev/null
 	ninja -C $(BUILD)-tsan
 	@ln -sfn ../$(BUILD)/grammars $(BUILD)-tsan/grammars
-	TEST_OPERATIONS=100000 TSAN_OPTIONS=halt_on_error=1 \
+	TEST_OPERATIONS=100000 TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 \
 		meson test -C $(BUILD)-tsan --print-errorlogs --no-rebuild --no-suite house
 
 coverage:

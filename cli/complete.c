@@ -57,7 +57,7 @@ static void offer_verbs(const struct completion *c)
 static bool store_exists(const struct cli *cli)
 {
 	const char *dir = cli->dir ? cli->dir : getenv("TERRACE_DIR"),
-	           *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+		   *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
 	char path[4096];
 
 	if (dir)

@@ -33,7 +33,7 @@ if [ -x "$tsan/tests/proofs/oracle" ]; then
 	proof "oracle, 8 threads, thread sanitizer" \
 		"PROCESSES=1 THREADS=8 OPERATIONS=1000000" \
 		"PROCESSES=1 THREADS=8 OPERATIONS=100000000" \
-		env TSAN_OPTIONS=halt_on_error=1 "$tsan/tests/proofs/oracle"
+		env TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 "$tsan/tests/proofs/oracle"
 else
 	skipped="$skipped; thread sanitizer (no $tsan: make tsan)"
 fi

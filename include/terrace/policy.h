@@ -95,6 +95,8 @@ typedef struct terrace_policy {
 	int64_t stale_on_error_ms; /* … and when computing fails */
 	int64_t absent_ttl_ms;     /* how long "there is none" is remembered; 0 = not at all */
 	unsigned jitter_percent;   /* each time to live is shortened by up to so much */
+	/* Of L1, guaranteed: what others borrow comes back before this cache gives. */
+	uint64_t memory_min_bytes;
 } terrace_policy;
 TERRACE_DEFINE_INIT(terrace_policy)
 #define TERRACE_POLICY_INIT terrace_policy_init()

@@ -3,7 +3,7 @@
  *
  * One table each (the X macros) feeds the structs, `terrace stat` and its JSON.
  * Counters outlive processes: each process adds its own to the store's when it
- * closes a cache, and now and then while it writes.
+ * closes a cache, and every five seconds while it works.
  */
 #ifndef TERRACE_STATS_H
 #define TERRACE_STATS_H

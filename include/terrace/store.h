@@ -41,6 +41,9 @@ typedef struct terrace_options {
 	terrace_clock_fn *clock; /* NULL = the machine's */
 	void *clock_ctx;         /* borrowed until terrace_close() */
 	uint64_t encoded_bytes; /* encoded bytes beside forms, all caches; 0 = each its own alone */
+	/* Where shortage of memory is read, borrowed until terrace_close(): NULL = the
+	 * kernel's and the process's own control group; "" = not there. See memory.h */
+	const char *pressure_path, *cgroup_path;
 } terrace_options;
 TERRACE_DEFINE_INIT(terrace_options)
 #define TERRACE_OPTIONS_INIT terrace_options_init()

@@ -24,6 +24,7 @@
 #include <terrace/jobs.h>
 #include <terrace/key.h>
 #include <terrace/library.h>
+#include <terrace/memory.h>
 #include <terrace/policy.h>
 #include <terrace/sources.h>
 #include <terrace/stats.h>

@@ -1,6 +1,7 @@
 #include "api/api.h"
 
 #include "core/behind.h"
+#include "core/keeper.h"
 #include "util/fs.h"
 #include "util/message.h"
 
@@ -127,9 +128,10 @@ static void apply_settings(struct terrace *store)
 
 	store->disk_bytes = (uint64_t)settings[STORE_disk_bytes].number;
 	store->disk_entries = (uint64_t)settings[STORE_disk_entries].number;
-	store->memory_bytes = (uint64_t)settings[STORE_memory_bytes].number;
+	store->memory.now = store->memory.most = (uint64_t)settings[STORE_memory_bytes].number;
 	store->memory_entries = (uint64_t)settings[STORE_memory_entries].number;
-	store->encoded_bytes = (uint64_t)settings[STORE_encoded_bytes].number;
+	store->encoded.now = store->encoded.most = (uint64_t)settings[STORE_encoded_bytes].number;
+	store->watches_memory = settings[STORE_pressure].number;
 	store->wait_ms = settings[STORE_wait].number;
 	if (store->wait_ms < 0)
 		store->wait_ms = INT64_MAX / 4;
@@ -162,6 +164,7 @@ static void init_locks(struct terrace *store)
 	pthread_mutex_init(&store->caches_lock, NULL);
 	pthread_mutex_init(&store->stats_lock, NULL);
 	pthread_mutex_init(&store->bulk_lock, NULL);
+	terrace__keeper_init(store);
 	pthread_condattr_destroy(&monotonic);
 }
 
@@ -176,6 +179,7 @@ static void store_free(struct terrace *store)
 	while (store->jobs.running)
 		pthread_cond_wait(&store->jobs.changed, &store->jobs.lock);
 	pthread_mutex_unlock(&store->jobs.lock);
+	terrace__keeper_stop(store);
 	while (store->caches)
 		terrace__cache_close(store->caches, true);
 	terrace__detach(store);
@@ -208,6 +212,8 @@ static int store_new(const char *dir, const terrace_options *options, struct ter
 	store->clock.fn = options->clock;
 	store->clock.ctx = options->clock_ctx;
 	init_locks(store);
+	store->keeper.pressure.stall_path = options->pressure_path;
+	store->keeper.pressure.group_path = options->cgroup_path;
 	start_log(store, options);
 	store->dir = strdup(dir);
 	rc = store->dir ? read_config(store, options->config_path) : TERRACE_ENOMEM;

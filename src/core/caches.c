@@ -3,6 +3,7 @@
 #include "core/behind.h"
 
 #include "core/lookup.h"
+#include "core/keeper.h"
 #include "util/message.h"
 #include "util/util.h"
 
@@ -171,6 +172,7 @@ static void apply_settings(struct terrace_cache *cache)
 	cache->codec = (terrace_codec)settings[CACHE_codec].number;
 	cache->inline_bytes = (uint64_t)settings[CACHE_inline_bytes].number;
 	cache->memory_bytes = (uint64_t)settings[CACHE_memory_bytes].number;
+	cache->memory_min_bytes = (uint64_t)settings[CACHE_memory_min_bytes].number;
 	cache->memory_entries = (uint64_t)settings[CACHE_memory_entries].number;
 	cache->encoded_bytes = (uint64_t)settings[CACHE_encoded_bytes].number;
 	cache->disk_bytes = (uint64_t)settings[CACHE_disk_bytes].number;
@@ -186,7 +188,7 @@ static void apply_settings(struct terrace_cache *cache)
 /* Small limits are kept to the entry, large ones by many threads at once. */
 static unsigned shards_for(const struct terrace_cache *cache)
 {
-	uint64_t bytes = cache->memory_bytes ? cache->memory_bytes : cache->store->memory_bytes;
+	uint64_t bytes = cache->memory_bytes ? cache->memory_bytes : cache->store->memory.most;
 	unsigned shards = 16;
 
 	while (shards > 1 && ((cache->memory_entries && cache->memory_entries / 4096 < shards) ||
@@ -212,6 +214,27 @@ static int open_memory(struct terrace_cache *cache)
 	return rc;
 }
 
+/* What is promised must be there: to this cache, and to all of them. */
+static int check_promise(const struct terrace_cache *cache)
+{
+	struct terrace *store = cache->store;
+	uint64_t wanted = cache->memory_min_bytes, others, all = atomic_load(&store->memory.most);
+
+	if (wanted == 0)
+		return TERRACE_OK;
+	others = terrace__memory_promised(store);
+	if ((all == 0 || others + wanted <= all) &&
+	    (cache->memory_bytes == 0 || wanted <= cache->memory_bytes))
+		return TERRACE_OK;
+	terrace__message_set("cache %s: memory_min_bytes %llu cannot be promised: memory_bytes of "
+	                     "the cache is %llu (0: any), of the store %llu, of which other "
+	                     "caches are promised %llu",
+	                     cache->name, (unsigned long long)wanted,
+	                     (unsigned long long)cache->memory_bytes, (unsigned long long)all,
+	                     (unsigned long long)others);
+	return TERRACE_ECONFIG;
+}
+
 static int cache_make(struct terrace *store, const char *name, const terrace_policy *policy,
                       struct terrace_cache **ret)
 {
@@ -234,7 +257,9 @@ static int cache_make(struct terrace *store, const char *name, const terrace_pol
 	}
 	if (cache->tiers == 0)
 		return TERRACE_OK;
-	rc = number_cache(store, cache);
+	rc = check_promise(cache);
+	if (rc == TERRACE_OK)
+		rc = number_cache(store, cache);
 	return rc == TERRACE_OK ? open_memory(cache) : rc;
 }
 
@@ -320,6 +345,7 @@ void terrace__cache_close(struct terrace_cache *cache, bool force)
 		for (at = &store->caches; *at != cache; at = &(*at)->next)
 			;
 		*at = cache->next;
+		terrace__keeper_await(store, cache);
 	}
 	pthread_mutex_unlock(&store->caches_lock);
 	if (!last)

@@ -1,6 +1,8 @@
 /* Reading: nearest tier first, and what makes a copy good. */
 #include "core/lookup.h"
 
+#include "core/keeper.h"
+
 #include "core/behind.h"
 #include "core/entries.h"
 #include "core/sources.h"
@@ -254,6 +256,7 @@ static int get_below(struct terrace_cache *cache, const struct tier_key *key, bo
 	struct found found;
 	int rc = bytes_get(cache, key, &found, ret_tier);
 
+	keeper_at(cache->store, start);
 	if (rc == TERRACE_OK)
 		rc = to_form(cache, key, &found);
 	/* Another set of keys is timed from here on; not this key's, which is no longer cold. */
@@ -294,8 +297,10 @@ static inline int get_hashed(struct terrace_cache *cache, const struct tier_key 
 
 	if (LIKELY(cache->memory != NULL) &&
 	    LIKELY(memory_get(cache, cache->memory, hashed, ret) == TERRACE_OK)) {
-		if (UNLIKELY(timed))
+		if (UNLIKELY(timed)) {
+			keeper_at(cache->store, start);
 			terrace__count_time(&cache->counts, TIME_hit_l1, terrace__now_ns() - start);
+		}
 		*ret_tier = TERRACE_L1;
 		return found_rc(*ret);
 	}

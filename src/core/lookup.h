@@ -109,5 +109,11 @@ int terrace__encoded_keep(struct terrace_cache *cache, const struct tier_key *ke
 void terrace__memory_forget(struct terrace_cache *cache, const struct tier_key *key);
 /* Drop a cache's copies in memory; how many the larger of its two tiers held. */
 uint64_t terrace__memory_clear(struct terrace_cache *cache);
+/* What is worth least, of L1 alone; the number of entries. */
+uint64_t terrace__memory_evict(struct terrace_cache *cache, uint64_t bytes, uint64_t entries);
+/* Down to the store's limits, where they have become lower. */
+void terrace__memory_shrink(struct terrace *store);
+/* The sum of what open caches are promised. */
+uint64_t terrace__memory_promised(struct terrace *store);
 
 #endif

@@ -2,6 +2,7 @@
 #include "core/lookup.h"
 
 #include "core/flight.h"
+#include "core/keeper.h"
 #include "core/locks.h"
 #include "util/lock.h"
 #include "util/message.h"
@@ -34,77 +35,84 @@ static void note_evicted(struct terrace_cache *cache, const struct tier_evicted 
 	}
 }
 
+static uint64_t limit_load(const struct memory_limit *limit)
+{
+	return atomic_load_explicit(&limit->now, memory_order_relaxed);
+}
+
 static uint64_t above(uint64_t used, uint64_t limit)
 {
 	return limit && used > limit ? used - limit : 0;
 }
 
 /*
- * The open cache that holds most memory, of its L1 or of encoded bytes: it gives
- * when the store is over its limit.
+ * The open cache that has borrowed most, of L1 or of encoded bytes, beyond what it
+ * is promised: it gives when the store is over its limit. *ret_lent is how much.
  */
-static struct terrace_cache *largest(struct terrace *store, bool encoded)
+static struct terrace_cache *borrower(struct terrace *store, bool encoded, uint64_t *ret_lent)
 {
 	struct terrace_cache *found = NULL;
-	uint64_t most = 0;
 
+	*ret_lent = 0;
 	for (struct terrace_cache *cache = store->caches; cache; cache = cache->next) {
 		void *tier = encoded ? cache->encoded : cache->memory;
 		uint64_t bytes = tier ? terrace__tiers_memory_bytes(tier) : 0;
+		uint64_t promised = encoded ? 0 : cache->memory_min_bytes;
 
-		if (bytes > most) {
-			most = bytes;
+		if (bytes > promised && bytes - promised > *ret_lent) {
+			*ret_lent = bytes - promised;
 			found = cache;
 		}
 	}
 	return found;
 }
 
-static void keep_within(struct terrace_cache *cache)
+/* From the one that has borrowed most; false when nobody has. */
+static bool take_back(struct terrace *store, uint64_t bytes, uint64_t entries)
 {
 	struct tier_evicted evicted = { 0 };
+	struct terrace_cache *victim;
+	uint64_t lent;
+
+	/* Under the lock, so that the victim is not closed meanwhile; what
+	 * it lets go may run a program's destructor, so that comes after. */
+	pthread_mutex_lock(&store->caches_lock);
+	victim = borrower(store, false, &lent);
+	if (victim) {
+		victim->memory_ops->evict(victim->memory, victim->number, min_u64(bytes, lent),
+		                          entries, NULL, &evicted);
+		note_evicted(victim, &evicted);
+	}
+	pthread_mutex_unlock(&store->caches_lock);
+	unref_chain(&evicted);
+	return evicted.entries_l1 > 0;
+}
+
+static void keep_within(struct terrace_cache *cache)
+{
 	struct terrace *store = cache->store;
 	uint64_t bytes = above(terrace__tiers_memory_bytes(cache->memory), cache->memory_bytes);
 	uint64_t entries = above(terrace__tiers_memory_entries(cache->memory),
 	                         cache->memory_entries);
 
-	if (bytes || entries) {
-		cache->memory_ops->evict(cache->memory, cache->number, bytes, entries, NULL,
-		                         &evicted);
-		note_evicted(cache, &evicted);
-		unref_chain(&evicted);
-	}
-	bytes = above(atomic_load(&store->pool.bytes), store->memory_bytes);
+	if (bytes || entries)
+		terrace__memory_evict(cache, bytes, entries);
+	bytes = above(atomic_load(&store->pool.bytes), limit_load(&store->memory));
 	entries = above(atomic_load(&store->pool.entries), store->memory_entries);
-	if (bytes || entries) {
-		struct terrace_cache *victim;
-
-		evicted = (struct tier_evicted){ 0 };
-		/* Under the lock, so that the victim is not closed meanwhile; what
-		 * it lets go may run a program's destructor, so that comes after. */
-		pthread_mutex_lock(&store->caches_lock);
-		victim = largest(store, false);
-		if (victim) {
-			victim->memory_ops->evict(victim->memory, victim->number, bytes, entries,
-			                          NULL, &evicted);
-			note_evicted(victim, &evicted);
-		}
-		pthread_mutex_unlock(&store->caches_lock);
-		unref_chain(&evicted);
-	}
+	if (bytes || entries)
+		take_back(store, bytes, entries);
 }
 
 /* As on disk: what is over an eighth of the limit may have what is free. */
 static bool fits_memory(struct terrace_cache *cache, const struct entry *entry)
 {
 	struct terrace *store = cache->store;
-	uint64_t charge = entry_rest(entry)->charge;
+	uint64_t charge = entry_rest(entry)->charge, own = cache->memory_bytes,
+		 all = limit_load(&store->memory);
 
-	if (cache->memory_bytes && charge > cache->memory_bytes / 8 &&
-	    terrace__tiers_memory_bytes(cache->memory) + charge > cache->memory_bytes)
+	if (own && charge > own / 8 && terrace__tiers_memory_bytes(cache->memory) + charge > own)
 		return false;
-	return !store->memory_bytes || charge <= store->memory_bytes / 8 ||
-	       atomic_load(&store->pool.bytes) + charge <= store->memory_bytes;
+	return !all || charge <= all / 8 || atomic_load(&store->pool.bytes) + charge <= all;
 }
 
 /*
@@ -151,6 +159,9 @@ int terrace__memory_keep(struct terrace_cache *cache, const struct tier_put *put
 	rc = lease ? put_leased(cache, cache->memory, put, lease) :
 	             cache->memory_ops->put(cache->memory, put);
 	keep_within(cache);
+	if (UNLIKELY(atomic_load_explicit(&cache->store->pool.bytes, memory_order_relaxed) >
+	             KEEPER_BYTES))
+		keeper_at(cache->store, UINT64_MAX - 1);
 	return rc;
 }
 
@@ -211,6 +222,20 @@ static void evict_encoded(struct terrace_cache *cache, uint64_t bytes)
 	unref_chain(&evicted); /* plain bytes: no destructor of a program runs */
 }
 
+/* False when there is nothing more. */
+static bool take_back_encoded(struct terrace *store, uint64_t bytes)
+{
+	struct terrace_cache *victim;
+	uint64_t lent;
+
+	pthread_mutex_lock(&store->caches_lock);
+	victim = borrower(store, true, &lent);
+	if (victim)
+		evict_encoded(victim, min_u64(bytes, lent));
+	pthread_mutex_unlock(&store->caches_lock);
+	return victim != NULL;
+}
+
 static void keep_encoded_within(struct terrace_cache *cache)
 {
 	struct terrace *store = cache->store;
@@ -218,16 +243,9 @@ static void keep_encoded_within(struct terrace_cache *cache)
 
 	if (bytes)
 		evict_encoded(cache, bytes);
-	bytes = above(atomic_load(&store->encoded_pool.bytes), store->encoded_bytes);
-	if (bytes) {
-		struct terrace_cache *victim;
-
-		pthread_mutex_lock(&store->caches_lock);
-		victim = largest(store, true);
-		if (victim)
-			evict_encoded(victim, bytes);
-		pthread_mutex_unlock(&store->caches_lock);
-	}
+	bytes = above(atomic_load(&store->encoded_pool.bytes), limit_load(&store->encoded));
+	if (bytes)
+		take_back_encoded(store, bytes);
 }
 
 int terrace__encoded_keep(struct terrace_cache *cache, const struct tier_key *key,
@@ -269,4 +287,42 @@ static uint64_t clear_tier(struct terrace_cache *cache, void *tier)
 uint64_t terrace__memory_clear(struct terrace_cache *cache)
 {
 	return max_u64(clear_tier(cache, cache->memory), clear_tier(cache, cache->encoded));
+}
+
+/* --- limits that move ------------------------------------------------------------------------- */
+
+uint64_t terrace__memory_promised(struct terrace *store)
+{
+	uint64_t promised = 0;
+
+	pthread_mutex_lock(&store->caches_lock);
+	for (struct terrace_cache *cache = store->caches; cache; cache = cache->next)
+		promised += cache->memory ? cache->memory_min_bytes : 0;
+	pthread_mutex_unlock(&store->caches_lock);
+	return promised;
+}
+
+void terrace__memory_shrink(struct terrace *store)
+{
+	uint64_t bytes;
+
+	while ((bytes = above(atomic_load(&store->pool.bytes), limit_load(&store->memory))) &&
+	       take_back(store, bytes, 0))
+		;
+	while (
+	    (bytes = above(atomic_load(&store->encoded_pool.bytes), limit_load(&store->encoded))) &&
+	    take_back_encoded(store, bytes))
+		;
+}
+
+uint64_t terrace__memory_evict(struct terrace_cache *cache, uint64_t bytes, uint64_t entries)
+{
+	struct tier_evicted evicted = { 0 };
+
+	if (!cache->memory)
+		return 0;
+	cache->memory_ops->evict(cache->memory, cache->number, bytes, entries, NULL, &evicted);
+	note_evicted(cache, &evicted);
+	unref_chain(&evicted);
+	return evicted.entries_l1;
 }

@@ -17,6 +17,7 @@
 	X(memory_bytes, SIZE, "64M")  \
 	X(memory_entries, COUNT, "0") \
 	X(encoded_bytes, SIZE, "0")   \
+	X(pressure, FLAG, "yes")      \
 	X(wait, DURATION, "30s")      \
 	X(disabled, FLAG, "no")
 
@@ -26,6 +27,7 @@
 	X(codec, CODEC, "default")       \
 	X(inline_bytes, SIZE, "32K")     \
 	X(memory_bytes, SIZE, "0")       \
+	X(memory_min_bytes, SIZE, "0")   \
 	X(memory_entries, COUNT, "0")    \
 	X(encoded_bytes, SIZE, "0")      \
 	X(disk_bytes, SIZE, "0")         \

@@ -7,12 +7,14 @@
  *   leader without it
  *   bulk_lock > a shard's lock
  *   behind.lock > flights.lock
+ *   keeper.lock > caches_lock
  *   flights.lock, access_lock, note_lock, stats_lock, a shard's lock: leaves
  */
 #ifndef CORE_STORE_H
 #define CORE_STORE_H
 
 #include "core/coherence.h"
+#include "core/pressure.h"
 #include "core/settings.h"
 #include "core/stats.h"
 #include "core/tiers.h"
@@ -116,6 +118,25 @@ struct store_clock {
 	_Atomic int64_t apart;  /* CLOCK_REALTIME - CLOCK_MONOTONIC when that was found */
 };
 
+/* keeper.c: what is looked after now and then */
+struct keeper {
+	pthread_mutex_t lock;
+	pthread_cond_t wake, folded;
+	pthread_t thread;
+	_Atomic uint64_t due_ns; /* from when on there should be the thread */
+	bool started, running, stopping;
+	int64_t fold_at;                     /* ms: when statistics go to the file */
+	const struct terrace_cache *folding; /* its statistics just now; caches_lock */
+	struct pressure pressure;
+};
+
+/* Of L1, or of encoded bytes, in all caches; 0: none. */
+struct memory_limit {
+	_Atomic uint64_t now;  /* what may be held */
+	_Atomic uint64_t most; /* … without pressure */
+	uint64_t pressed;      /* without a limit: what was in use when memory became short */
+};
+
 struct terrace {
 	uint32_t magic;
 	unsigned handles; /* guarded by the registry */
@@ -129,7 +150,9 @@ struct terrace {
 	struct config_file *config;
 	struct setting settings[STORE_SETTING_COUNT];
 	int64_t wait_ms;
-	uint64_t memory_bytes, memory_entries, encoded_bytes, disk_bytes, disk_entries;
+	uint64_t memory_entries, disk_bytes, disk_entries;
+	struct memory_limit memory, encoded;
+	bool watches_memory; /* gives memory back when the machine is short of it */
 
 	terrace_log_fn *log;
 	void *log_ctx;
@@ -150,6 +173,7 @@ struct terrace {
 	struct loader_jobs jobs;
 	struct accesses accesses;
 	struct notes notes;
+	struct keeper keeper;
 	struct tier_pool pool;         /* L1 of all caches */
 	struct tier_pool encoded_pool; /* encoded bytes beside forms, of all caches */
 
@@ -181,7 +205,9 @@ struct terrace_cache {
 	int64_t ttl_ms; /* TERRACE_TTL_FOREVER, 0 for nothing, or milliseconds */
 	terrace_codec codec;
 	uint64_t inline_bytes;
-	uint64_t memory_bytes, memory_entries, encoded_bytes, disk_bytes, disk_entries;
+	_Atomic uint64_t memory_bytes;
+	uint64_t memory_min_bytes; /* others do not push it below */
+	uint64_t memory_entries, encoded_bytes, disk_bytes, disk_entries;
 	int64_t check_ms; /* 0: on every hit; -1: manual; else at most so often */
 	bool write_behind;
 	int64_t stale_ms, stale_error_ms, absent_ttl_ms;

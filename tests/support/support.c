@@ -69,6 +69,8 @@ void fixture_open(struct fixture *f)
 	atomic_store(&f->clock.now, INT64_C(1700000000000));
 	options.clock = test_clock_now;
 	options.clock_ctx = &f->clock;
+	/* Nor may the machine's. */
+	options.pressure_path = options.cgroup_path = "";
 	f->options = options;
 	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
 }

@@ -22,7 +22,7 @@ struct work {
 	struct work *shared_order; /* turns are counted there */
 	terrace_cache *cache;
 	uint64_t fail_every;
-	uint64_t begun_ns[ITEMS];
+	_Atomic uint64_t begun_ns[ITEMS];
 };
 
 static uint64_t now_ns(void)
@@ -50,7 +50,7 @@ static int run(void *ctx, uint64_t item)
 		;
 	if (item < 4)
 		atomic_store(&work->started_at[item], atomic_fetch_add(&turns->order, 1) + 1);
-	work->begun_ns[item] = now_ns();
+	atomic_store(&work->begun_ns[item], now_ns());
 	if (work->gated) {
 		sem_post(&work->inside);
 		sem_wait(&work->gate);

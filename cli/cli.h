@@ -132,6 +132,7 @@ int verb_config(struct cli *cli, const struct args *args);
 int verb_repomap(struct cli *cli, const struct args *args);
 int verb_run(struct cli *cli, const struct args *args);
 int verb_slides(struct cli *cli, const struct args *args);
+int verb_top(struct cli *cli, const struct args *args);
 int verb_help(struct cli *cli, const struct args *args);
 int verb_complete(struct cli *cli, const struct args *args);
 

@@ -91,6 +91,13 @@ static const struct option_spec repomap_options[] = {
 };
 #endif
 
+#ifdef TERRACE_TOP
+static const struct option_spec top_options[] = {
+	{ "interval", "T", "how often to look; default: 1s" },
+	{ NULL, NULL, NULL },
+};
+#endif
+
 const struct verb verbs[] = {
 	{ "get", "CACHE KEY", 2, 2, "write an entry's bytes to standard output", no_options,
 	  verb_get, false },
@@ -101,6 +108,9 @@ const struct verb verbs[] = {
 	  false },
 	{ "stat", "[CACHE]", 0, 1, "show what each cache and tier has done and holds", no_options,
 	  verb_stat, false },
+#ifdef TERRACE_TOP
+	{ "top", "", 0, 0, "watch the caches, live", top_options, verb_top, false },
+#endif
 	{ "inspect", "CACHE KEY", 2, 2, "describe an entry", no_options, verb_inspect, false },
 	{ "why", "CACHE KEY", 2, 2, "say why an entry is there, or is not", no_options, verb_why,
 	  false },

@@ -15,7 +15,7 @@ for what in "$@"; do
 	case $what in
 	build) packages="$packages $BUILD" ;;
 	# zlib: sqlite3.pc asks programs that link statically for it.
-	test) packages="$packages $BUILD g++ python3 python3-dev python3-pytest libcmocka-dev zlib1g-dev bash-completion fish zsh" ;;
+	test) packages="$packages $BUILD g++ python3 python3-dev python3-pytest libcmocka-dev zlib1g-dev libncurses-dev bash-completion fish zsh tmux" ;;
 	python) packages="$packages $BUILD python3-dev python3-pytest python3-pip python3-venv" ;;
 	repomap) packages="$packages libtree-sitter-dev python3 git universal-ctags $(npm_package)" ;;
 	bench) packages="$packages $BUILD g++ python3 librocksdb-dev python3-diskcache" ;;

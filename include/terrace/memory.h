@@ -79,6 +79,32 @@ TERRACE_API int terrace_cache_resize(terrace_cache *cache, uint64_t bytes);
  */
 TERRACE_API int terrace_evict(terrace_cache *cache, uint64_t count, uint64_t *ret);
 
+/** A process that works with the store. */
+typedef struct terrace_process {
+	size_t size;
+	int64_t pid;
+	int64_t seen_ms;       /* when it last said so, since 1970: up to some seconds ago */
+	uint64_t memory_bytes; /* L1 of all its caches */
+	uint64_t memory_entries;
+	uint64_t memory_limit_bytes;
+	uint64_t encoded_bytes;
+	bool tight; /* it found that memory is short */
+} terrace_process;
+
+/**
+ * Call `fn` for each process that works with the store, this one too where it
+ * has done so for some seconds; stop when it returns nonzero. What did little
+ * and is gone again is not among them; who was killed is, for 20 seconds. At most
+ * 64.
+ *
+ * Returns: TERRACE_OK, TERRACE_EINVAL.
+ * Threads: safe.
+ * Cost:    reads a small file.
+ */
+TERRACE_API int terrace_processes_each(terrace *store,
+                                       int (*fn)(void *ctx, const terrace_process *process),
+                                       void *ctx);
+
 #ifdef __cplusplus
 }
 #endif

@@ -2,6 +2,7 @@
 #include "api/api.h"
 
 #include "core/keeper.h"
+#include "core/processes.h"
 #include "util/message.h"
 
 #include <inttypes.h>
@@ -81,5 +82,35 @@ int terrace_evict(terrace_cache *cache, uint64_t count, uint64_t *ret)
 	count = terrace__memory_evict(cache, 0, count);
 	if (ret)
 		*ret = count;
+	return TERRACE_OK;
+}
+
+int terrace_processes_each(terrace *store, int (*fn)(void *ctx, const terrace_process *process),
+                           void *ctx)
+{
+	struct process_record records[PROCESSES_MAX];
+	int rc = terrace__check_store(store);
+	size_t count;
+
+	if (rc != TERRACE_OK || store->disabled)
+		return rc;
+	if (!fn)
+		return terrace_fail(TERRACE_EINVAL, "there is no function to call for processes");
+	count = terrace__processes_read(store, records);
+	for (size_t i = 0; i < count; i++) {
+		const terrace_process process = {
+			.size = sizeof process,
+			.pid = records[i].pid,
+			.seen_ms = records[i].seen,
+			.memory_bytes = records[i].bytes,
+			.memory_entries = records[i].entries,
+			.memory_limit_bytes = records[i].limit,
+			.encoded_bytes = records[i].encoded,
+			.tight = records[i].tight != 0,
+		};
+
+		if (fn(ctx, &process))
+			break;
+	}
 	return TERRACE_OK;
 }

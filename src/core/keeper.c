@@ -1,6 +1,7 @@
 #include "core/keeper.h"
 
 #include "core/caches.h"
+#include "core/processes.h"
 #include "core/lookup.h"
 #include "util/time.h"
 #include "util/util.h"
@@ -101,8 +102,8 @@ static void keep_pool(struct terrace *store, enum pressure_level level, int64_t 
 	terrace__log(store, TERRACE_LOG_INFO,
 	             "memory %s (stalled %.1f %%, control group %.1f %% used): "
 	             "the limit goes from %" PRIu64 " to %" PRIu64 " bytes",
-	             level == PRESSURE_TIGHT ? "is short" : "is there again", store->keeper.pressure.stalled,
-	             store->keeper.pressure.used, now, next);
+	             level == PRESSURE_TIGHT ? "is short" : "is there again",
+	             store->keeper.pressure.stalled, store->keeper.pressure.used, now, next);
 	atomic_store(&limit->now, next);
 }
 
@@ -110,9 +111,8 @@ static void keep_memory(struct terrace *store, int64_t now_ms)
 {
 	struct pressure *pressure = &store->keeper.pressure;
 	enum pressure_level level;
-	uint64_t before = atomic_load(&store->pool.bytes) +
-	                  atomic_load(&store->encoded_pool.bytes),
-	         after;
+	uint64_t before = atomic_load(&store->pool.bytes) + atomic_load(&store->encoded_pool.bytes),
+		 after;
 	int64_t calm_since;
 
 	pthread_mutex_lock(&store->keeper.lock);
@@ -140,8 +140,10 @@ void terrace__keeper_tick(struct terrace *store, int64_t now_ms)
 {
 	if (store->watches_memory)
 		keep_memory(store, now_ms);
-	if (now_ms >= store->keeper.fold_at)
-		fold_all(store, now_ms);
+	if (now_ms < store->keeper.fold_at)
+		return;
+	fold_all(store, now_ms);
+	terrace__process_renew(store);
 }
 
 static void *run(void *ctx)
@@ -195,6 +197,7 @@ void terrace__keeper_stop(struct terrace *store)
 	pthread_mutex_unlock(&keeper->lock);
 	if (keeper->running)
 		pthread_join(keeper->thread, NULL);
+	terrace__process_leave(store);
 	pthread_mutex_destroy(&keeper->lock);
 	pthread_cond_destroy(&keeper->wake);
 	pthread_cond_destroy(&keeper->folded);

@@ -124,12 +124,25 @@ static int block_read(int fd, uint32_t cache, struct block *ret)
 	return rc;
 }
 
+static bool is_zero(const struct counts *counts)
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < COUNTERS; i++)
+		sum |= atomic_load_explicit(&counts->counters[i], memory_order_relaxed);
+	for (int i = 0; i < LATENCIES; i++)
+		sum |= atomic_load_explicit(&counts->latencies[i].count, memory_order_relaxed);
+	return sum == 0;
+}
+
 int terrace__stats_file_add(int dir_fd, int lock_fd, uint32_t cache, struct counts *counts)
 {
 	CLEANUP(terrace__fd_done) int fd = -1;
 	struct block block;
 	int rc;
 
+	if (is_zero(counts))
+		return 0;
 	fd = openat(dir_fd, STATS_NAME, O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;

@@ -126,6 +126,7 @@ struct keeper {
 	_Atomic uint64_t due_ns; /* from when on there should be the thread */
 	bool started, running, stopping;
 	int64_t fold_at;                     /* ms: when statistics go to the file */
+	bool known;                          /* in the file of processes */
 	const struct terrace_cache *folding; /* its statistics just now; caches_lock */
 	struct pressure pressure;
 };

@@ -5,6 +5,8 @@
 
 #include <pthread.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define KB UINT64_C(1024)
 #define MB (1024 * KB)
@@ -62,9 +64,9 @@ static void test_pressure__stalls_are_read(void **state)
 		const char *avg10;
 		enum pressure_level level;
 	} cases[] = {
-		{ "0.00", PRESSURE_CALM },     { "0.99", PRESSURE_CALM },
-		{ "1.00", PRESSURE_NEITHER },  { "9.99", PRESSURE_NEITHER },
-		{ "10.00", PRESSURE_TIGHT },   { "100.00", PRESSURE_TIGHT },
+		{ "0.00", PRESSURE_CALM },    { "0.99", PRESSURE_CALM },
+		{ "1.00", PRESSURE_NEITHER }, { "9.99", PRESSURE_NEITHER },
+		{ "10.00", PRESSURE_TIGHT },  { "100.00", PRESSURE_TIGHT },
 		{ "rubbish", PRESSURE_CALM },
 	};
 	struct pressure pressure = { 0 };
@@ -359,8 +361,9 @@ static void test_keeper__others_see_what_a_process_does_while_it_works(void **st
 	for (int i = 0; i < 10; i++)
 		assert_gives(cache, "k", "v");
 	terrace__keeper_tick(f->store, 0);
-	assert_int_equal(terrace__stats_file_read(f->store->dir_fd, f->store->lock_fd,
-	                                          cache->number, &stats), 0);
+	assert_int_equal(
+	    terrace__stats_file_read(f->store->dir_fd, f->store->lock_fd, cache->number, &stats),
+	    0);
 	assert_int_equal(stats.hits_l1, 10);
 	assert_gives(cache, "k", "v");
 	terrace__keeper_tick(f->store, 4999);
@@ -369,6 +372,65 @@ static void test_keeper__others_see_what_a_process_does_while_it_works(void **st
 	terrace__stats_file_read(f->store->dir_fd, f->store->lock_fd, cache->number, &stats);
 	assert_int_equal(stats.hits_l1, 11);
 	terrace_cache_close(cache);
+}
+
+struct seen {
+	size_t count;
+	terrace_process last;
+};
+
+static int see(void *ctx, const terrace_process *process)
+{
+	struct seen *seen = ctx;
+
+	seen->count++;
+	seen->last = *process;
+	return 0;
+}
+
+static struct seen processes_of(struct fixture *f)
+{
+	struct seen seen = { 0 };
+
+	assert_ok(terrace_processes_each(f->store, see, &seen));
+	return seen;
+}
+
+static void test_keeper__processes_are_seen_until_they_go_or_are_silent(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	struct seen seen;
+	pid_t child;
+	int status;
+
+	assert_int_equal(processes_of(f).count, 0);
+	child = fork();
+	if (child == 0) {
+		/* One that is killed. */
+		if (terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store) !=
+		    TERRACE_OK)
+			_exit(1);
+		terrace__keeper_tick(f->store, 0);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	put_sized(cache, "k", 1);
+	terrace__keeper_tick(f->store, 0);
+	seen = processes_of(f);
+	assert_int_equal(seen.count, 2);
+	assert_int_equal(seen.last.pid, getpid());
+	assert_int_equal(seen.last.memory_entries, 1);
+	assert_in_range(seen.last.memory_bytes, 1000, 2000);
+	atomic_fetch_add(&f->clock.now, 15000);
+	terrace__keeper_tick(f->store, 15000); /* in the same place */
+	assert_int_equal(processes_of(f).count, 2);
+	atomic_fetch_add(&f->clock.now, 6000);
+	assert_int_equal(processes_of(f).count, 1);
+	terrace_cache_close(cache);
+	fixture_reopen(f);
+	assert_int_equal(processes_of(f).count, 0);
 }
 
 struct closer {
@@ -421,6 +483,7 @@ int main(void)
 		test(memory__a_cache_keeps_what_it_is_promised),
 		test(memory__more_than_there_is_cannot_be_promised),
 		test(keeper__others_see_what_a_process_does_while_it_works),
+		test(keeper__processes_are_seen_until_they_go_or_are_silent),
 		test(keeper__caches_close_while_it_works),
 	};
 

@@ -7,7 +7,7 @@ import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TERRACE = os.environ["TERRACE_BIN"]
-OPTIONAL = {"repomap"}  # what a build may leave out
+OPTIONAL = {"repomap", "top"}  # what a build may leave out
 EVERYWHERE = {"dir", "config", "json", "help", "version"}
 
 

@@ -124,20 +124,22 @@ class CompleteTest(CommandTest):
     def test_zsh(self):
         self.put("reports", "week:1")
         self.write("somefile", "")
-        # A terminal in which the word is completed, and then read back as $_.
+        self.write(".zshrc", "fpath=(%s $fpath); autoload -Uz compinit; compinit -u -D; "
+                   "unset zle_bracketed_paste; PROMPT='<ready>'" % SCRIPTS)
+        # A terminal in which the word is completed, and then read back as $_. A
+        # tab with more behind it in the queue is a tab.
         script = """
             zmodload zsh/zpty
-            zpty z zsh -f -i
-            zpty -w z "PROMPT=; RPROMPT=; unsetopt zle_bracketed_paste; fpath=($1 \\$fpath); autoload -Uz compinit; compinit -u -D; print begin"
-            zpty -r -m z line '*begin*begin*'
-            zpty -n -w z "terrace $2"$'\\t'
-            zpty -r -m z line "*$3*" # a tab with more behind it is a tab
+            ZDOTDIR=$HOME zpty z zsh -d -i
+            zpty -r -m z line '*<ready>*'
+            zpty -n -w z "terrace $1"$'\\t'
+            zpty -r -m z line "*$2*"
             zpty -w z ' 2>/dev/null >/dev/null; print -r -- "<""$_"">"; exit'
             while zpty -r z line; do print -rn -- "$line"; done
         """
 
         for line, word in (("cleanu", "cleanup"), ("get reports we", "week:1"), ("put reports x som", "somefile")):
-            out = self.shell("zsh", "-f", "-c", script, "zsh", SCRIPTS, line, word)
+            out = self.shell("zsh", "-f", "-c", script, "zsh", line, word)
             self.assertIn("<%s>" % word, out)
 
 

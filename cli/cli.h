@@ -89,6 +89,8 @@ void json_set_named(json_t *object, const char *name, json_t *value);
 json_t *json_time(int64_t ms);
 /* "2026-11-21 14:03:07", local time. */
 const char *time_text(int64_t ms, char text[32]);
+/* "lz4" */
+const char *codec_name(terrace_codec codec);
 /* "350 ns", "1.2 us", "3.4 ms", "5.6 s", "12m" */
 const char *nanoseconds_text(uint64_t ns, char text[32]);
 

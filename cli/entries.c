@@ -320,13 +320,6 @@ int verb_ls(struct cli *cli, const struct args *args)
 
 /* --- inspect, why ------------------------------------------------------------------------------- */
 
-static const char *codec_name(terrace_codec codec)
-{
-	static const char *const names[] = { "default", "none", "lz4", "zstd" };
-
-	return (unsigned)codec < 4 ? names[codec] : "unknown";
-}
-
 static json_t *info_json(const terrace_info *info)
 {
 	json_t *tags = json_array(), *sources = json_array();

@@ -111,6 +111,15 @@ const char *time_text(int64_t ms, char text[32])
 	return text;
 }
 
+const char *codec_name(terrace_codec codec)
+{
+	static const char *const names[] = {
+		"default", "none", "lz4", "zstd", "auto", "dictionary"
+	};
+
+	return (unsigned)codec < sizeof names / sizeof *names ? names[codec] : "unknown";
+}
+
 const char *nanoseconds_text(uint64_t ns, char text[32])
 {
 	static const struct {

@@ -19,7 +19,7 @@ static json_t *usage_json(const terrace_usage *usage)
 	                                      json_null());
 }
 
-static json_t *stats_json(const terrace_stats *stats)
+static json_t *stats_json(const terrace_stats *stats, const terrace_codec_info *codec)
 {
 	json_t *json = json_object(), *latencies = json_object(), *tiers = json_object();
 
@@ -38,6 +38,11 @@ static json_t *stats_json(const terrace_stats *stats)
 	json_object_set_new(json, "hit_rate", json_real(terrace_hit_rate(stats)));
 	json_object_set_new(json, "low_hit_rate", json_boolean(stats->low_hit_rate));
 	json_object_set_new(json, "latency", latencies);
+	json_object_set_new(json, "codec",
+	                    json_pack("{s:s, s:s, s:I, s:I}", "asked", codec_name(codec->codec),
+	                              "chosen", codec_name(codec->chosen), "dictionary_bytes",
+	                              (json_int_t)codec->dictionary_bytes, "dictionary_version",
+	                              (json_int_t)codec->dictionary_version));
 	json_object_set_new(json, "tiers", tiers);
 	return json;
 }
@@ -78,6 +83,47 @@ struct report {
 	bool alert;
 };
 
+static double ratio(uint64_t raw, uint64_t stored)
+{
+	return stored ? (double)raw / (double)stored : 1;
+}
+
+/* What became of values on disk, where something did. */
+static void print_codec(const terrace_codec_info *codec, const terrace_stats *stats)
+{
+	const struct {
+		uint64_t count;
+		const char *how;
+	} ways[] = { { stats->stored_plain, "as they are" },
+		     { stats->stored_lz4, "by lz4" },
+		     { stats->stored_zstd, "by zstd" },
+		     { stats->stored_dictionary, "with a dictionary" } };
+	const char *between = "";
+	char size[TERRACE_TEXT_MAX];
+
+	if (stats->stored_plain == 0 && stats->stored_lz4 + stats->stored_zstd == 0 &&
+	    stats->stored_dictionary == 0)
+		return;
+	if (codec->codec == TERRACE_CODEC_DEFAULT && stats->stored_lz4 == 0)
+		return;
+	printf("%-16s codec %s", "", codec_name(codec->codec));
+	if (codec->codec == TERRACE_CODEC_AUTO)
+		printf(", now %s (of %" PRIu64 " measured: lz4 %.1f:1, zstd %.1f:1)",
+		       codec_name(codec->chosen), stats->measured,
+		       ratio(stats->measured_bytes, stats->measured_lz4_bytes),
+		       ratio(stats->measured_bytes, stats->measured_zstd_bytes));
+	printf(", %.1f:1; ", ratio(stats->raw_bytes, stats->stored_bytes));
+	for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+		if (ways[i].count)
+			printf("%s%" PRIu64 " %s", between, ways[i].count, ways[i].how);
+		between = ways[i].count ? ", " : between;
+	}
+	if (codec->dictionary_bytes)
+		printf(" of %s, version %u", terrace_format_size(codec->dictionary_bytes, size),
+		       codec->dictionary_version);
+	printf("\n");
+}
+
 static void print_cache(const char *name, const terrace_stats *stats)
 {
 	const uint64_t hits_l1 = stats->hits_l1 + stats->hits_encoded;
@@ -106,17 +152,22 @@ static void print_cache(const char *name, const terrace_stats *stats)
 static int report_cache(void *ctx, const char *name, terrace_cache *cache)
 {
 	struct report *report = ctx;
+	terrace_codec_info codec = TERRACE_CODEC_INFO_INIT;
 	terrace_stats stats = TERRACE_STATS_INIT;
 	int rc = terrace_cache_stats(cache, &stats);
 
+	if (rc == TERRACE_OK)
+		rc = terrace_cache_codec(cache, &codec);
 	if (rc != TERRACE_OK)
 		return failed(rc);
 	report->saved_us += stats.saved_us;
 	report->disk_bytes += stats.l2.bytes + stats.l3.bytes;
 	if (report->json)
-		json_set_named(report->json, name, stats_json(&stats));
-	else
-		print_cache(name, &stats);
+		json_set_named(report->json, name, stats_json(&stats, &codec));
+	if (report->json)
+		return STATUS_DONE;
+	print_cache(name, &stats);
+	print_codec(&codec, &stats);
 	return STATUS_DONE;
 }
 

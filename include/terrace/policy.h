@@ -25,7 +25,9 @@ typedef enum terrace_codec {
 	TERRACE_CODEC_DEFAULT = 0, /* none for rows, lz4 for files */
 	TERRACE_CODEC_NONE = 1,
 	TERRACE_CODEC_LZ4 = 2,
-	TERRACE_CODEC_ZSTD = 3,
+	TERRACE_CODEC_ZSTD = 3, /* with a dictionary of the cache's values, when that pays */
+	TERRACE_CODEC_AUTO = 4, /* what is cheapest by what was measured; see terrace_codec_stats */
+	TERRACE_CODEC_DICTIONARY = 5, /* of entries alone: zstd with a dictionary */
 } terrace_codec;
 
 /** When an entry's sources are looked at again. */

@@ -10,6 +10,7 @@
 
 #include <terrace/base.h>
 #include <terrace/cache.h>
+#include <terrace/policy.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -40,7 +41,19 @@ extern "C" {
 	X(stale, "expired values given by fetch")                              \
 	X(rejected, "values too large for any tier of the cache")              \
 	X(errors, "failures of a tier: those that no caller saw, and puts")    \
-	X(saved_us, "microseconds of computing that hits saved")
+	X(saved_us, "microseconds of computing that hits saved")               \
+	X(raw_bytes, "bytes of values that went to disk")                      \
+	X(stored_bytes, "what they became there")                              \
+	X(stored_plain, "values stored as they are")                           \
+	X(stored_lz4, "values stored by lz4")                                  \
+	X(stored_zstd, "values stored by zstd")                                \
+	X(stored_dictionary, "values stored by zstd with a dictionary")        \
+	X(measured, "values that codec auto measured")                         \
+	X(measured_bytes, "their bytes")                                       \
+	X(measured_lz4_bytes, "what lz4 made of them")                         \
+	X(measured_lz4_ns, "... and its time to encode and decode them")       \
+	X(measured_zstd_bytes, "what zstd made of them")                       \
+	X(measured_zstd_ns, "... and its time")
 
 /* X(name, what is timed) */
 #define TERRACE_LATENCIES(X)                                      \
@@ -107,6 +120,26 @@ TERRACE_API int terrace_cache_stats(terrace_cache *cache, terrace_stats *ret);
  * Cost:    two look-ups in SQLite.
  */
 TERRACE_API int terrace_cache_usage(terrace_cache *cache, terrace_usage *ret);
+
+/** How a cache encodes what goes to disk. */
+typedef struct terrace_codec_info {
+	size_t size;               /* set by TERRACE_CODEC_INFO_INIT */
+	terrace_codec codec;       /* that the policy asks for */
+	terrace_codec chosen;      /* with AUTO: what is cheapest by the counters measured_*, at
+	                            * 20 ns for a byte on disk; DEFAULT before eight values */
+	uint64_t dictionary_bytes; /* of the latest dictionary; 0 = none */
+	unsigned dictionary_version;
+} terrace_codec_info;
+TERRACE_DEFINE_INIT(terrace_codec_info)
+#define TERRACE_CODEC_INFO_INIT terrace_codec_info_init()
+
+/**
+ * How values of the cache are encoded now. What came of it is in the counters.
+ *
+ * Returns: TERRACE_OK, TERRACE_EINVAL.
+ * Cost:    reads a directory, and the statistics.
+ */
+TERRACE_API int terrace_cache_codec(terrace_cache *cache, terrace_codec_info *ret);
 
 /** hits / gets over all tiers, 0 without gets. */
 TERRACE_API double terrace_hit_rate(const terrace_stats *stats);

@@ -90,6 +90,22 @@ int terrace_cache_stats(terrace_cache *cache, terrace_stats *ret)
 	return TERRACE_OK;
 }
 
+int terrace_cache_codec(terrace_cache *cache, terrace_codec_info *ret)
+{
+	terrace_codec_info info = TERRACE_CODEC_INFO_INIT;
+	terrace_stats stats = TERRACE_STATS_INIT;
+	int rc = terrace_cache_stats(cache, &stats);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	if (ret->size < sizeof info)
+		return terrace_fail(TERRACE_EINVAL, "the codec struct is of an older version");
+	if (!holds_nothing(cache))
+		terrace__codecs_describe(cache, &stats, &info);
+	*ret = info;
+	return TERRACE_OK;
+}
+
 int terrace_cache_usage(terrace_cache *cache, terrace_usage *ret)
 {
 	terrace_usage l2 = { 0 }, l3 = { 0 };

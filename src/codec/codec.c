@@ -1,5 +1,6 @@
 #include "codec/codec.h"
 
+#include "codec/contexts.h"
 #include "util/util.h"
 
 #include <lz4.h>
@@ -8,9 +9,8 @@
 
 /* Below this, neither codec earns its header and the time. */
 enum { ENCODE_MIN_BYTES = 64 };
-enum { ZSTD_LEVEL = 3 };
 
-static const char *const names[] = { "default", "none", "lz4", "zstd" };
+static const char *const names[] = { "default", "none", "lz4", "zstd", "auto", "dictionary" };
 
 const char *terrace__codec_name(unsigned codec)
 {
@@ -20,7 +20,7 @@ const char *terrace__codec_name(unsigned codec)
 bool terrace__codec_parse(const char *name, terrace_codec *ret)
 {
 	for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
-		if (strcmp(name, names[i]) == 0) {
+		if (strcmp(name, names[i]) == 0 && i != TERRACE_CODEC_DICTIONARY) {
 			*ret = (terrace_codec)i;
 			return true;
 		}
@@ -28,7 +28,6 @@ bool terrace__codec_parse(const char *name, terrace_codec *ret)
 	return false;
 }
 
-/* zstd's contexts are dear to make, so each thread keeps its own. */
 struct contexts {
 	ZSTD_CCtx *compress;
 	ZSTD_DCtx *decompress;
@@ -59,6 +58,24 @@ static struct contexts *contexts_get(void)
 	return &contexts;
 }
 
+ZSTD_CCtx *terrace__zstd_compressor(void)
+{
+	struct contexts *mine = contexts_get();
+
+	if (!mine->compress)
+		mine->compress = ZSTD_createCCtx();
+	return mine->compress;
+}
+
+ZSTD_DCtx *terrace__zstd_decompressor(void)
+{
+	struct contexts *mine = contexts_get();
+
+	if (!mine->decompress)
+		mine->decompress = ZSTD_createDCtx();
+	return mine->decompress;
+}
+
 static size_t encode_lz4(terrace_slice raw, uint8_t *out, size_t capacity)
 {
 	int size;
@@ -71,18 +88,17 @@ static size_t encode_lz4(terrace_slice raw, uint8_t *out, size_t capacity)
 
 static size_t encode_zstd(terrace_slice raw, uint8_t *out, size_t capacity)
 {
-	struct contexts *mine = contexts_get();
+	ZSTD_CCtx *context = terrace__zstd_compressor();
 	size_t size;
 
-	if (!mine->compress)
-		mine->compress = ZSTD_createCCtx();
-	if (!mine->compress)
+	if (!context)
 		return 0;
-	size = ZSTD_compressCCtx(mine->compress, out, capacity, raw.data, raw.size, ZSTD_LEVEL);
+	size = ZSTD_compressCCtx(context, out, capacity, raw.data, raw.size, ZSTD_LEVEL);
 	return ZSTD_isError(size) ? 0 : size;
 }
 
-terrace_codec terrace__codec_encode(terrace_codec codec, terrace_slice raw, struct buf *out)
+terrace_codec terrace__codec_encode(terrace_codec codec, struct dictionary *dictionary,
+                                    terrace_slice raw, struct buf *out)
 {
 	/* Room for what is worth it and no more: a codec that needs more fails early. */
 	size_t capacity = raw.size - raw.size / 16, size;
@@ -95,6 +111,8 @@ terrace_codec terrace__codec_encode(terrace_codec codec, terrace_slice raw, stru
 	}
 	if (codec == TERRACE_CODEC_LZ4)
 		size = encode_lz4(raw, out->data + out->size, capacity);
+	else if (codec == TERRACE_CODEC_DICTIONARY)
+		size = terrace__dictionary_encode(dictionary, raw, out->data + out->size, capacity);
 	else
 		size = encode_zstd(raw, out->data + out->size, capacity);
 	if (size == 0)
@@ -115,14 +133,12 @@ static int decode_lz4(terrace_slice encoded, void *raw, size_t raw_size)
 
 static int decode_zstd(terrace_slice encoded, void *raw, size_t raw_size)
 {
-	struct contexts *mine = contexts_get();
+	ZSTD_DCtx *context = terrace__zstd_decompressor();
 	size_t size;
 
-	if (!mine->decompress)
-		mine->decompress = ZSTD_createDCtx();
-	if (!mine->decompress)
+	if (!context)
 		return TERRACE_ENOMEM;
-	size = ZSTD_decompressDCtx(mine->decompress, raw, raw_size, encoded.data, encoded.size);
+	size = ZSTD_decompressDCtx(context, raw, raw_size, encoded.data, encoded.size);
 	return !ZSTD_isError(size) && size == raw_size ? TERRACE_OK : TERRACE_ECORRUPT;
 }
 
@@ -139,6 +155,8 @@ int terrace__codec_decode(unsigned codec, terrace_slice encoded, void *raw, size
 		return decode_lz4(encoded, raw, raw_size);
 	case TERRACE_CODEC_ZSTD:
 		return decode_zstd(encoded, raw, raw_size);
+	case TERRACE_CODEC_DICTIONARY:
+		return terrace__dictionary_decode(encoded, raw, raw_size);
 	}
 	return TERRACE_ECORRUPT;
 }
@@ -150,6 +168,7 @@ bool terrace__codec_plausible(unsigned codec, uint64_t encoded_size, uint64_t ra
 		return encoded_size == raw_size;
 	case TERRACE_CODEC_LZ4: /* a length byte adds at most 255 */
 		return raw_size / 256 <= encoded_size;
+	case TERRACE_CODEC_DICTIONARY:
 	case TERRACE_CODEC_ZSTD: /* a block of 128 KiB takes at least 4 bytes */
 		return raw_size / 32768 <= encoded_size;
 	}

@@ -114,7 +114,9 @@ static int open_format(struct terrace *store, int dir_fd, char *name, size_t nam
 		return failed(store->dir, errno);
 	store->lock_fd = openat(store->dir_fd, "lock", O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC,
 	                        0600);
-	return store->lock_fd < 0 ? failed(store->dir, errno) : TERRACE_OK;
+	if (store->lock_fd < 0)
+		return failed(store->dir, errno);
+	return terrace__dictionaries_open(store->dir_fd);
 }
 
 /* --- the database and what is shared beside it -------------------------------------------------- */
@@ -289,6 +291,7 @@ void terrace__detach(struct terrace *store)
 	if (store->disk)
 		store->disk_ops->tier.close(store->disk);
 	terrace__shared_close(store->shared);
+	terrace__dictionaries_close(store->dir_fd);
 	terrace__fd_done(&store->dir_fd);
 	terrace__fd_done(&store->lock_fd);
 	store->disk = NULL;

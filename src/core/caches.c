@@ -136,7 +136,7 @@ static int check_policy(const terrace_policy *policy)
 		what = "tiers holds an unknown tier";
 	else if (policy->ttl_ms < TERRACE_TTL_NONE)
 		what = "ttl_ms is negative";
-	else if (policy->codec > TERRACE_CODEC_ZSTD)
+	else if (policy->codec > TERRACE_CODEC_AUTO)
 		what = "codec is unknown";
 	else if (policy->check > TERRACE_CHECK_MANUAL)
 		what = "check is unknown";
@@ -245,6 +245,7 @@ static int cache_make(struct terrace *store, const char *name, const terrace_pol
 		return TERRACE_ENOMEM;
 	cache->magic = CACHE_MAGIC;
 	cache->store = store;
+	terrace__codecs_init(&cache->codecs);
 	strcpy(cache->name, name);
 	*ret = cache;
 	rc = terrace__settings_cache(store->config, name, policy, cache->settings);
@@ -271,6 +272,7 @@ static void cache_free(struct terrace_cache *cache)
 		cache->memory_ops->close(cache->memory);
 	if (cache->encoded)
 		cache->memory_ops->close(cache->encoded);
+	terrace__codecs_done(&cache->codecs);
 	terrace__settings_free(cache->settings, CACHE_SETTING_COUNT);
 	cache->magic = 0;
 	free(cache);

@@ -100,16 +100,6 @@ int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
 	return TERRACE_OK;
 }
 
-/* The codec for a value of this size: rows and files have different defaults. */
-static terrace_codec choose_codec(const struct terrace_cache *cache, uint64_t value_size)
-{
-	bool row = cache->tiers & TERRACE_L2 && value_size <= cache->inline_bytes;
-
-	if (cache->codec != TERRACE_CODEC_DEFAULT)
-		return cache->codec;
-	return row ? TERRACE_CODEC_NONE : TERRACE_CODEC_LZ4;
-}
-
 /*
  * An object over an eighth of the disk must not push everything else out: it
  * may have what is free.
@@ -175,12 +165,12 @@ int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, stru
 {
 	struct entry_rest *rest = entry_rest(entry);
 	terrace_slice value = terrace_bytes(entry_value(entry), (size_t)entry->value_size);
-	terrace_codec codec = choose_codec(cache, entry->value_size);
+	terrace_codec codec;
 	uint64_t stored_size;
 
 	write->put.entry = entry;
 	write->file_fd = -1;
-	codec = terrace__codec_encode(codec, value, &write->payload);
+	codec = terrace__codecs_encode(cache, value, &write->payload);
 	write->put.payload = codec == TERRACE_CODEC_NONE ?
 	                         value :
 	                         terrace_bytes(write->payload.data, write->payload.size);

@@ -72,6 +72,7 @@ static void fold_all(struct terrace *store, int64_t now_ms)
 	while ((cache = next_cache(store, last))) {
 		last = cache->number;
 		terrace__stats_fold(cache);
+		terrace__codecs_tick(cache);
 		done_with(store);
 	}
 	store->keeper.fold_at = now_ms + STATISTICS_MS +

@@ -10,6 +10,7 @@
 #define LOCK_LANES    UINT64_C(1024)      /* + number: a process's values that wait */
 #define LOCK_STATS    UINT64_C(4096)      /* + cache number */
 #define LOCK_HOLDERS  UINT64_C(8192)      /* + cache number: who has entries in memory alone */
+#define LOCK_TRAINERS UINT64_C(16384)     /* + cache number: who trains a dictionary */
 #define LOCK_FLIGHTS  (UINT64_C(1) << 62) /* + 62 bits of a key's hash: who computes it */
 
 #endif

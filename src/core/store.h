@@ -13,6 +13,7 @@
 #ifndef CORE_STORE_H
 #define CORE_STORE_H
 
+#include "core/codecs.h"
 #include "core/coherence.h"
 #include "core/pressure.h"
 #include "core/settings.h"
@@ -216,6 +217,7 @@ struct terrace_cache {
 	bool has_form;
 	terrace_form form;
 
+	struct codecs codecs;
 	struct counts counts;
 	uint64_t folded_hits, folded_saved_us; /* of L1, already in counts; stats_lock */
 	_Atomic uint64_t sample;               /* which keys' hits are timed just now */

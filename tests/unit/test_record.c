@@ -161,7 +161,7 @@ static void round_trip(terrace_codec codec, const uint8_t *raw, size_t size, ter
 {
 	struct buf encoded = { 0 };
 	uint8_t *back = malloc(size + 1);
-	terrace_codec used = terrace__codec_encode(codec, terrace_bytes(raw, size), &encoded);
+	terrace_codec used = terrace__codec_encode(codec, NULL, terrace_bytes(raw, size), &encoded);
 
 	assert_int_equal(used, expected);
 	if (used == TERRACE_CODEC_NONE) {

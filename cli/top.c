@@ -231,7 +231,7 @@ static void draw_line(const struct top *top, const struct watched *w, int row,
                       const struct line *line)
 {
 	char hits[16], misses[16], rate[16], entries[16] = "-", size[TERRACE_TEXT_MAX] = "-",
-	                                     p50[32] = "-", p99[32] = "-", evicted[16] = "-";
+					     p50[32] = "-", p99[32] = "-", evicted[16] = "-";
 
 	if (line->entries >= 0)
 		count_text(line->entries, entries);
@@ -243,9 +243,8 @@ static void draw_line(const struct top *top, const struct watched *w, int row,
 		nanoseconds_text(terrace_latency_quantile(line->time, 0.5), p50);
 		nanoseconds_text(terrace_latency_quantile(line->time, 0.99), p99);
 	}
-	mvprintw(row, 0, "%-*.*s %7s %7s %6s %7s %8s %7s %7s %6s", name_width(),
-	         name_width(), line->name,
-	         count_text(per_second(top, w, line->hits), hits),
+	mvprintw(row, 0, "%-*.*s %7s %7s %6s %7s %8s %7s %7s %6s", name_width(), name_width(),
+	         line->name, count_text(per_second(top, w, line->hits), hits),
 	         count_text(per_second(top, w, line->misses), misses),
 	         rate_text(line->hits, line->misses, rate), entries, size, p50, p99, evicted);
 	clrtoeol();
@@ -273,10 +272,13 @@ static int draw_cache(const struct top *top, const struct watched *w, int row)
 {
 	uint64_t below = w->hits[1] + w->hits[2] + w->misses;
 	terrace_latency mixed;
-	const struct line all = { w->name, all_hits(w), w->misses,
+	const struct line all = { w->name,
+		                  all_hits(w),
+		                  w->misses,
 		                  per_second(top, w, w->evicted),
 		                  (double)(w->now.l2.entries + w->now.l3.entries),
-		                  (double)size_of(w), &mixed };
+		                  (double)size_of(w),
+		                  &mixed };
 	const struct line tiers[] = {
 		{ "  l1 memory", w->hits[0], below, -1, -1, -1, &w->now.hit_l1_time },
 		{ "  l2 rows", w->hits[1], w->hits[2] + w->misses, -1, (double)w->now.l2.entries,
@@ -326,9 +328,9 @@ static void draw_head(const struct top *top)
 	         top->disk_limit ? terrace_format_size(top->disk_limit, limit) : "no limit",
 	         nanoseconds_text(top->saved_us * 1000, saved));
 	clrtoeol();
-	mvprintw(2, 0, "%s %s hits, %s misses, %s served", top->totals ? "Ever:" : "Per second:",
-	         count_text(hits, hits_text), count_text(misses, misses_text),
-	         rate_text(hit_count, miss_count, rate));
+	mvprintw(2, 0, "%s %s hits, %s misses, %s served",
+	         top->totals ? "Ever:" : "Per second:", count_text(hits, hits_text),
+	         count_text(misses, misses_text), rate_text(hit_count, miss_count, rate));
 	clrtoeol();
 	attron(A_REVERSE);
 	mvprintw(4, 0, "%-*s %7s %7s %6s %7s %8s %7s %7s %6s", name_width(), "CACHE",
@@ -357,7 +359,8 @@ static void draw(struct top *top)
 	for (i = top->first; i < top->count && row < LINES - 1; i++)
 		row = draw_cache(top, top->caches[i], row);
 	attron(A_REVERSE);
-	mvprintw(LINES - 1, 0, " q quit  s sort: %-6s  t tiers  r %s  + - every %d ms  arrows scroll",
+	mvprintw(LINES - 1, 0,
+	         " q quit  s sort: %-6s  t tiers  r %s  + - every %d ms  arrows scroll",
 	         column_names[top->order], top->totals ? "rates " : "totals", top->interval_ms);
 	for (int column = getcurx(stdscr); column < COLS - 1; column++)
 		addch(' ');
@@ -445,7 +448,8 @@ int verb_top(struct cli *cli, const struct args *args)
 	int64_t ms = top.interval_ms;
 	int status;
 
-	if (interval && (terrace_parse_duration(interval, &ms) != TERRACE_OK || ms < 100 || ms > 60000))
+	if (interval &&
+	    (terrace_parse_duration(interval, &ms) != TERRACE_OK || ms < 100 || ms > 60000))
 		return usage(cli, "--interval %s: give 100ms to 60s", interval);
 	top.interval_ms = (int)ms;
 	if (cli->json || !isatty(STDOUT_FILENO) || !isatty(STDIN_FILENO))

@@ -79,7 +79,9 @@ static void fade(struct codec_cost *cost)
 
 static void cost_of_stats(const terrace_stats *stats, struct codec_cost *ret)
 {
-	*ret = (struct codec_cost){ (double)stats->measured, (double)stats->measured_bytes, { { 0 } } };
+	*ret = (struct codec_cost){ (double)stats->measured,
+		                    (double)stats->measured_bytes,
+		                    { { 0 } } };
 	ret->of[TERRACE_CODEC_LZ4].bytes = (double)stats->measured_lz4_bytes;
 	ret->of[TERRACE_CODEC_LZ4].ns = (double)stats->measured_lz4_ns;
 	ret->of[TERRACE_CODEC_ZSTD].bytes = (double)stats->measured_zstd_bytes;
@@ -266,7 +268,8 @@ static bool add_key(void *ctx, const struct tier_row *row)
 	if (row->absent)
 		return true;
 	samples->keys[samples->key_count++] = (struct tier_key){
-		.key = terrace_bytes((void *)samples->text.size, row->key.size), /* where it begins */
+		.key = terrace_bytes((void *)samples->text.size,
+		                     row->key.size), /* where it begins */
 		.hash = row->hash,
 		.cache = row->cache,
 	};
@@ -280,10 +283,9 @@ static void collect(struct samples *samples)
 	struct terrace_cache *cache = samples->cache;
 	struct terrace *store = cache->store;
 	const terrace_match all = { TERRACE_MATCH_ALL, { NULL, 0 } };
-	const struct disk_where where = { .kind = DISK_MATCHING,
-		                          .cache = cache->number,
-		                          .newest_first = true,
-		                          .match = &all };
+	const struct disk_where where = {
+		.kind = DISK_MATCHING, .cache = cache->number, .newest_first = true, .match = &all
+	};
 
 	if (store->disk_ops->select(store->disk, &where, add_key, samples) != TERRACE_OK ||
 	    samples->text.failed)
@@ -386,10 +388,11 @@ static void train_for(struct terrace_cache *cache)
 	dictionary = samples.sizes ? train(&samples, &expected) : NULL;
 	if (dictionary) {
 		rc = terrace__dictionary_keep(dictionary, cache->store->dir_fd, cache->number);
-		terrace__log(cache->store, rc == 0 ? TERRACE_LOG_INFO : TERRACE_LOG_WARN,
-		             "%s: a dictionary from %u values, which become %.0f %% of their size%s%s",
-		             cache->name, samples.count, 100 * expected,
-		             rc == 0 ? "" : "; it cannot be kept: ", rc == 0 ? "" : strerror(-rc));
+		terrace__log(
+		    cache->store, rc == 0 ? TERRACE_LOG_INFO : TERRACE_LOG_WARN,
+		    "%s: a dictionary from %u values, which become %.0f %% of their size%s%s",
+		    cache->name, samples.count, 100 * expected,
+		    rc == 0 ? "" : "; it cannot be kept: ", rc == 0 ? "" : strerror(-rc));
 		if (rc != 0) {
 			terrace__dictionary_unref(dictionary);
 			dictionary = NULL;
@@ -406,8 +409,7 @@ static void train_for(struct terrace_cache *cache)
 static bool take_newer(struct terrace_cache *cache)
 {
 	struct codecs *codecs = &cache->codecs;
-	struct dictionary *latest =
-	    terrace__dictionary_latest(cache->store->dir_fd, cache->number);
+	struct dictionary *latest = terrace__dictionary_latest(cache->store->dir_fd, cache->number);
 	bool newer;
 
 	pthread_mutex_lock(&codecs->lock);

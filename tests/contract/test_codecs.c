@@ -207,8 +207,8 @@ static void test_dictionary__not_where_values_have_nothing_in_common(void **stat
 		for (int k = 0; k < 64; k++)
 			noise[k] = rng_next(&rng);
 		snprintf(key, sizeof key, "%d", i);
-		assert_ok(terrace_put(cache, terrace_str(key), terrace_bytes(noise, sizeof noise),
-		                      NULL));
+		assert_ok(
+		    terrace_put(cache, terrace_str(key), terrace_bytes(noise, sizeof noise), NULL));
 	}
 	tick(f);
 	assert_int_equal(codec_of(cache).dictionary_bytes, 0);
@@ -298,8 +298,9 @@ static void test_dictionary__only_some_are_kept(void **state)
 		for (int i = 0; i < 1000; i++) {
 			char text[65];
 
-			snprintf(text, sizeof text, "of version %u: the same words but for %08d, and more",
-			         version, i * 7919);
+			snprintf(text, sizeof text,
+			         "of version %u: the same words but for %08d, and more", version,
+			         i * 7919);
 			memcpy(samples + 64L * i, text, 64);
 			sizes[i] = 64;
 		}
@@ -322,7 +323,8 @@ static void test_auto__the_cheapest_of_what_was_measured(void **state)
 	cost.of[TERRACE_CODEC_LZ4].ns = 200000;
 	cost.of[TERRACE_CODEC_ZSTD].bytes = 40000;
 	cost.of[TERRACE_CODEC_ZSTD].ns = 590000;
-	assert_int_equal(terrace__codec_cheapest(&cost), TERRACE_CODEC_ZSTD); /* 1.39 of 1.40 and 2.00 ms */
+	assert_int_equal(terrace__codec_cheapest(&cost),
+	                 TERRACE_CODEC_ZSTD); /* 1.39 of 1.40 and 2.00 ms */
 	cost.of[TERRACE_CODEC_ZSTD].ns = 610000;
 	assert_int_equal(terrace__codec_cheapest(&cost), TERRACE_CODEC_LZ4);
 	cost.of[TERRACE_CODEC_LZ4].ns = 810000;
@@ -344,8 +346,8 @@ static void test_auto__noise_is_stored_as_it_is(void **state)
 		for (int k = 0; k < 512; k++)
 			noise[k] = rng_next(&rng);
 		snprintf(key, sizeof key, "%d", i);
-		assert_ok(terrace_put(cache, terrace_str(key), terrace_bytes(noise, sizeof noise),
-		                      NULL));
+		assert_ok(
+		    terrace_put(cache, terrace_str(key), terrace_bytes(noise, sizeof noise), NULL));
 	}
 	assert_int_equal(codec_of(cache).codec, TERRACE_CODEC_AUTO);
 	assert_int_equal(codec_of(cache).chosen, TERRACE_CODEC_NONE);
@@ -364,15 +366,16 @@ static void test_auto__what_was_measured_is_known_to_the_next_process(void **sta
 
 	for (int i = 0; i < 600; i++) {
 		snprintf(key, sizeof key, "%d", i);
-		assert_ok(terrace_put(cache, terrace_str(key), terrace_bytes(zeros, sizeof zeros),
-		                      NULL));
+		assert_ok(
+		    terrace_put(cache, terrace_str(key), terrace_bytes(zeros, sizeof zeros), NULL));
 	}
 	assert_int_not_equal(codec_of(cache).chosen, TERRACE_CODEC_NONE);
 	assert_int_not_equal(codec_of(cache).chosen, TERRACE_CODEC_DEFAULT);
 	terrace_cache_close(cache);
 	fixture_reopen(f);
 	cache = cache_of(f, "a", TERRACE_CODEC_AUTO);
-	assert_ok(terrace_put(cache, TERRACE_KEY("more"), terrace_bytes(zeros, sizeof zeros), NULL));
+	assert_ok(
+	    terrace_put(cache, TERRACE_KEY("more"), terrace_bytes(zeros, sizeof zeros), NULL));
 	stats = stats_of(cache);
 	assert_int_equal(stats.stored_plain, 0);
 	assert_int_equal(stats.stored_lz4 + stats.stored_zstd, 601);

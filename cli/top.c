@@ -161,19 +161,26 @@ static uint64_t all_hits(const struct watched *w)
 
 static enum column sort_by;
 
+static uint64_t weight(const struct watched *w)
+{
+	switch (sort_by) {
+	case BY_HITS:
+		return all_hits(w);
+	case BY_MISSES:
+		return w->misses;
+	case BY_SIZE:
+		return size_of(w);
+	default:
+		return 0;
+	}
+}
+
 static int in_order(const void *a, const void *b)
 {
 	const struct watched *x = *(struct watched *const *)a, *y = *(struct watched *const *)b;
-	uint64_t left = 0, right = 0;
 
-	if (sort_by == BY_HITS)
-		left = all_hits(x), right = all_hits(y);
-	else if (sort_by == BY_MISSES)
-		left = x->misses, right = y->misses;
-	else if (sort_by == BY_SIZE)
-		left = size_of(x), right = size_of(y);
-	if (left != right)
-		return left < right ? 1 : -1;
+	if (weight(x) != weight(y))
+		return weight(x) < weight(y) ? 1 : -1;
 	return strcmp(x->name, y->name);
 }
 

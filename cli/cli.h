@@ -117,6 +117,13 @@ void names_done(struct names *names);
 int each_cache(terrace *store, const char *only,
                int (*fn)(void *ctx, const char *name, terrace_cache *cache), void *ctx);
 
+/* --- entries.c ---------------------------------------------------------------------------- */
+
+/* Store and cache of "CACHE KEY"; the cache is NULL when it does not exist. */
+int open_both(struct cli *cli, const struct args *args, bool make, terrace **ret_store,
+              terrace_cache **ret_cache);
+void close_both(terrace *store, terrace_cache *cache);
+
 /* --- verbs --------------------------------------------------------------------------------- */
 
 int verb_get(struct cli *cli, const struct args *args);

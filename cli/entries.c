@@ -1,11 +1,8 @@
-/* Verbs on single entries: get, put, rm, ls, inspect, why. */
+/* Verbs on single entries: rm, ls, inspect, why. */
 #include "cli.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 /* A key on the command line is text; it is in the library that it may be any bytes. */
 static int check_key(const struct cli *cli, const char *key)
@@ -17,9 +14,8 @@ static int check_key(const struct cli *cli, const char *key)
 	return usage(cli, "a key has 1 to %u bytes, not %zu", TERRACE_KEY_MAX, size);
 }
 
-/* Store and cache of "CACHE KEY"; the cache is NULL when it does not exist. */
-static int open_both(struct cli *cli, const struct args *args, bool make, terrace **ret_store,
-                     terrace_cache **ret_cache)
+int open_both(struct cli *cli, const struct args *args, bool make, terrace **ret_store,
+              terrace_cache **ret_cache)
 {
 	int status = STATUS_DONE;
 
@@ -36,168 +32,10 @@ static int open_both(struct cli *cli, const struct args *args, bool make, terrac
 	return status;
 }
 
-static void close_both(terrace *store, terrace_cache *cache)
+void close_both(terrace *store, terrace_cache *cache)
 {
 	terrace_cache_close(cache);
 	terrace_close(store);
-}
-
-static int write_all(int fd, const void *data, size_t size)
-{
-	const char *at = data;
-
-	while (size > 0) {
-		ssize_t n = write(fd, at, size);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0) {
-			complain("cannot write to standard output: %s", strerror(errno));
-			return STATUS_FAILED;
-		}
-		at += n;
-		size -= (size_t)n;
-	}
-	return STATUS_DONE;
-}
-
-int verb_get(struct cli *cli, const struct args *args)
-{
-	terrace *store;
-	terrace_cache *cache;
-	terrace_value *value;
-	int rc, status = open_both(cli, args, false, &store, &cache);
-
-	if (status != STATUS_DONE)
-		return status;
-	rc = terrace_get(cache, terrace_str(args->operands[1]), &value);
-	if (rc == TERRACE_OK) {
-		status = write_all(STDOUT_FILENO, terrace_data(value), terrace_size(value));
-		terrace_release(value);
-	} else if (rc == TERRACE_MISS) {
-		complain("cache %s has no live entry \"%s\"; terrace why says more",
-		         args->operands[0], args->operands[1]);
-		status = STATUS_MISS;
-	} else {
-		status = failed(rc);
-	}
-	close_both(store, cache);
-	return status;
-}
-
-/* --- put ------------------------------------------------------------------------------------ */
-
-static int read_all(const char *path, char **ret_data, size_t *ret_size)
-{
-	int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
-	size_t size = 0, capacity = 64 * 1024;
-	char *data = malloc(capacity), *grown;
-	ssize_t n = 0;
-
-	while (fd >= 0 && data) {
-		n = read(fd, data + size, capacity - size);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		size += (size_t)n;
-		if (size < capacity)
-			continue;
-		capacity *= 2;
-		grown = realloc(data, capacity);
-		if (!grown) {
-			free(data);
-			data = NULL;
-			break;
-		}
-		data = grown;
-	}
-	if (fd < 0 || n < 0 || !data) {
-		complain("cannot read %s: %s", path ? path : "standard input",
-		         data ? strerror(errno) : "out of memory");
-		free(data);
-		return fd < 0 ? STATUS_USAGE : STATUS_FAILED;
-	}
-	if (path)
-		close(fd);
-	*ret_data = data;
-	*ret_size = size;
-	return STATUS_DONE;
-}
-
-/* Fingerprints first: what changes while the value is read makes a miss later. */
-static int add_sources(const struct args *args, terrace_sources **ret)
-{
-	const char **files;
-	size_t count = args_values(args, "source", &files);
-	int rc = terrace_sources_new(ret), status = STATUS_DONE;
-
-	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
-		rc = terrace_sources_file(*ret, files[i], 0);
-		if (rc != TERRACE_OK) {
-			complain("%s; name a file that is there", terrace_error_message());
-			status = STATUS_USAGE;
-		}
-	}
-	free(files);
-	if (status == STATUS_DONE && rc != TERRACE_OK)
-		status = failed(rc);
-	if (status != STATUS_DONE) {
-		terrace_sources_free(*ret);
-		*ret = NULL;
-	}
-	return status;
-}
-
-static int put_options(struct cli *cli, const struct args *args, terrace_put_options *ret,
-                       terrace_sources **ret_sources, const char ***ret_tags)
-{
-	const char *ttl = args_value(args, "ttl");
-	int status;
-
-	*ret_tags = NULL;
-	*ret_sources = NULL;
-	if (ttl) {
-		if (terrace_parse_duration(ttl, &ret->ttl_ms) != TERRACE_OK)
-			return usage(cli, "--ttl: %s", terrace_error_message());
-		if (ret->ttl_ms == 0)
-			ret->ttl_ms = TERRACE_TTL_NONE;
-	}
-	ret->tag_count = args_values(args, "tag", ret_tags);
-	ret->tags = *ret_tags;
-	status = add_sources(args, ret_sources);
-	ret->sources = *ret_sources;
-	return status;
-}
-
-int verb_put(struct cli *cli, const struct args *args)
-{
-	terrace_put_options options = TERRACE_PUT_INIT;
-	terrace *store = NULL;
-	terrace_cache *cache = NULL;
-	terrace_sources *sources;
-	const char **tags;
-	char *data = NULL;
-	size_t size;
-	int status = put_options(cli, args, &options, &sources, &tags);
-
-	if (status == STATUS_DONE)
-		status = open_both(cli, args, true, &store, &cache);
-	if (status == STATUS_DONE) {
-		status = read_all(args->operand_count > 2 ? args->operands[2] : NULL, &data, &size);
-		if (status == STATUS_DONE) {
-			int rc = terrace_put(cache, terrace_str(args->operands[1]),
-			                     terrace_bytes(data, size), &options);
-
-			if (rc != TERRACE_OK)
-				status = failed(rc);
-		}
-		close_both(store, cache);
-	}
-	free(data);
-	free(tags);
-	terrace_sources_free(sources);
-	return status;
 }
 
 /* --- rm, ls ----------------------------------------------------------------------------------- */

@@ -14,6 +14,11 @@ const struct option_spec global_options[] = {
 
 static const struct option_spec no_options[] = { { NULL, NULL, NULL } };
 
+static const struct option_spec get_options[] = {
+	{ "range", "OFFSET:LENGTH", "only this part; to the end without LENGTH" },
+	{ NULL, NULL, NULL },
+};
+
 static const struct option_spec put_options[] = {
 	{ "ttl", "T", "how long it lives: 90s, 2h, forever; 0 is dead at once" },
 	{ "tag", "TAG", "a tag, to invalidate by; may be given again" },
@@ -99,7 +104,7 @@ static const struct option_spec top_options[] = {
 #endif
 
 const struct verb verbs[] = {
-	{ "get", "CACHE KEY", 2, 2, "write an entry's bytes to standard output", no_options,
+	{ "get", "CACHE KEY", 2, 2, "write an entry's bytes to standard output", get_options,
 	  verb_get, false },
 	{ "put", "CACHE KEY [FILE]", 2, 3, "store a file, or standard input", put_options, verb_put,
 	  false },

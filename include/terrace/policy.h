@@ -74,7 +74,8 @@ typedef struct terrace_policy {
 	unsigned tiers; /* set of terrace_tier; 0 = all three */
 	int64_t ttl_ms; /* TERRACE_TTL_FOREVER, _NONE or milliseconds; 0 = for ever */
 	terrace_codec codec;
-	uint64_t inline_bytes;   /* larger stored values become files; 0 = 32 KiB */
+	uint64_t inline_bytes;   /* larger stored values become files, as do values over this and
+	                          * 256 KiB whatever they shrink to; 0 = 32 KiB */
 	uint64_t memory_bytes;   /* L1 of this cache, keys, values and overhead; 0 = the store's */
 	uint64_t memory_entries; /* 0 = no limit */
 	uint64_t encoded_bytes;  /* with a form: memory for encoded bytes besides; 0 = none */

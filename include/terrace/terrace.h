@@ -29,6 +29,7 @@
 #include <terrace/sources.h>
 #include <terrace/stats.h>
 #include <terrace/store.h>
+#include <terrace/stream.h>
 #include <terrace/text.h>
 #include <terrace/transaction.h>
 

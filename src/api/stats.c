@@ -4,6 +4,7 @@
 #include "core/bulk.h"
 #include "core/entries.h"
 #include "core/sources.h"
+#include "core/stream.h"
 #include "util/histogram.h"
 #include "util/message.h"
 #include "util/util.h"
@@ -269,6 +270,21 @@ int terrace_inspect_value(terrace_cache *cache, const terrace_value *value, terr
 	extra = facts.extra;
 	facts.tier = terrace_value_tier(value);
 	return fill_info(cache, &facts, ret);
+}
+
+int terrace_inspect_reader(terrace_reader *reader, terrace_info *ret)
+{
+	CLEANUP(terrace__buf_done) struct buf extra = { 0 };
+	struct tier_facts facts = { 0 };
+	int rc = terrace__check_cache(reader->cache);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	terrace__entry_facts(reader->entry, &facts);
+	extra = facts.extra;
+	facts.tier = reader->tier;
+	facts.value_size = reader->size; /* in blocks, the entry is without it */
+	return fill_info(reader->cache, &facts, ret);
 }
 
 const char *terrace_reason_name(terrace_reason reason)

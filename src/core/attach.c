@@ -247,8 +247,10 @@ int terrace__attach(struct terrace *store)
 	} else {
 		rc = open_parts(store, path);
 		terrace__unlock(store->lock_fd, LOCK_ATTACH);
-		if (rc == TERRACE_OK)
+		if (rc == TERRACE_OK) {
 			terrace__behind_reap(store);
+			store->disk_ops->sweep(store->disk);
+		}
 	}
 	free(path);
 	return rc;

@@ -453,6 +453,7 @@ int terrace__cleanup(struct terrace_cache *cache, uint64_t *ret_count)
 	*ret_count = count;
 	if (!cache->on_disk)
 		return TERRACE_OK;
+	cache->store->disk_ops->sweep(cache->store->disk);
 	terrace__behind_flush(cache->store); /* it may take the place of what is expired */
 	before = rows_of(cache);
 	do {

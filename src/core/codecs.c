@@ -225,8 +225,8 @@ static void watch(struct codecs *codecs, size_t raw, size_t encoded)
 	pthread_mutex_unlock(&codecs->lock);
 }
 
-terrace_codec terrace__codecs_encode(struct terrace_cache *cache, terrace_slice value,
-                                     struct buf *out)
+void terrace__codecs_count(struct terrace_cache *cache, unsigned codec, uint64_t raw,
+                           uint64_t encoded)
 {
 	static const enum counter counters[] = {
 		[TERRACE_CODEC_NONE] = COUNT_stored_plain,
@@ -234,6 +234,27 @@ terrace_codec terrace__codecs_encode(struct terrace_cache *cache, terrace_slice 
 		[TERRACE_CODEC_ZSTD] = COUNT_stored_zstd,
 		[TERRACE_CODEC_DICTIONARY] = COUNT_stored_dictionary,
 	};
+
+	count_add(&cache->counts, counters[codec], 1);
+	count_add(&cache->counts, COUNT_raw_bytes, raw);
+	count_add(&cache->counts, COUNT_stored_bytes, encoded);
+}
+
+terrace_codec terrace__codecs_for_blocks(struct terrace_cache *cache, terrace_slice first)
+{
+	struct dictionary *dictionary;
+	terrace_codec codec;
+
+	if (cache->codec == TERRACE_CODEC_DEFAULT)
+		return TERRACE_CODEC_LZ4;
+	codec = choose(cache, first, &dictionary); /* a block is too large for a dictionary */
+	terrace__dictionary_unref(dictionary);
+	return codec == TERRACE_CODEC_DICTIONARY ? TERRACE_CODEC_ZSTD : codec;
+}
+
+terrace_codec terrace__codecs_encode(struct terrace_cache *cache, terrace_slice value,
+                                     struct buf *out)
+{
 	struct dictionary *dictionary;
 	terrace_codec codec = choose(cache, value, &dictionary);
 	size_t encoded;
@@ -243,9 +264,7 @@ terrace_codec terrace__codecs_encode(struct terrace_cache *cache, terrace_slice 
 	if (dictionary)
 		watch(&cache->codecs, value.size, encoded);
 	terrace__dictionary_unref(dictionary);
-	count_add(&cache->counts, counters[codec], 1);
-	count_add(&cache->counts, COUNT_raw_bytes, value.size);
-	count_add(&cache->counts, COUNT_stored_bytes, encoded);
+	terrace__codecs_count(cache, codec, value.size, encoded);
 	return codec;
 }
 

@@ -43,6 +43,12 @@ void terrace__codecs_done(struct codecs *codecs);
 terrace_codec terrace__codecs_encode(struct terrace_cache *cache, terrace_slice value,
                                      struct buf *out);
 
+/* The codec for the blocks of a value that begins so. */
+terrace_codec terrace__codecs_for_blocks(struct terrace_cache *cache, terrace_slice first);
+/* A value was encoded. */
+void terrace__codecs_count(struct terrace_cache *cache, unsigned codec, uint64_t raw,
+                           uint64_t encoded);
+
 /* For the keeper: train a dictionary when it is time to. */
 void terrace__codecs_tick(struct terrace_cache *cache);
 

@@ -2,6 +2,7 @@
 
 #include "codec/codec.h"
 #include "core/sources.h"
+#include "core/spool.h"
 #include "util/message.h"
 #include "util/util.h"
 
@@ -100,110 +101,79 @@ int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
 	return TERRACE_OK;
 }
 
-/*
- * An object over an eighth of the disk must not push everything else out: it
- * may have what is free.
- */
-static bool too_big_for_disk(const struct terrace_cache *cache, uint64_t size)
+void terrace__record_fill(const struct terrace_cache *cache, const struct entry *entry,
+                          struct record *ret)
 {
-	struct terrace *store = cache->store;
-	uint64_t limit = cache->disk_bytes ? cache->disk_bytes : store->disk_bytes;
-	uint32_t whose = cache->disk_bytes ? cache->number : DISK_ANY_CACHE;
-	struct tier_usage l2, l3;
+	const struct entry_rest *rest = entry_rest(entry);
 
-	if (cache->disk_bytes && store->disk_bytes)
-		limit = min_u64(cache->disk_bytes, store->disk_bytes);
-	if (limit == 0 || size <= limit / 8)
-		return false;
-	if (store->disk_ops->tier.usage(store->disk, whose, TERRACE_L2, &l2) != TERRACE_OK ||
-	    store->disk_ops->tier.usage(store->disk, whose, TERRACE_L3, &l3) != TERRACE_OK)
-		return true;
-	return l2.bytes + l3.bytes + size > limit;
-}
-
-static int try_file(struct terrace_cache *cache, struct write *write, terrace_slice head)
-{
-	struct terrace *store = cache->store;
-	int rc;
-
-	do {
-		write->put.file = shared_draw(store->shared);
-		rc = store->disk_ops->file_write(store->disk, write->put.file, head,
-		                                 write->put.payload, &write->file_fd);
-	} while (rc == TERRACE_EXISTS); /* left by a store that was set aside */
-	if (rc != TERRACE_OK)
-		write->put.file = 0;
-	return rc;
-}
-
-static int free_space(struct terrace *store, void *ctx)
-{
-	(void)ctx;
-	return terrace__free_space(store) ? TERRACE_OK : TERRACE_MISS;
-}
-
-static int write_file(struct terrace_cache *cache, struct write *write)
-{
-	CLEANUP(terrace__buf_done) struct buf buf = { 0 };
-	terrace_slice head;
-	int rc;
-
-	terrace__record_write(&write->record, &buf);
-	if (buf.failed)
-		return TERRACE_ENOMEM;
-	head = terrace_bytes(buf.data, buf.size);
-	rc = try_file(cache, write, head);
-	/* On a full disk, make room once and try again. A number is written within
-	 * a transaction, which is tried again as a whole. */
-	if (rc == TERRACE_EFULL && write->kind != WRITE_NUMBER &&
-	    terrace__write_alone(cache->store, free_space, NULL) == TERRACE_OK)
-		rc = try_file(cache, write, head);
-	return rc;
-}
-
-int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, struct write *write)
-{
-	struct entry_rest *rest = entry_rest(entry);
-	terrace_slice value = terrace_bytes(entry_value(entry), (size_t)entry->value_size);
-	terrace_codec codec;
-	uint64_t stored_size;
-
-	write->put.entry = entry;
-	write->file_fd = -1;
-	codec = terrace__codecs_encode(cache, value, &write->payload);
-	write->put.payload = codec == TERRACE_CODEC_NONE ?
-	                         value :
-	                         terrace_bytes(write->payload.data, write->payload.size);
-	stored_size = write->put.payload.size;
-	/* What has waited is in memory already, and may be read as we speak. */
-	if (!write->pending) {
-		entry->codec = (uint8_t)codec;
-		rest->stored_size = stored_size;
-	}
-	write->record = (struct record){
+	*ret = (struct record){
 		.cache = cache->number,
-		.codec = (uint8_t)codec,
 		.flags = entry->kind == ENTRY_ABSENT ? RECORD_ABSENT : 0,
 		.created = rest->created,
 		.stored = rest->stored,
 		.expires = atomic_load(&entry->expires),
 		.ttl = rest->ttl,
 		.value_size = entry->value_size,
-		.payload_size = stored_size,
 		.cost_us = rest->cost_us,
 		.key = entry_key_slice(entry),
 		.extra = entry_extra(entry),
 	};
-	terrace__record_sum(write->put.payload, write->record.payload_sum);
-	if (too_big_for_disk(cache, stored_size)) {
-		terrace__message_set("a value of %zu bytes is over an eighth of the disk limit of "
-		                     "cache %s, and that much is not free; raise disk_bytes",
-		                     write->put.payload.size, cache->name);
+}
+
+/* In one piece: the payload, and a file where it is too large for a row. */
+static int encode_whole(struct terrace_cache *cache, terrace_slice value, struct write *write)
+{
+	struct record *record = &write->record;
+	terrace_codec codec = terrace__codecs_encode(cache, value, &write->payload);
+
+	write->put.payload = codec == TERRACE_CODEC_NONE ?
+	                         value :
+	                         terrace_bytes(write->payload.data, write->payload.size);
+	record->codec = (uint8_t)codec;
+	record->payload_size = write->put.payload.size;
+	terrace__record_sum(write->put.payload, record->payload_sum);
+	if (terrace__too_big_for_disk(cache, record->payload_size))
 		return TERRACE_ETOOBIG;
-	}
-	if (cache->tiers & TERRACE_L2 && stored_size <= cache->inline_bytes)
+	if (cache->tiers & TERRACE_L2 && record->payload_size <= cache->inline_bytes)
 		return TERRACE_OK;
-	return write_file(cache, write);
+	return terrace__spool_whole(cache, write);
+}
+
+static int encode_blocks(struct terrace_cache *cache, terrace_slice value, struct write *write)
+{
+	struct spool spool = { .cache = cache };
+	int rc = TERRACE_OK;
+
+	for (size_t at = 0; at < value.size && rc == TERRACE_OK; at += BLOCK_BYTES) {
+		size_t size = (size_t)min_u64(value.size - at, BLOCK_BYTES);
+
+		rc = terrace__spool_add(&spool, terrace_bytes((const char *)value.data + at, size));
+	}
+	if (rc == TERRACE_OK)
+		rc = terrace__spool_keep(&spool, write);
+	terrace__spool_drop(&spool);
+	return rc;
+}
+
+int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, struct write *write)
+{
+	terrace_slice value = terrace_bytes(entry_value(entry), (size_t)entry->value_size);
+	uint64_t in_row = cache->tiers & TERRACE_L2 ? cache->inline_bytes : 0;
+	int rc;
+
+	write->put.entry = entry;
+	write->file_fd = -1;
+	terrace__record_fill(cache, entry, &write->record);
+	if (value.size > max_u64(BLOCK_BYTES, in_row))
+		rc = encode_blocks(cache, value, write);
+	else
+		rc = encode_whole(cache, value, write);
+	/* What has waited is in memory already, and may be read as we speak. */
+	if (!write->pending) {
+		entry->codec = write->record.codec;
+		entry_rest(entry)->stored_size = write->record.payload_size;
+	}
+	return rc;
 }
 
 void terrace__write_done(struct write *write)

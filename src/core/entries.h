@@ -22,6 +22,10 @@ int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
                         terrace_slice value, terrace_slice extra, int64_t ttl_ms, uint64_t cost_us,
                         struct entry **ret);
 
+/* What the entry says, without codec, payload and sum. */
+void terrace__record_fill(const struct terrace_cache *cache, const struct entry *entry,
+                          struct record *ret);
+
 /*
  * Fill in a put: its record, encoded payload and place; a file is written at
  * once. TERRACE_ETOOBIG when the disk of this cache does not take it.

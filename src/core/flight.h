@@ -57,6 +57,13 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
                          enum flight_shape shape, struct terrace_lease **ret_lease,
                          struct entry **ret_entry, unsigned *ret_tier);
 
+/*
+ * A lease that nobody waits for: it only notes what is true now, and whether the
+ * key is written from now on. terrace__lease_end() ends it, on any thread.
+ */
+int terrace__lease_watch(struct terrace_cache *cache, terrace_slice key,
+                         struct terrace_lease **ret);
+
 /* It goes to another thread, which takes it; the loader will run there. */
 void terrace__lease_leave(struct terrace_lease *lease);
 void terrace__lease_enter(struct terrace_lease *lease);

@@ -109,17 +109,8 @@ static int memory_get(struct terrace_cache *cache, void *tier, const struct tier
 	return TERRACE_MISS;
 }
 
-/* --- below L1 --------------------------------------------------------------------------------- */
-
-/* What is read from disk, and under which version a copy of it may be kept. */
-struct found {
-	struct entry *entry;
-	bool keep; /* a copy in memory would be good */
-};
-
-/* seq: the write that is damaged; 0 where its head could not be read. */
-static void damaged(struct terrace_cache *cache, const struct tier_key *key, uint64_t seq,
-                    const char *how)
+void terrace__damaged(struct terrace_cache *cache, const struct tier_key *key, uint64_t seq,
+                      const char *how)
 {
 	count_add(&cache->counts, COUNT_damaged, 1);
 	terrace__log(cache->store, TERRACE_LOG_WARN, "%s: a damaged entry is removed: %s",
@@ -127,18 +118,38 @@ static void damaged(struct terrace_cache *cache, const struct tier_key *key, uin
 	drop(cache, key, seq, TERRACE_REASON_DAMAGED, how);
 }
 
+/* --- below L1 --------------------------------------------------------------------------------- */
+
+/* What is read from disk, and under which version a copy of it may be kept. */
+struct found {
+	struct entry *entry;
+	bool keep; /* a copy in memory would be good */
+	/* A value in blocks may stay on disk, and then does: `entry` is without it. */
+	bool may_open;
+	struct block_reader *blocks;
+};
+
+static void found_drop(struct terrace_cache *cache, struct found *found)
+{
+	entry_unref(found->entry);
+	if (found->blocks)
+		cache->store->disk_ops->blocks_close(found->blocks);
+	found->blocks = NULL;
+}
+
 /* The row, or the value that waits to become it. */
 static int read_row(struct terrace_cache *cache, const struct tier_key *key, uint64_t version,
-                    bool *ret_waits, struct entry **ret)
+                    bool *ret_waits, struct found *ret)
 {
 	struct terrace *store = cache->store;
+	const struct disk_ops *ops = store->disk_ops;
 	int rc;
 
 	*ret_waits = false;
 	while (UNLIKELY(version_is_behind(version))) {
 		uint64_t before = version;
 
-		rc = terrace__behind_get(cache, key, ret);
+		rc = terrace__behind_get(cache, key, &ret->entry);
 		*ret_waits = rc == TERRACE_OK;
 		if (rc == TERRACE_OK)
 			return TERRACE_OK;
@@ -148,9 +159,12 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 		if (version == before)
 			return TERRACE_MISS;
 	}
-	rc = store->disk_ops->tier.get(store->disk, key, true, ret);
+	if (ret->may_open)
+		rc = ops->open(store->disk, key, &ret->entry, &ret->blocks);
+	else
+		rc = ops->tier.get(store->disk, key, true, &ret->entry);
 	if (rc == TERRACE_ECORRUPT)
-		damaged(cache, key, 0, "its checksum did not hold");
+		terrace__damaged(cache, key, 0, "its checksum did not hold");
 	else if (rc != TERRACE_OK && rc != TERRACE_MISS)
 		terrace__swallow(store, cache, "reading");
 	return rc;
@@ -163,26 +177,24 @@ static int disk_get(struct terrace_cache *cache, const struct tier_key *key, str
 	uint64_t version = version_load(store->shared, key->slot);
 	uint64_t epoch = atomic_load(&cache->shared->epoch);
 	terrace_reason reason;
-	struct entry *entry;
 	bool waits;
-	int rc = read_row(cache, key, version, &waits, &entry);
+	int rc = read_row(cache, key, version, &waits, ret);
 
 	if (rc != TERRACE_OK)
 		return TERRACE_MISS;
-	reason = terrace__entry_reason(cache, entry);
+	reason = terrace__entry_reason(cache, ret->entry);
 	if (reason == TERRACE_REASON_EXPIRED)
 		count_add(&cache->counts, COUNT_expired, 1);
 	if (reason != TERRACE_REASON_LIVE ||
-	    (entry->source_count && !sources_hold(cache, key, entry))) {
-		entry_unref(entry);
+	    (ret->entry->source_count && !sources_hold(cache, key, ret->entry))) {
+		found_drop(cache, ret);
 		return TERRACE_MISS;
 	}
-	ret->entry = entry;
 	/* What waits is in memory already, where there is room for it. */
-	ret->keep = !waits && !version_is_writing(version);
+	ret->keep = !waits && !version_is_writing(version) && !ret->blocks;
 	if (!waits) {
-		atomic_init(&entry->stamp, version);
-		atomic_init(&entry->epoch, epoch);
+		atomic_init(&ret->entry->stamp, version);
+		atomic_init(&ret->entry->epoch, epoch);
 	}
 	return TERRACE_OK;
 }
@@ -222,7 +234,7 @@ static int to_form(struct terrace_cache *cache, const struct tier_key *key, stru
 	rc = terrace__entry_decode(cache, found->entry, &decoded);
 	entry_unref(found->entry);
 	if (rc == TERRACE_ECORRUPT)
-		damaged(cache, key, seq, "it could not be decoded");
+		terrace__damaged(cache, key, seq, "it could not be decoded");
 	else if (rc != TERRACE_OK)
 		terrace__swallow(cache->store, cache, "decoding");
 	if (rc != TERRACE_OK)
@@ -253,7 +265,7 @@ static int get_below(struct terrace_cache *cache, const struct tier_key *key, bo
                      struct entry **ret, unsigned *ret_tier)
 {
 	uint64_t start = terrace__now_ns();
-	struct found found;
+	struct found found = { 0 };
 	int rc = bytes_get(cache, key, &found, ret_tier);
 
 	keeper_at(cache->store, start);
@@ -353,7 +365,7 @@ int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, bool co
 {
 	struct tier_key hashed = cache_key(cache, key);
 	uint64_t start = terrace__now_ns();
-	struct found found;
+	struct found found = { 0 };
 	int rc;
 
 	if (!cache->has_form)
@@ -367,6 +379,40 @@ int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, bool co
 	}
 	count_hit(cache, *ret_tier, entry_rest(found.entry)->cost_us, terrace__now_ns() - start);
 	*ret = found.entry;
+	return found_rc(found.entry);
+}
+
+int terrace__get_opened(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                        struct block_reader **ret_blocks, uint64_t *ret_size, unsigned *ret_tier)
+{
+	struct tier_key hashed = cache_key_soon(cache, key);
+	struct found found = { .may_open = true };
+	uint64_t start = terrace__now_ns();
+	int rc;
+
+	/* A form is no bytes: those lie beside it, or below. */
+	if (cache->memory && !cache->has_form &&
+	    memory_get(cache, cache->memory, &hashed, ret) == TERRACE_OK) {
+		*ret_tier = TERRACE_L1;
+		*ret_blocks = NULL;
+		*ret_size = (*ret)->value_size;
+		return found_rc(*ret);
+	}
+	rc = bytes_get(cache, &hashed, &found, ret_tier);
+	if (rc != TERRACE_OK) {
+		count_add(&cache->counts, COUNT_misses, 1);
+		return rc;
+	}
+	if (cache->memory && !cache->has_form && found.keep) {
+		struct tier_put put = { .key = hashed, .entry = found.entry };
+
+		terrace__memory_keep(cache, &put, NULL);
+	}
+	count_hit(cache, *ret_tier, entry_rest(found.entry)->cost_us, terrace__now_ns() - start);
+	*ret = found.entry;
+	*ret_blocks = found.blocks;
+	*ret_size = found.blocks ? cache->store->disk_ops->blocks_size(found.blocks) :
+	                           found.entry->value_size;
 	return found_rc(found.entry);
 }
 

@@ -29,6 +29,17 @@ int terrace__get_stale(struct terrace_cache *cache, terrace_slice key, int64_t w
 int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, bool count_miss,
                          struct entry **ret, unsigned *ret_tier);
 
+/*
+ * As terrace__get_encoded() with the miss counted, but a value in blocks is
+ * opened and not read: *ret is then an entry of no bytes, and *ret_blocks reads
+ * them; else that is NULL. *ret_size is the value's.
+ */
+int terrace__get_opened(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                        struct block_reader **ret_blocks, uint64_t *ret_size, unsigned *ret_tier);
+/* A damaged entry: counted, logged and removed. seq: which write; 0: look at it again. */
+void terrace__damaged(struct terrace_cache *cache, const struct tier_key *key, uint64_t seq,
+                      const char *how);
+
 /* Facts without a value; TERRACE_MISS with the reason when it is there but dead. */
 int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tier_facts *ret,
                       terrace_reason *ret_reason);
@@ -62,6 +73,13 @@ struct put_item {
 /* options and cost may be NULL. Fills in every rc; the first failure is returned. */
 int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_t count,
                       const terrace_put_options *options);
+/* The same with tags and sources packed; the items begin without entries. */
+int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, size_t count,
+                        terrace_slice extra, int64_t ttl_ms, uint64_t cost_us);
+/* A put whose file is there: its row. TERRACE_MISS when the lease no longer held. */
+int terrace__put_written(struct terrace_cache *cache, struct write *write);
+/* The value of a put could not be stored, for `rc`: at least the older one must not stay. */
+void terrace__put_failed(struct terrace_cache *cache, terrace_slice key, int rc);
 /* ret may be NULL. TERRACE_MISS when the lease no longer held. */
 int terrace__put(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
                  const terrace_put_options *options, const struct write_lease *lease,
@@ -90,6 +108,8 @@ struct terrace_cache *terrace__digests(struct terrace *store);
 
 /* --- memory.c ------------------------------------------------------------------------------ */
 
+/* May an entry that weighs so much be kept in L1? The message says why not. */
+bool terrace__memory_fits(struct terrace_cache *cache, uint64_t bytes);
 /*
  * Put into L1, and keep cache and store within their limits. With a lease
  * (which may be NULL), only while that holds: else TERRACE_MISS. TERRACE_ETOOBIG

@@ -104,15 +104,19 @@ static void keep_within(struct terrace_cache *cache)
 }
 
 /* As on disk: what is over an eighth of the limit may have what is free. */
-static bool fits_memory(struct terrace_cache *cache, const struct entry *entry)
+bool terrace__memory_fits(struct terrace_cache *cache, uint64_t bytes)
 {
 	struct terrace *store = cache->store;
-	uint64_t charge = entry_rest(entry)->charge, own = cache->memory_bytes,
-		 all = limit_load(&store->memory);
+	uint64_t own = cache->memory_bytes, all = limit_load(&store->memory);
 
-	if (own && charge > own / 8 && terrace__tiers_memory_bytes(cache->memory) + charge > own)
-		return false;
-	return !all || charge <= all / 8 || atomic_load(&store->pool.bytes) + charge <= all;
+	if ((!own || bytes <= own / 8 ||
+	     terrace__tiers_memory_bytes(cache->memory) + bytes <= own) &&
+	    (!all || bytes <= all / 8 || atomic_load(&store->pool.bytes) + bytes <= all))
+		return true;
+	terrace__message_set("a value of %llu bytes is over an eighth of the memory limit of cache "
+	                     "%s, and that much is not free; raise memory_bytes",
+	                     (unsigned long long)bytes, cache->name);
+	return false;
 }
 
 /*
@@ -148,12 +152,9 @@ int terrace__memory_keep(struct terrace_cache *cache, const struct tier_put *put
 {
 	int rc;
 
-	if (!fits_memory(cache, put->entry)) {
+	if (!terrace__memory_fits(cache, entry_rest(put->entry)->charge)) {
 		/* An older one must not stay in its place. */
 		cache->memory_ops->remove(cache->memory, &put->key, NULL);
-		terrace__message_set("a value of %llu bytes is over an eighth of the memory limit "
-		                     "of cache %s, and that much is not free; raise memory_bytes",
-		                     (unsigned long long)put->entry->value_size, cache->name);
 		return TERRACE_ETOOBIG;
 	}
 	rc = lease ? put_leased(cache, cache->memory, put, lease) :

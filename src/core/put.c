@@ -354,9 +354,6 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 {
 	static const terrace_put_options none;
 	CLEANUP(terrace__buf_done) struct buf extra = { 0 };
-	bool timed = is_timed(cache);
-	uint64_t start = timed ? terrace__now_ns() : 0;
-	struct write single, *writes = &single;
 	int rc;
 
 	if (!options)
@@ -364,15 +361,28 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 	for (size_t i = 0; i < count; i++)
 		items[i].entry = items[i].decoded = NULL;
 	rc = terrace__extra_pack(options, &extra);
-	if (rc == TERRACE_OK && count > 1) {
+	if (rc != TERRACE_OK)
+		return rc;
+	return terrace__put_packed(cache, items, count, terrace_bytes(extra.data, extra.size),
+	                           options->ttl_ms, options->cost_us);
+}
+
+int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, size_t count,
+                        terrace_slice extra, int64_t ttl_ms, uint64_t cost_us)
+{
+	bool timed = is_timed(cache);
+	uint64_t start = timed ? terrace__now_ns() : 0;
+	struct write single, *writes = &single;
+	int rc = TERRACE_OK;
+
+	if (count > 1) {
 		writes = calloc(count, sizeof *writes);
 		rc = writes ? TERRACE_OK : TERRACE_ENOMEM;
 	}
 	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
 		items[i].hashed = cache_key_soon(cache, items[i].key);
-		rc = terrace__entry_make(cache, &items[i].hashed, items[i].value,
-		                         terrace_bytes(extra.data, extra.size), options->ttl_ms,
-		                         options->cost_us, &items[i].entry);
+		rc = terrace__entry_make(cache, &items[i].hashed, items[i].value, extra, ttl_ms,
+		                         cost_us, &items[i].entry);
 		if (rc == TERRACE_OK && items[i].absent)
 			items[i].entry->kind = ENTRY_ABSENT;
 	}
@@ -392,6 +402,38 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 	}
 	if (writes != &single)
 		free(writes);
+	return rc;
+}
+
+void terrace__put_failed(struct terrace_cache *cache, terrace_slice key, int rc)
+{
+	struct write write = { .put.key = cache_key(cache, key) };
+	uint64_t deleted;
+
+	if (rc == TERRACE_ETOOBIG)
+		count_add(&cache->counts, COUNT_rejected, 1);
+	else
+		terrace__swallow(cache->store, cache, "storing");
+	if (!cache->on_disk) {
+		terrace__delete_many(cache, &key, 1, &deleted);
+		return;
+	}
+	as_delete(cache, &write, rc);
+	terrace__write(cache->store, &write, 1);
+	terrace__memory_forget(cache, &write.put.key);
+}
+
+int terrace__put_written(struct terrace_cache *cache, struct write *write)
+{
+	int rc;
+
+	terrace__write(cache->store, write, 1);
+	rc = write->rc;
+	terrace__memory_forget(cache, &write->put.key);
+	if (rc == TERRACE_OK)
+		count_add(&cache->counts, COUNT_puts, 1);
+	else if (rc < 0 && rc != TERRACE_EBUSY)
+		terrace__put_failed(cache, write->put.key.key, rc);
 	return rc;
 }
 

@@ -297,7 +297,7 @@ bool terrace__free_space(struct terrace *store)
 {
 	struct sacrifice sacrifice = { .count = 0 };
 
-	store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW);
+	store->disk_ops->sweep(store->disk);
 	for (uint32_t i = 0; i < CACHES_MAX && sacrifice.count < FREE_FILES; i++) {
 		struct disk_where where = { .kind = DISK_RANKED, .cache = i };
 
@@ -307,6 +307,8 @@ bool terrace__free_space(struct terrace *store)
 	}
 	for (size_t i = 0; i < sacrifice.count; i++)
 		store->disk_ops->file_remove(store->disk, sacrifice.rows[i].file);
+	/* Not before there is space: the database may grow by what the log holds. */
+	store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW);
 	terrace__log(store, TERRACE_LOG_WARN, "the disk is full: %zu files were given up",
 	             sacrifice.count);
 	if (sacrifice.count)

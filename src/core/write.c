@@ -221,7 +221,7 @@ static int live_inside(struct transaction *transaction, struct write *write, str
 {
 	struct terrace *store = transaction->store;
 	struct entry *entry;
-	int rc = store->disk_ops->get_inside(store->disk, &write->put.key, &entry);
+	int rc = store->disk_ops->get_inside(store->disk, &write->put.key, false, &entry);
 
 	if (rc == TERRACE_ECORRUPT)
 		return TERRACE_MISS; /* what comes takes its place */
@@ -314,7 +314,7 @@ static int drop_inside(struct transaction *transaction, struct write *write)
 
 	/* Without a number that says which write was damaged: only if it still is. */
 	if (!write->note.only_seq) {
-		int rc = store->disk_ops->get_inside(store->disk, &write->put.key, &entry);
+		int rc = store->disk_ops->get_inside(store->disk, &write->put.key, true, &entry);
 
 		if (rc == TERRACE_OK)
 			entry_unref(entry);

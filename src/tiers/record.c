@@ -63,7 +63,7 @@ int terrace__record_read(terrace_slice head, struct record *ret)
 	ret->cache = terrace__read_u32(&reader);
 	ret->codec = terrace__read_u8(&reader);
 	ret->flags = terrace__read_u8(&reader);
-	if (ret->flags & ~RECORD_ABSENT || terrace__read_u16(&reader) != 0 ||
+	if (ret->flags & ~(RECORD_ABSENT | RECORD_BLOCKS) || terrace__read_u16(&reader) != 0 ||
 	    !terrace__codec_name(ret->codec))
 		return TERRACE_EFORMAT;
 	ret->created = (int64_t)terrace__read_u64(&reader);
@@ -99,6 +99,14 @@ bool terrace__record_holds(const struct record *record, terrace_slice payload)
 	return memcmp(sum, record->payload_sum, sizeof sum) == 0;
 }
 
+/* No codec of ours gains more, and a block has a line in a table. */
+static bool is_plausible(const struct record *record)
+{
+	if (record->flags & RECORD_BLOCKS)
+		return terrace__record_blocks(record) <= record->payload_size / 24;
+	return terrace__codec_plausible(record->codec, record->payload_size, record->value_size);
+}
+
 int terrace__record_shell(const struct record *record, uint64_t hash, unsigned tier,
                           struct entry **ret)
 {
@@ -106,8 +114,7 @@ int terrace__record_shell(const struct record *record, uint64_t hash, unsigned t
 	struct entry *entry;
 	struct entry_rest *rest;
 
-	/* Before allocating: no codec of ours gains more. */
-	if (!terrace__codec_plausible(record->codec, record->payload_size, record->value_size))
+	if (!is_plausible(record)) /* before allocating */
 		return TERRACE_ECORRUPT;
 	entry = terrace__entry_new(record->key, record->value_size, record->extra);
 	if (!entry)

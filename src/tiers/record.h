@@ -9,8 +9,9 @@
  *   16  8  sequence number of the write
  *   24  4  cache number
  *   28  1  codec of the payload
- *   29  1  flags: 1 there is no value, a loader found that; an unknown one makes
- *          the entry a miss
+ *   29  1  flags: 1 there is no value, a loader found that; 2 the payload is in
+ *          blocks (see files/blocks.h), and lies in a file before the head; an
+ *          unknown one makes the entry a miss
  *   30  2  zero
  *   32  8  created, ms
  *   40  8  stored, ms
@@ -19,7 +20,7 @@
  *   64  8  value size
  *   72  8  payload size
  *   80  8  cost, us
- *   88 16  XXH3-128 of the payload (canonical)
+ *   88 16  XXH3-128 of the payload (canonical); of the root where it is in blocks
  *   104 4  key size
  *   108 4  extra size
  *   112    key, extra (see extra.h)
@@ -32,7 +33,9 @@
 
 enum { RECORD_HEAD_FIXED = 112 };
 enum { RECORD_HEAD_MAX = 16 << 20 };
-enum { RECORD_ABSENT = 1 };
+enum { RECORD_ABSENT = 1, RECORD_BLOCKS = 2 };
+/* How much of a value lies in a block. */
+enum { BLOCK_BYTES = 256 << 10 };
 
 struct record {
 	uint64_t seq;
@@ -63,6 +66,12 @@ int terrace__record_read(terrace_slice head, struct record *ret);
 
 /* The size of the head that starts with these RECORD_HEAD_FIXED bytes; 0 for nonsense. */
 size_t terrace__record_head_size(const uint8_t *bytes);
+
+/* In how many blocks its value would lie. */
+static inline uint64_t terrace__record_blocks(const struct record *record)
+{
+	return record->value_size / BLOCK_BYTES + (record->value_size % BLOCK_BYTES != 0);
+}
 
 void terrace__record_sum(terrace_slice payload, uint8_t ret[16]);
 

@@ -13,6 +13,9 @@
 #include <terrace/cache.h>
 #include <terrace/stats.h>
 
+struct block_reader;
+struct block_writer;
+
 /* A key, hashed once. */
 struct tier_key {
 	terrace_slice key;
@@ -169,8 +172,22 @@ struct disk_ops {
 	void (*rest)(void *disk);
 	void (*resume)(void *disk);
 
-	/* Within the transaction: as get, and a look at the row without its slices. */
-	int (*get_inside)(void *disk, const struct tier_key *key, struct entry **ret);
+	/*
+	 * As get, but a value in blocks is opened instead of read: *ret is then an
+	 * entry of no bytes, and *ret_blocks gives them; else that is NULL.
+	 */
+	int (*open)(void *disk, const struct tier_key *key, struct entry **ret,
+	            struct block_reader **ret_blocks);
+	uint64_t (*blocks_size)(const struct block_reader *blocks); /* of the value */
+	/* Decoded: BLOCK_BYTES, or what is left of the value; TERRACE_ECORRUPT. */
+	int (*block_read)(struct block_reader *blocks, uint64_t index, void *ret);
+	void (*blocks_close)(struct block_reader *blocks); /* accepts NULL */
+
+	/*
+	 * Within the transaction: as get, without the bytes of a value in blocks
+	 * but with `whole`; and a look at the row without its slices.
+	 */
+	int (*get_inside)(void *disk, const struct tier_key *key, bool whole, struct entry **ret);
 	int (*peek)(void *disk, const struct tier_key *key, struct tier_row *ret);
 	/* A new time to live; TERRACE_MISS when there is no row. */
 	int (*touch)(void *disk, const struct tier_key *key, uint64_t seq, int64_t expires,
@@ -197,6 +214,16 @@ struct disk_ops {
 	int (*file_write)(void *disk, uint64_t number, terrace_slice head, terrace_slice payload,
 	                  int *ret_fd);
 	void (*file_remove)(void *disk, uint64_t number);
+	/* The same block by block, each but the last of BLOCK_BYTES: see files.h, blocks.h. */
+	int (*blocks_new)(void *disk, uint64_t number, terrace_codec codec,
+	                  struct block_writer **ret);
+	int (*block_add)(struct block_writer *blocks, terrace_slice bytes);
+	int (*blocks_keep)(void *disk, struct block_writer *blocks, struct record *record,
+	                   int *ret_fd);
+	void (*blocks_drop)(void *disk, struct block_writer *blocks); /* accepts NULL */
+	uint64_t (*blocks_stored)(const struct block_writer *blocks); /* bytes so far */
+	/* Remove what dead writers left half written. */
+	void (*sweep)(void *disk);
 
 	/* The caller frees ret->extra. */
 	int (*describe)(void *disk, const struct tier_key *key, struct tier_facts *ret);

@@ -51,6 +51,11 @@ static int failed(int err, const char *what, const char *name)
 	return TERRACE_EIO;
 }
 
+int terrace__files_failed(int err, const char *what, uint64_t number)
+{
+	return failed(err, what, name_of(number).text);
+}
+
 int terrace__files_open(int dir_fd, struct files **ret)
 {
 	struct files *files;
@@ -79,15 +84,17 @@ void terrace__files_close(struct files *files)
 	free(files);
 }
 
-static int create(struct files *files, const struct file_name *name)
+/* The directory of a path is made where it is missing. */
+static int make(struct files *files, const struct file_name *name, unsigned directory_size)
 {
 	int flags = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC;
 	int fd = openat(files->dir_fd, name->text, flags, 0600);
-	char directory[3] = { name->text[0], name->text[1], '\0' };
+	struct file_name directory = *name;
 
 	if (fd >= 0 || errno != ENOENT)
 		return fd;
-	if (mkdirat(files->dir_fd, directory, 0700) < 0 && errno != EEXIST)
+	directory.text[directory_size] = '\0';
+	if (mkdirat(files->dir_fd, directory.text, 0700) < 0 && errno != EEXIST)
 		return -1;
 	return openat(files->dir_fd, name->text, flags, 0600);
 }
@@ -100,7 +107,7 @@ int terrace__files_write(struct files *files, uint64_t number, terrace_slice hea
 		{ (void *)(uintptr_t)head.data, head.size },
 		{ (void *)(uintptr_t)payload.data, payload.size },
 	};
-	CLEANUP(terrace__fd_done) int fd = create(files, &name);
+	CLEANUP(terrace__fd_done) int fd = make(files, &name, 2);
 	int rc;
 
 	if (fd < 0)
@@ -126,7 +133,8 @@ static bool is_head_of(terrace_slice head, const struct record *row)
 	/* Time to live and sequence may differ: a touch changes the row alone. */
 	return terrace__record_read(head, &own) == TERRACE_OK && own.key.size == row->key.size &&
 	       memcmp(own.key.data, row->key.data, row->key.size) == 0 && own.codec == row->codec &&
-	       own.value_size == row->value_size && own.payload_size == row->payload_size &&
+	       own.flags == row->flags && own.value_size == row->value_size &&
+	       own.payload_size == row->payload_size &&
 	       memcmp(own.payload_sum, row->payload_sum, sizeof row->payload_sum) == 0;
 }
 
@@ -167,14 +175,15 @@ static int read_encoded(int fd, off_t at, const struct record *row, uint64_t has
 	                             TERRACE_L3, ret);
 }
 
-int terrace__files_read(struct files *files, uint64_t number, const struct record *row,
-                        uint64_t hash, struct entry **ret)
+/* Open the file of a row: its size and its head are right. */
+static int open_checked(struct files *files, uint64_t number, const struct record *row, int *ret)
 {
 	struct file_name name = name_of(number);
 	CLEANUP(terrace__buf_done) struct buf head = { 0 };
 	CLEANUP(terrace__fd_done) int fd = -1;
 	/* Tags and sources of the file are those of the row: the head's size stands. */
 	size_t head_size = RECORD_HEAD_FIXED + row->key.size + row->extra.size;
+	off_t head_at = row->flags & RECORD_BLOCKS ? (off_t)row->payload_size : 0;
 	struct stat st;
 	int rc;
 
@@ -189,14 +198,214 @@ int terrace__files_read(struct files *files, uint64_t number, const struct recor
 		return TERRACE_ECORRUPT;
 	if (!terrace__buf_reserve(&head, head_size))
 		return TERRACE_ENOMEM;
-	rc = terrace__read_full(fd, head.data, head_size, 0, &head.size);
+	rc = terrace__read_full(fd, head.data, head_size, head_at, &head.size);
 	if (rc < 0)
 		return failed(-rc, "read", name.text);
 	if (!is_head_of(terrace_bytes(head.data, head.size), row))
 		return TERRACE_ECORRUPT;
+	*ret = fd;
+	fd = -1;
+	return TERRACE_OK;
+}
+
+static int open_blocks(struct files *files, uint64_t number, const struct record *row,
+                       struct block_reader **ret)
+{
+	CLEANUP(terrace__fd_done) int fd = -1;
+	int rc = open_checked(files, number, row, &fd);
+
+	if (rc == TERRACE_OK)
+		rc = terrace__block_reader_new(fd, number, row, ret);
+	if (rc == TERRACE_OK)
+		fd = -1;
+	return rc;
+}
+
+static int read_blocks(struct files *files, uint64_t number, const struct record *row,
+                       uint64_t hash, struct entry **ret)
+{
+	struct block_reader *blocks;
+	struct entry *entry;
+	int rc = open_blocks(files, number, row, &blocks);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = terrace__record_shell(row, hash, TERRACE_L3, &entry);
+	for (uint64_t i = 0; i < blocks->count && rc == TERRACE_OK; i++) {
+		rc = terrace__block_reader_read(blocks, i, entry_value(entry) + i * BLOCK_BYTES);
+		if (rc != TERRACE_OK)
+			entry_unref(entry);
+	}
+	terrace__block_reader_free(blocks);
+	if (rc == TERRACE_OK)
+		*ret = entry;
+	return rc;
+}
+
+int terrace__files_read(struct files *files, uint64_t number, const struct record *row,
+                        uint64_t hash, struct entry **ret)
+{
+	off_t at = (off_t)(RECORD_HEAD_FIXED + row->key.size + row->extra.size);
+	CLEANUP(terrace__fd_done) int fd = -1;
+	int rc;
+
+	if (row->flags & RECORD_BLOCKS)
+		return read_blocks(files, number, row, hash, ret);
+	rc = open_checked(files, number, row, &fd);
+	if (rc != TERRACE_OK)
+		return rc;
 	if (row->codec == TERRACE_CODEC_NONE)
-		return read_plain(fd, (off_t)head_size, row, hash, ret);
-	return read_encoded(fd, (off_t)head_size, row, hash, ret);
+		return read_plain(fd, at, row, hash, ret);
+	return read_encoded(fd, at, row, hash, ret);
+}
+
+int terrace__files_open_value(struct files *files, uint64_t number, const struct record *row,
+                              uint64_t hash, struct entry **ret, struct block_reader **ret_blocks)
+{
+	struct record empty = *row;
+	struct block_reader *blocks;
+	int rc;
+
+	*ret_blocks = NULL;
+	if (!(row->flags & RECORD_BLOCKS))
+		return terrace__files_read(files, number, row, hash, ret);
+	rc = open_blocks(files, number, row, &blocks);
+	if (rc != TERRACE_OK)
+		return rc;
+	empty.value_size = 0;
+	rc = terrace__record_shell(&empty, hash, TERRACE_L3, ret);
+	if (rc != TERRACE_OK) {
+		terrace__block_reader_free(blocks);
+		return rc;
+	}
+	*ret_blocks = blocks;
+	return TERRACE_OK;
+}
+
+int terrace__files_check(struct files *files, uint64_t number, const struct record *row,
+                         uint64_t hash)
+{
+	struct block_reader *blocks = NULL;
+	struct entry *entry = NULL;
+	int rc = terrace__files_open_value(files, number, row, hash, &entry, &blocks);
+	void *block = NULL;
+
+	if (rc == TERRACE_OK && blocks) {
+		block = malloc(BLOCK_BYTES);
+		rc = block ? TERRACE_OK : TERRACE_ENOMEM;
+	}
+	for (uint64_t i = 0; blocks && i < blocks->count && rc == TERRACE_OK; i++)
+		rc = terrace__block_reader_read(blocks, i, block);
+	free(block);
+	terrace__block_reader_free(blocks);
+	entry_unref(entry);
+	return rc;
+}
+
+/* --- in blocks ------------------------------------------------------------------ */
+
+static struct file_name new_name_of(uint64_t number)
+{
+	struct file_name name;
+
+	snprintf(name.text, sizeof name.text, "new/%016" PRIx64, number);
+	return name;
+}
+
+/* Who sweeps may have been faster than our lock. */
+static bool hold(int fd)
+{
+	struct stat st;
+
+	return terrace__lock_try(fd, 0, true) == 0 && fstat(fd, &st) == 0 && st.st_nlink > 0;
+}
+
+int terrace__files_blocks_new(struct files *files, uint64_t number, terrace_codec codec,
+                              struct block_writer **ret)
+{
+	struct file_name name = new_name_of(number);
+	CLEANUP(terrace__fd_done) int fd = -1;
+	int rc;
+
+	if (faccessat(files->dir_fd, name_of(number).text, F_OK, 0) == 0)
+		return TERRACE_EXISTS;
+	fd = make(files, &name, 3);
+	if (fd < 0)
+		return errno == EEXIST ? TERRACE_EXISTS : failed(errno, "make", name.text);
+	if (!hold(fd))
+		return TERRACE_EXISTS;
+	rc = terrace__block_writer_new(fd, number, codec, ret);
+	if (rc == TERRACE_OK)
+		fd = -1;
+	else
+		unlinkat(files->dir_fd, name.text, 0);
+	return rc;
+}
+
+/* Into its directory. */
+static int place(struct files *files, uint64_t number)
+{
+	struct file_name from = new_name_of(number), to = name_of(number);
+	char directory[3] = { to.text[0], to.text[1], '\0' };
+
+	if (mkdirat(files->dir_fd, directory, 0700) < 0 && errno != EEXIST)
+		return failed(errno, "make the directory of", to.text);
+	if (renameat(files->dir_fd, from.text, files->dir_fd, to.text) < 0)
+		return failed(errno, "name", to.text);
+	return TERRACE_OK;
+}
+
+int terrace__files_blocks_keep(struct files *files, struct block_writer *writer,
+                               struct record *record, int *ret_fd)
+{
+	int rc = terrace__block_writer_end(writer, record);
+
+	if (rc == TERRACE_OK)
+		rc = place(files, writer->number);
+	if (rc != TERRACE_OK)
+		return rc;
+	*ret_fd = writer->fd;
+	writer->fd = -1;
+	terrace__block_writer_free(writer);
+	return TERRACE_OK;
+}
+
+void terrace__files_blocks_drop(struct files *files, struct block_writer *writer)
+{
+	if (!writer)
+		return;
+	unlinkat(files->dir_fd, new_name_of(writer->number).text, 0);
+	terrace__block_writer_free(writer);
+}
+
+/* Locked, so that whoever has just made it sees that it is gone, or we leave it alone. */
+static void sweep_one(int dir_fd, const char *name)
+{
+	CLEANUP(terrace__fd_done) int fd = -1;
+
+	fd = openat(dir_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0 && terrace__lock_try(fd, 0, true) == 0)
+		unlinkat(dir_fd, name, 0);
+}
+
+void terrace__files_sweep(struct files *files)
+{
+	int fd = openat(files->dir_fd, "new", O_DIRECTORY | O_NOFOLLOW | O_RDONLY | O_CLOEXEC);
+	struct dirent *item;
+	DIR *dir;
+
+	if (fd < 0)
+		return; /* nothing was ever written there */
+	dir = fdopendir(fd);
+	if (!dir) {
+		close(fd);
+		return;
+	}
+	while ((item = readdir(dir))) {
+		if (item->d_name[0] != '.')
+			sweep_one(dirfd(dir), item->d_name);
+	}
+	closedir(dir);
 }
 
 void terrace__files_remove(struct files *files, uint64_t number)

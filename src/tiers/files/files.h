@@ -1,16 +1,19 @@
 /*
  * The place for bytes of L3: one file an entry, named by a number that is never
- * used twice, in 256 directories. A file is head and payload (see record.h) and
- * does not change once it is written. Its row in the catalogue comes after it
- * and goes before it, so a crash leaves a file without a row, never the
- * reverse.
+ * used twice, in 256 directories. A file is head and payload (see record.h), or
+ * a payload in blocks and the head, and does not change once it is written. Its
+ * row in the catalogue comes after it and goes before it, so a crash leaves a
+ * file without a row, never the reverse.
+ *
+ * What is written piece by piece lies in the directory "new" until it is whole,
+ * locked by who writes it: what is not locked there is swept.
  *
  * Functions return a terrace_status and set the thread's message.
  */
 #ifndef FILES_FILES_H
 #define FILES_FILES_H
 
-#include "tiers/record.h"
+#include "tiers/files/blocks.h"
 
 struct files;
 
@@ -33,6 +36,32 @@ int terrace__files_write(struct files *files, uint64_t number, terrace_slice hea
 int terrace__files_read(struct files *files, uint64_t number, const struct record *row,
                         uint64_t hash, struct entry **ret);
 
+/*
+ * As terrace__files_read(), but a value in blocks is opened: *ret is an entry of
+ * no bytes, and *ret_blocks reads them, also after the file was removed. NULL
+ * where the value is not in blocks, and *ret all of it.
+ */
+int terrace__files_open_value(struct files *files, uint64_t number, const struct record *row,
+                              uint64_t hash, struct entry **ret, struct block_reader **ret_blocks);
+
+/* Check all of it as terrace__files_read() does, with no more memory than a block takes. */
+int terrace__files_check(struct files *files, uint64_t number, const struct record *row,
+                         uint64_t hash);
+
+/* A new file for a value in blocks. TERRACE_EXISTS when the number is taken. */
+int terrace__files_blocks_new(struct files *files, uint64_t number, terrace_codec codec,
+                              struct block_writer **ret);
+/*
+ * Complete it, and give it its place. On success the writer is gone, and *ret_fd
+ * holds the lock as that of terrace__files_write() does.
+ */
+int terrace__files_blocks_keep(struct files *files, struct block_writer *writer,
+                               struct record *record, int *ret_fd);
+/* Give it up; accepts NULL. */
+void terrace__files_blocks_drop(struct files *files, struct block_writer *writer);
+/* Remove what dead writers left half written. */
+void terrace__files_sweep(struct files *files);
+
 void terrace__files_remove(struct files *files, uint64_t number);
 
 /*
@@ -46,6 +75,9 @@ int terrace__files_remove_path(struct files *files, const char *path);
 
 /* Is somebody writing it just now? */
 bool terrace__files_busy(struct files *files, uint64_t number);
+
+/* The status for an errno, with a message. */
+int terrace__files_failed(int err, const char *what, uint64_t number);
 
 /* What a file of this size takes on disk. */
 uint64_t terrace__files_charge(uint64_t bytes);

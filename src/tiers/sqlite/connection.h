@@ -173,7 +173,10 @@ static inline terrace_slice column_slice(sqlite3_stmt *statement, int column)
 
 /* disk_read.c, disk_write.c, disk_verify.c */
 int terrace__disk_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret);
-int terrace__disk_get_inside(void *tier, const struct tier_key *key, struct entry **ret);
+int terrace__disk_open_value(void *tier, const struct tier_key *key, struct entry **ret,
+                             struct block_reader **ret_blocks);
+int terrace__disk_get_inside(void *tier, const struct tier_key *key, bool whole,
+                             struct entry **ret);
 int terrace__disk_describe(void *tier, const struct tier_key *key, struct tier_facts *ret);
 int terrace__disk_each(void *tier, uint32_t cache, const terrace_match *match, tier_visit_fn *visit,
                        void *ctx);

@@ -173,6 +173,26 @@ static void file_remove(void *tier, uint64_t number)
 	terrace__files_remove(((struct disk *)tier)->files, number);
 }
 
+static int blocks_new(void *tier, uint64_t number, terrace_codec codec, struct block_writer **ret)
+{
+	return terrace__files_blocks_new(((struct disk *)tier)->files, number, codec, ret);
+}
+
+static int blocks_keep(void *tier, struct block_writer *blocks, struct record *record, int *ret_fd)
+{
+	return terrace__files_blocks_keep(((struct disk *)tier)->files, blocks, record, ret_fd);
+}
+
+static void blocks_drop(void *tier, struct block_writer *blocks)
+{
+	terrace__files_blocks_drop(((struct disk *)tier)->files, blocks);
+}
+
+static void sweep(void *tier)
+{
+	terrace__files_sweep(((struct disk *)tier)->files);
+}
+
 static int file_remove_path(void *tier, const char *path)
 {
 	return terrace__files_remove_path(((struct disk *)tier)->files, path);
@@ -194,6 +214,10 @@ const struct disk_ops terrace__disk_ops = {
 	.rollback = terrace__disk_rollback,
 	.rest = terrace__disk_rest,
 	.resume = terrace__disk_resume,
+	.open = terrace__disk_open_value,
+	.blocks_size = terrace__block_reader_size,
+	.block_read = terrace__block_reader_read,
+	.blocks_close = terrace__block_reader_free,
 	.get_inside = terrace__disk_get_inside,
 	.peek = terrace__disk_peek,
 	.touch = terrace__disk_touch,
@@ -206,6 +230,12 @@ const struct disk_ops terrace__disk_ops = {
 	.accessed = terrace__disk_accessed,
 	.file_write = file_write,
 	.file_remove = file_remove,
+	.blocks_new = blocks_new,
+	.block_add = terrace__block_writer_add,
+	.blocks_keep = blocks_keep,
+	.blocks_drop = blocks_drop,
+	.blocks_stored = terrace__block_writer_stored,
+	.sweep = sweep,
 	.describe = terrace__disk_describe,
 	.note_put = terrace__disk_note_put,
 	.note_get = terrace__disk_note_get,

@@ -13,11 +13,12 @@ static bool is_key_of(const struct record *record, const struct tier_key *key)
 }
 
 /*
- * The entry of a GET row. TERRACE_MISS for another key with the same hash;
- * `*ret_lost` when its file is not there.
+ * The entry of a GET row, or with `ret_blocks` what tier.h says of open.
+ * TERRACE_MISS for another key with the same hash; `*ret_lost` when its file is
+ * not there.
  */
 static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key *key,
-                     struct entry **ret, bool *ret_lost)
+                     struct entry **ret, struct block_reader **ret_blocks, bool *ret_lost)
 {
 	uint64_t file = (uint64_t)sqlite3_column_int64(row, 2);
 	struct record record;
@@ -33,13 +34,17 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 	if (!file)
 		return terrace__record_entry(&record, column_slice(row, 4), key->hash, TERRACE_L2,
 		                             ret);
-	rc = terrace__files_read(disk->files, file, &record, key->hash, ret);
+	if (ret_blocks)
+		rc = terrace__files_open_value(disk->files, file, &record, key->hash, ret,
+		                               ret_blocks);
+	else
+		rc = terrace__files_read(disk->files, file, &record, key->hash, ret);
 	*ret_lost = rc == TERRACE_MISS;
 	return *ret_lost ? TERRACE_ECORRUPT : rc;
 }
 
 static int get_with(struct disk *disk, struct connection *connection, const struct tier_key *key,
-                    struct entry **ret)
+                    struct entry **ret, struct block_reader **ret_blocks)
 {
 	CLEANUP(terrace__statement_done) sqlite3_stmt *get = terrace__statement(connection, DO_GET);
 	int rc = TERRACE_MISS;
@@ -55,7 +60,7 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 		sqlite3_bind_int64(get, 1, (sqlite3_int64)key->hash);
 		switch (sqlite3_step(get)) {
 		case SQLITE_ROW:
-			rc = row_entry(disk, get, key, ret, &lost);
+			rc = row_entry(disk, get, key, ret, ret_blocks, &lost);
 			break;
 		case SQLITE_DONE:
 			rc = TERRACE_MISS;
@@ -79,16 +84,33 @@ int terrace__disk_get(void *tier, const struct tier_key *key, bool hit, struct e
 	(void)hit;
 	if (!reader)
 		return TERRACE_EIO;
-	rc = get_with(tier, reader, key, ret);
+	rc = get_with(tier, reader, key, ret, NULL);
 	terrace__reader_give(tier, reader);
 	return rc;
 }
 
-int terrace__disk_get_inside(void *tier, const struct tier_key *key, struct entry **ret)
+int terrace__disk_open_value(void *tier, const struct tier_key *key, struct entry **ret,
+                             struct block_reader **ret_blocks)
+{
+	struct connection *reader = terrace__reader_take(tier);
+	int rc;
+
+	*ret_blocks = NULL;
+	if (!reader)
+		return TERRACE_EIO;
+	rc = get_with(tier, reader, key, ret, ret_blocks);
+	terrace__reader_give(tier, reader);
+	return rc;
+}
+
+int terrace__disk_get_inside(void *tier, const struct tier_key *key, bool whole, struct entry **ret)
 {
 	struct disk *disk = tier;
+	struct block_reader *blocks = NULL;
+	int rc = get_with(disk, disk->writer, key, ret, whole ? NULL : &blocks);
 
-	return get_with(disk, disk->writer, key, ret);
+	terrace__block_reader_free(blocks);
+	return rc;
 }
 
 static int describe_with(struct disk *disk, struct connection *connection,

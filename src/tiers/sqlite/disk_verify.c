@@ -64,7 +64,7 @@ static const char *row_fault(struct verify *v, sqlite3_stmt *row, const struct t
 	    record.expires != seen->expires || seen->id >> DISK_ID_SHIFT != seen->cache)
 		return "the row's columns and its head differ";
 	if (file)
-		rc = terrace__files_read(v->disk->files, file, &record, seen->hash, &entry);
+		rc = terrace__files_check(v->disk->files, file, &record, seen->hash);
 	else
 		rc = terrace__record_entry(&record, column_slice(row, 8), seen->hash, TERRACE_L2,
 		                           &entry);

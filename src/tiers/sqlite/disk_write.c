@@ -352,7 +352,7 @@ int terrace__disk_put(void *tier, const struct tier_put *put)
 	if (head.failed)
 		return TERRACE_ENOMEM;
 	bytes = head.size + ROW_OVERHEAD;
-	bytes += put->file ? terrace__files_charge(head.size + put->payload.size) :
+	bytes += put->file ? terrace__files_charge(head.size + record->payload_size) :
 	                     put->payload.size;
 	rc = find(disk, DO_FIND, put->key.hash, &put->key, &old);
 	if (rc != TERRACE_OK && rc != TERRACE_MISS)

@@ -1,0 +1,145 @@
+#include "core/spool.h"
+
+#include "util/message.h"
+#include "util/util.h"
+
+static uint64_t disk_used(const struct terrace *store, uint32_t whose)
+{
+	struct tier_usage l2, l3;
+
+	if (store->disk_ops->tier.usage(store->disk, whose, TERRACE_L2, &l2) != TERRACE_OK ||
+	    store->disk_ops->tier.usage(store->disk, whose, TERRACE_L3, &l3) != TERRACE_OK)
+		return UINT64_MAX / 2;
+	return l2.bytes + l3.bytes;
+}
+
+bool terrace__too_big_for_disk(const struct terrace_cache *cache, uint64_t stored_size)
+{
+	const struct terrace *store = cache->store;
+	uint64_t limit = cache->disk_bytes ? cache->disk_bytes : store->disk_bytes;
+	uint32_t whose = cache->disk_bytes ? cache->number : DISK_ANY_CACHE;
+
+	if (cache->disk_bytes && store->disk_bytes)
+		limit = min_u64(cache->disk_bytes, store->disk_bytes);
+	if (limit == 0 || stored_size <= limit / 8 ||
+	    disk_used(store, whose) + stored_size <= limit)
+		return false;
+	terrace__message_set("a value of %llu bytes is over an eighth of the disk limit of cache "
+	                     "%s, and that much is not free; raise disk_bytes",
+	                     (unsigned long long)stored_size, cache->name);
+	return true;
+}
+
+static int free_space(struct terrace *store, void *ctx)
+{
+	(void)ctx;
+	return terrace__free_space(store) ? TERRACE_OK : TERRACE_MISS;
+}
+
+/* On a full disk: is it worth trying once more? */
+static bool made_room(struct terrace_cache *cache, int rc)
+{
+	return rc == TERRACE_EFULL &&
+	       terrace__write_alone(cache->store, free_space, NULL) == TERRACE_OK;
+}
+
+/* --- whole ---------------------------------------------------------------------- */
+
+static int try_whole(struct terrace_cache *cache, struct write *write, terrace_slice head)
+{
+	struct terrace *store = cache->store;
+	int rc;
+
+	do {
+		write->put.file = shared_draw(store->shared);
+		rc = store->disk_ops->file_write(store->disk, write->put.file, head,
+		                                 write->put.payload, &write->file_fd);
+	} while (rc == TERRACE_EXISTS); /* left by a store that was set aside */
+	if (rc != TERRACE_OK)
+		write->put.file = 0;
+	return rc;
+}
+
+int terrace__spool_whole(struct terrace_cache *cache, struct write *write)
+{
+	CLEANUP(terrace__buf_done) struct buf buf = { 0 };
+	terrace_slice head;
+	int rc;
+
+	terrace__record_write(&write->record, &buf);
+	if (buf.failed)
+		return TERRACE_ENOMEM;
+	head = terrace_bytes(buf.data, buf.size);
+	rc = try_whole(cache, write, head);
+	/* A number is written within a transaction, which is tried again as a whole. */
+	if (write->kind != WRITE_NUMBER && made_room(cache, rc))
+		rc = try_whole(cache, write, head);
+	return rc;
+}
+
+/* --- block by block --------------------------------------------------------------- */
+
+static int try_open(struct spool *spool, terrace_codec codec)
+{
+	struct terrace *store = spool->cache->store;
+	int rc;
+
+	do {
+		spool->file = shared_draw(store->shared);
+		rc = store->disk_ops->blocks_new(store->disk, spool->file, codec, &spool->blocks);
+	} while (rc == TERRACE_EXISTS);
+	return rc;
+}
+
+static int open_spool(struct spool *spool, terrace_slice first)
+{
+	terrace_codec codec = terrace__codecs_for_blocks(spool->cache, first);
+	int rc = try_open(spool, codec);
+
+	return made_room(spool->cache, rc) ? try_open(spool, codec) : rc;
+}
+
+int terrace__spool_add(struct spool *spool, terrace_slice bytes)
+{
+	const struct disk_ops *ops = spool->cache->store->disk_ops;
+	int rc = spool->blocks ? TERRACE_OK : open_spool(spool, bytes);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = ops->block_add(spool->blocks, bytes);
+	if (made_room(spool->cache, rc))
+		rc = ops->block_add(spool->blocks, bytes);
+	if (rc == TERRACE_OK &&
+	    terrace__too_big_for_disk(spool->cache, ops->blocks_stored(spool->blocks)))
+		rc = TERRACE_ETOOBIG;
+	return rc;
+}
+
+int terrace__spool_keep(struct spool *spool, struct write *write)
+{
+	struct terrace *store = spool->cache->store;
+	int rc = store->disk_ops->blocks_keep(store->disk, spool->blocks, &write->record,
+	                                      &write->file_fd);
+
+	if (made_room(spool->cache, rc))
+		rc = store->disk_ops->blocks_keep(store->disk, spool->blocks, &write->record,
+		                                  &write->file_fd);
+	if (rc != TERRACE_OK)
+		return rc;
+	spool->blocks = NULL;
+	write->put.file = spool->file;
+	terrace__codecs_count(spool->cache, write->record.codec, write->record.value_size,
+	                      write->record.payload_size);
+	return TERRACE_OK;
+}
+
+void terrace__spool_drop(struct spool *spool)
+{
+	struct terrace *store;
+
+	if (!spool->blocks)
+		return;
+	store = spool->cache->store;
+	store->disk_ops->blocks_drop(store->disk, spool->blocks);
+	spool->blocks = NULL;
+}

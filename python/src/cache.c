@@ -236,13 +236,6 @@ struct put {
 	bool add;
 };
 
-/* Could the value not be kept, for which no program is to blame? */
-static bool is_not_kept(int rc)
-{
-	return rc == TERRACE_EFULL || rc == TERRACE_ETOOBIG || rc == TERRACE_EIO ||
-	       rc == TERRACE_ECORRUPT;
-}
-
 /* 1: stored; 0: not; -1 with an exception. */
 static int put_encoded(PyObject *object, const struct put *put, const struct bytes *value,
                        struct put_more *more)
@@ -285,7 +278,6 @@ static PyObject *put_method(PyObject *object, PyObject *args, PyObject *kwargs, 
 		"key", "value", "expire", "read", "tag", "retry", "sources", NULL
 	};
 	struct put put = { .expire = Py_None, .tag = Py_None, .sources = Py_None, .add = add };
-	PyObject *content = NULL;
 	int rc;
 
 	if (!kwargs && PyTuple_Size(args) == 2) {
@@ -296,19 +288,10 @@ static PyObject *put_method(PyObject *object, PyObject *args, PyObject *kwargs, 
 	                                        &put.tag, &put.retry, &put.sources)) {
 		return NULL;
 	}
-	if (put.read) {
-		content = PyObject_CallMethod(put.value, "read", NULL);
-		if (content && !PyBytes_Check(content)) {
-			PyErr_SetString(PyExc_TypeError,
-			                "read=True takes a file that is open for reading bytes");
-			Py_CLEAR(content);
-		}
-		if (!content)
-			return NULL;
-		put.value = content;
-	}
+	if (put.read)
+		return PyObject_CallMethod(object, "_put_file", "OOOOOi", put.key, put.value,
+		                           put.expire, put.tag, put.sources, add);
 	rc = put_value(object, &put);
-	Py_XDECREF(content);
 	return rc < 0 ? NULL : PyBool_FromLong(rc);
 }
 
@@ -514,6 +497,16 @@ static PyObject *cache_lease(PyObject *object, PyObject *key)
 	return lease_begin(self, key, self->wait_ms);
 }
 
+static PyObject *cache_writer(PyObject *object, PyObject *args)
+{
+	return writer_open((struct cache_object *)object, args);
+}
+
+static PyObject *cache_reader(PyObject *object, PyObject *key)
+{
+	return reader_open((struct cache_object *)object, key);
+}
+
 static PyObject *cache_begin(PyObject *object, PyObject *none)
 {
 	(void)none;
@@ -552,6 +545,8 @@ static PyMethodDef cache_methods[] = {
 	{ "_keys", cache_keys, METH_VARARGS, NULL },
 	{ "_lease", cache_lease, METH_O, NULL },
 	{ "_begin", cache_begin, METH_NOARGS, NULL },
+	{ "_writer", cache_writer, METH_VARARGS, NULL },
+	{ "_reader", cache_reader, METH_O, NULL },
 	{ "_why", cache_why, METH_O, NULL },
 	{ "_stats", cache_stats, METH_NOARGS, NULL },
 	{ "_usage", cache_usage, METH_NOARGS, NULL },

@@ -51,6 +51,13 @@ extern PyObject *timeout_type; /* terrace.Timeout */
 /* Raise what a failure means to Python, with this thread's message. Returns NULL. */
 PyObject *raise_status(int status);
 
+/* Could the value not be kept, for which no program is to blame? */
+static inline bool is_not_kept(int status)
+{
+	return status == TERRACE_EFULL || status == TERRACE_ETOOBIG || status == TERRACE_EIO ||
+	       status == TERRACE_ECORRUPT;
+}
+
 /* --- codec.c: keys and values as bytes -------------------------------------------------- */
 
 /* Bytes that grow; small ones need no allocation. */
@@ -123,12 +130,14 @@ int ttl_from(PyObject *expire, int64_t *ret_ms);
 /* --- the types ----------------------------------------------------------------------------- */
 
 extern PyTypeObject *value_type, *keys_type, *sources_type, *lease_type, *transaction_type;
+extern PyTypeObject *writer_type, *reader_type;
 
 int value_setup(PyObject *module);
 int keys_setup(PyObject *module);
 int sources_setup(PyObject *module);
 int lease_setup(PyObject *module);
 int transaction_setup(PyObject *module);
+int stream_setup(PyObject *module);
 int cache_setup(PyObject *module);
 
 /* Takes over the pin. */
@@ -136,6 +145,8 @@ PyObject *value_new(terrace_value *pinned, terrace_cache *cache, int pickle, boo
 PyObject *keys_new(struct cache_object *cache, bool newest, PyObject *prefix);
 PyObject *lease_begin(struct cache_object *cache, PyObject *key, int64_t wait_ms);
 PyObject *transaction_begin(struct cache_object *cache);
+PyObject *writer_open(struct cache_object *cache, PyObject *args);
+PyObject *reader_open(struct cache_object *cache, PyObject *key);
 
 /* entry.c: what is known of a cache and its entries; methods of the cache. */
 PyObject *cache_why(PyObject *self, PyObject *key);

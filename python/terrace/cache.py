@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import io
 import math
 import os
 import tempfile
@@ -12,7 +11,8 @@ import warnings
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 
 from . import _codec
-from ._terrace import CacheBase, Error, Lease, Sources, Timeout, Value
+from ._terrace import CacheBase, Error, Lease, Reader, Sources, Timeout, Value
+from .files import PIECE, opened
 from .queues import Queue
 from .settings import DEFAULT_SETTINGS, Settings, check_setting
 
@@ -256,15 +256,34 @@ class Cache(CacheBase):
 
     # --- one key: get, set, add, delete and touch are the extension's -----------------------
 
+    def _put_file(self, key: Any, file: Any, expire: Any, tag: Any, sources: Any, add: int) -> bool:
+        writer = self._writer(key, expire, tag, sources)
+        # Nothing is stored if somebody else stores it from here on.
+        if add and key in self:
+            return False
+        going = writer.write(b"b")
+        while going:
+            piece = file.read(PIECE)
+            going = writer.write(piece) and len(piece) > 0
+        return writer.commit()
+
+    def _file(self, key: Any) -> Optional[Reader]:
+        """A reader of a bytes value; None for another, and for none."""
+        try:
+            reader = self._reader(key)
+            return reader if reader is not None and reader.read(0, 1) == b"b" else None
+        except Error:
+            return None  # damaged, and by now removed
+
     def _get_more(self, key: Any, default: Any, read: int, expire_time: int, tag: int) -> Any:
+        reader = self._file(key) if read else None
+        if reader is not None:
+            return _more(opened(reader, 1), bool(expire_time), bool(tag), reader.expire_time, reader.tags)
         pinned = self._pin(key, True)
         loaded = pinned.load() if pinned else ()
         if not pinned or not loaded:
             return _more(default, bool(expire_time), bool(tag), None, None)
-        value = loaded[0]
-        if read and isinstance(value, bytes):
-            value = io.BytesIO(value)
-        return _more(value, bool(expire_time), bool(tag), pinned.expire_time, pinned.tags)
+        return _more(loaded[0], bool(expire_time), bool(tag), pinned.expire_time, pinned.tags)
 
     def read(self, key: Any, retry: bool = False) -> Any:
         """A file on the bytes under `key`; KeyError where there are none."""

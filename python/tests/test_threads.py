@@ -1,6 +1,7 @@
 """Many threads on one object, and nothing left behind by any call."""
 
 import gc
+import io
 import sys
 import threading
 import time
@@ -142,6 +143,30 @@ def test_transaction__belongs_to_its_thread(cache):
 # --- what is left behind --------------------------------------------------------------------
 
 
+def test_files__written_and_read_by_many_threads(directory):
+    def content(number):
+        return bytes([number % 256]) * 600_000
+
+    with Cache(directory) as cache:
+        cache.set("shared", io.BytesIO(content(0)), read=True)
+        shared = cache.read("shared")
+
+        def work(number):
+            for turn in range(10):
+                mine, several = content(10 * number + turn), content(turn)
+                assert cache.set(number, io.BytesIO(mine), read=True)  # nobody else sets it
+                assert cache.get(number, read=True).read() == mine
+                cache.set("key", io.BytesIO(several), read=True)
+                file = cache.get("key", read=True)
+                if file:
+                    data = file.read()
+                    assert data == data[:1] * 600_000
+                shared.seek(turn)
+                assert set(shared.read(1000)) == {0}
+
+        run_in_threads(6, work)
+
+
 def use_everything(cache, source):
     key, value = ("k", 1), [1, {"a": "b" * 100}, None, 2.5]
     cache.set(key, value, expire=10, tag=("a", "b"), sources=[source])
@@ -149,6 +174,8 @@ def use_everything(cache, source):
     cache[b"bytes"] = b"x" * 10_000
     memoryview(cache.view(b"bytes")).release()
     cache.read(b"bytes").close()
+    cache.set("file", io.BytesIO(b"x" * 300_000), tag="a", read=True), cache.read("file").read()
+    cache._writer("dropped", None, None, None).write(b"x" * 300_000), cache.get("missing", read=True)
     cache.touch(key, 5), cache.add(key, 1), cache.pop(key), cache.delete("missing")
     cache.incr("n"), cache.incr("n", 0.5), cache.decr("big", 2**70), cache.get(2**70), cache.get(1.5)
     cache.push(value, "q"), cache.peek("q"), cache.pull("q", tag=True)

@@ -15,6 +15,7 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #if !defined(__x86_64__)
 int main(void)
@@ -25,7 +26,7 @@ int main(void)
 #else
 #include <sys/user.h>
 
-enum { OTHERS = 20, SMALL = 200, LARGE = 50000 };
+enum { OTHERS = 20, SMALL = 200, LARGE = 50000, BLOCKS = 600000, PIECE = 100000 };
 
 static char directory[256];
 static int first; /* call that is tried */
@@ -71,17 +72,24 @@ static void close_store(struct opened *opened)
 	terrace_close(opened->store);
 }
 
-static int put(struct opened *o, const char *key, char letter, size_t size)
+static char *value_of(char letter, size_t size)
 {
-	static const char *const tags[] = { "tag" };
-	terrace_put_options options = TERRACE_PUT_INIT;
 	char *bytes = malloc(size);
 	struct random random = { (uint64_t)letter };
-	int rc;
 
 	bytes[0] = letter;
 	for (size_t i = 1; i < size; i++)
 		bytes[i] = (char)random_next(&random);
+	return bytes;
+}
+
+static int put(struct opened *o, const char *key, char letter, size_t size)
+{
+	static const char *const tags[] = { "tag" };
+	terrace_put_options options = TERRACE_PUT_INIT;
+	char *bytes = value_of(letter, size);
+	int rc;
+
 	options.tags = tags;
 	options.tag_count = key[0] == 'k';
 	rc = terrace_put(o->cache, terrace_str(key), terrace_bytes(bytes, size), &options);
@@ -150,6 +158,25 @@ static int put_large(struct opened *o)
 	return put(o, "key", 'n', LARGE);
 }
 
+/* In blocks, written at once and piece by piece. */
+static int put_blocks(struct opened *o)
+{
+	return put(o, "key", 'n', BLOCKS);
+}
+
+static int stream(struct opened *o)
+{
+	char *bytes = value_of('n', BLOCKS);
+	terrace_writer *writer;
+	int rc = terrace_writer_open(o->cache, TERRACE_KEY("key"), NULL, &writer);
+
+	for (size_t at = 0; at < BLOCKS && rc == TERRACE_OK; at += PIECE)
+		rc = terrace_writer_write(writer, terrace_bytes(bytes + at, PIECE));
+	rc = terrace_writer_commit(writer);
+	free(bytes);
+	return rc == TERRACE_MISS ? TERRACE_EIO : rc;
+}
+
 static int put_flushed(struct opened *o)
 {
 	put(o, "key", 'n', SMALL);
@@ -201,6 +228,10 @@ static const struct operation all[] = {
 	{ "put a row over a file", LARGE, put_small, "n" },
 	{ "put a file", 0, put_large, "n" },
 	{ "put a file over a file", LARGE, put_large, "n" },
+	{ "put blocks over a row", SMALL, put_blocks, "n" },
+	{ "stream", 0, stream, "n" },
+	{ "stream over blocks", BLOCKS, stream, "n" },
+	{ "delete blocks", BLOCKS, delete_key, " " },
 	{ "put and flush", SMALL, put_flushed, "n", .behind = true },
 	{ "put behind", SMALL, put_waiting, "n ", .behind = true },
 	{ "delete a row", SMALL, delete_key, " " },
@@ -249,9 +280,14 @@ static void inspect(const struct operation *op)
 {
 	struct opened o = open_store(false, 0);
 	bool returned = atomic_load(&progress->returned);
+	char path[300];
 	char key[16], letter = look(&o, "key");
 	const char *allowed = returned ? op->returned : "on ";
 
+	/* What was half written is gone: it was swept when the store was opened. */
+	snprintf(path, sizeof path, "%s/store/v1/files/new", directory);
+	if (rmdir(path) != 0 && errno != ENOENT)
+		fail(op->name, "something was left half written");
 	if (!strchr(allowed, letter) || (letter == 'o' && !op->before))
 		fail(op->name,
 		     returned ? "the wrong value after it had returned" : "a wrong value");

@@ -15,6 +15,7 @@
 
 #include <terrace/base.h>
 #include <terrace/cache.h>
+#include <terrace/fetch.h>
 #include <terrace/stats.h>
 
 #ifdef __cplusplus
@@ -149,6 +150,37 @@ TERRACE_API int terrace_get_to(terrace_cache *cache, terrace_slice key, uint64_t
 /** The same into a file descriptor; TERRACE_EIO when that cannot be written. */
 TERRACE_API int terrace_get_fd(terrace_cache *cache, terrace_slice key, uint64_t offset,
                                uint64_t length, int fd, uint64_t *ret);
+
+/* --- computing ---------------------------------------------------------------- */
+
+/**
+ * For a loader: give the next bytes of the value. Under the other ways to fetch
+ * they are gathered; so a loader serves all of them. Not together with
+ * terrace_loaded_copy() and _take().
+ *
+ * Returns: TERRACE_OK; TERRACE_ENOMEM; what the sink of terrace_fetch_to()
+ *          returned when that was not 0, which the loader should return too.
+ */
+TERRACE_API int terrace_loaded_write(terrace_loaded *loaded, terrace_slice bytes);
+
+/**
+ * Give the value of `key` to `sink`; if it is not there, have it computed by
+ * `load`, while everybody else who wants it waits. What that writes with
+ * terrace_loaded_write() goes to `sink` and into the cache at once, and whatever
+ * becomes of it in the cache, `sink` gets all of it. Time to live, tags and
+ * sources may be said until `load` returns.
+ *
+ * After a failure `sink` may have got a part of the value. What had expired is
+ * not given (see stale_ms).
+ *
+ * Returns: TERRACE_OK; TERRACE_ABSENT; what `sink` or `load` returned when that
+ *          was not 0; TERRACE_ECORRUPT, what was given is right, but it is not
+ *          all; TERRACE_ECYCLE, TERRACE_EIO, TERRACE_EINVAL, TERRACE_ENOMEM.
+ * Threads: safe; `load` and `sink` run on the calling thread.
+ * Cost:    on a hit that of terrace_get_to().
+ */
+TERRACE_API int terrace_fetch_to(terrace_cache *cache, terrace_slice key, terrace_load_fn *load,
+                                 void *ctx, terrace_sink_fn *sink, void *sink_ctx);
 
 #ifdef __cplusplus
 }

@@ -52,6 +52,10 @@ int terrace__fetch_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 /* Without a cache: the loader, and nothing else. */
 int terrace__load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, terrace_value **ret);
 
+/* As terrace_get_to() of a cache that holds something; TERRACE_ABSENT where that is what it holds. */
+int terrace__give_to(terrace_cache *cache, terrace_slice key, uint64_t offset, uint64_t length,
+                     terrace_sink_fn *sink, void *ctx, uint64_t *ret_given);
+
 /* A copy of the caller's options, whatever their age. NULL is fine. */
 int terrace__check_put_options(const terrace_put_options *options, terrace_put_options *ret);
 

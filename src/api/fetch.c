@@ -1,4 +1,4 @@
-#include "api/api.h"
+#include "api/loaded.h"
 
 #include "core/entries.h"
 #include "core/flight.h"
@@ -9,94 +9,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-
-/* --- what a loader fills in ------------------------------------------------------------------ */
-
-struct terrace_loaded {
-	void *data;
-	size_t size;
-	bool given;
-	bool absent;
-	bool keep_out;
-	int64_t ttl_ms;
-	uint64_t cost_us;
-	bool has_cost;
-	char *tags[TAGS_MAX];
-	size_t tag_count;
-	struct terrace_sources sources;
-};
-
-static void loaded_done(struct terrace_loaded *loaded)
-{
-	free(loaded->data);
-	for (size_t i = 0; i < loaded->tag_count; i++)
-		free(loaded->tags[i]);
-	terrace__buf_done(&loaded->sources.marks);
-}
-
-int terrace_loaded_copy(terrace_loaded *loaded, terrace_slice bytes)
-{
-	void *data = malloc(bytes.size ? bytes.size : 1);
-
-	if (!data)
-		return terrace_fail(TERRACE_ENOMEM, "out of memory for a value of %zu bytes",
-		                    bytes.size);
-	if (bytes.size)
-		memcpy(data, bytes.data, bytes.size);
-	return terrace_loaded_take(loaded, data, bytes.size);
-}
-
-int terrace_loaded_take(terrace_loaded *loaded, void *data, size_t size)
-{
-	free(loaded->data);
-	loaded->data = data;
-	loaded->size = size;
-	loaded->given = true;
-	return TERRACE_OK;
-}
-
-void terrace_loaded_absent(terrace_loaded *loaded)
-{
-	loaded->absent = true;
-}
-
-void terrace_loaded_ttl(terrace_loaded *loaded, int64_t ttl_ms)
-{
-	loaded->ttl_ms = ttl_ms;
-}
-
-int terrace_loaded_tag(terrace_loaded *loaded, const char *tag)
-{
-	if (loaded->tag_count == TAGS_MAX)
-		return terrace_fail(TERRACE_EINVAL, "an entry takes at most %d tags", TAGS_MAX);
-	loaded->tags[loaded->tag_count] = strdup(tag);
-	if (!loaded->tags[loaded->tag_count])
-		return terrace_fail(TERRACE_ENOMEM, "out of memory for a tag");
-	loaded->tag_count++;
-	return TERRACE_OK;
-}
-
-int terrace_loaded_source(terrace_loaded *loaded, const char *path, unsigned flags)
-{
-	int rc = terrace_sources_file(&loaded->sources, path, flags);
-
-	if (rc == TERRACE_MISS) {
-		rc = terrace_sources_absent(&loaded->sources, path);
-		return rc == TERRACE_OK ? TERRACE_MISS : rc;
-	}
-	return rc;
-}
-
-void terrace_loaded_cost(terrace_loaded *loaded, uint64_t cost_us)
-{
-	loaded->cost_us = cost_us;
-	loaded->has_cost = true;
-}
-
-void terrace_loaded_keep_out(terrace_loaded *loaded)
-{
-	loaded->keep_out = true;
-}
 
 /* --- leases --------------------------------------------------------------------------------------- */
 
@@ -139,8 +51,7 @@ static int unstored(struct terrace_cache *cache, terrace_slice key, terrace_slic
 	return rc;
 }
 
-/* None of the sources has changed since its fingerprint was taken. */
-static bool sources_stand(struct terrace_cache *cache, const terrace_sources *sources)
+bool terrace__sources_stand(struct terrace_cache *cache, const terrace_sources *sources)
 {
 	CLEANUP(terrace__buf_done) struct buf packed = { 0 };
 	uint64_t looked_at;
@@ -169,7 +80,7 @@ static int store_loaded(struct terrace_lease *lease, terrace_slice value,
 
 	if (cache->tiers == 0)
 		return unstored(cache, lease->key, value, shape, ret);
-	if (sources_stand(cache, options->sources))
+	if (terrace__sources_stand(cache, options->sources))
 		rc = terrace__put_shaped(cache, lease->key, value, options, &lease->lease, kept,
 		                         &entry);
 	if (rc == TERRACE_MISS) {
@@ -256,7 +167,7 @@ static int no_value(terrace_slice key)
 /* Without a cache: the loader, and nothing else. */
 int terrace__load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, terrace_value **ret)
 {
-	CLEANUP(loaded_done) struct terrace_loaded loaded = { 0 };
+	CLEANUP(terrace__loaded_done) struct terrace_loaded loaded = { 0 };
 	struct entry *entry = NULL;
 	int rc = load(ctx, key, &loaded);
 
@@ -272,8 +183,8 @@ int terrace__load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, ter
 	return rc;
 }
 
-static int run_loader(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
-                      struct terrace_loaded *loaded)
+int terrace__load(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
+                  struct terrace_loaded *loaded)
 {
 	struct terrace_cache *cache = lease->cache;
 	uint64_t start = terrace__now_ns(), ns;
@@ -291,13 +202,12 @@ static int run_loader(struct terrace_lease *lease, terrace_load_fn *load, void *
 	return rc;
 }
 
-/* For those who come within absent_ttl_ms. */
-static void store_absent(struct terrace_lease *lease, terrace_put_options *options)
+void terrace__store_absent(struct terrace_lease *lease, terrace_put_options *options)
 {
 	struct terrace_cache *cache = lease->cache;
 
 	if (cache->tiers == 0 || cache->absent_ttl_ms == 0 ||
-	    !sources_stand(cache, options->sources))
+	    !terrace__sources_stand(cache, options->sources))
 		return;
 	if (!options->ttl_ms)
 		options->ttl_ms = cache->absent_ttl_ms;
@@ -324,11 +234,11 @@ static int or_stale(struct terrace_cache *cache, terrace_slice key, int rc, stru
 int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
                      terrace_value **ret)
 {
-	CLEANUP(loaded_done) struct terrace_loaded loaded = { 0 };
+	CLEANUP(terrace__loaded_done) struct terrace_loaded loaded = { 0 };
 	terrace_put_options options = TERRACE_PUT_INIT;
 	terrace_slice value;
 	struct entry *entry = NULL;
-	int rc = run_loader(lease, load, ctx, &loaded), code;
+	int rc = terrace__load(lease, load, ctx, &loaded), code;
 
 	if (rc != 0) {
 		code = rc;
@@ -339,14 +249,10 @@ int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *c
 		return rc;
 	}
 	value = terrace_bytes(loaded.data, loaded.size);
-	options.ttl_ms = loaded.ttl_ms;
-	options.cost_us = loaded.cost_us;
-	options.tags = (const char *const *)loaded.tags;
-	options.tag_count = loaded.tag_count;
-	options.sources = &loaded.sources;
+	terrace__loaded_options(&loaded, &options);
 	if (loaded.absent) {
 		if (!loaded.keep_out)
-			store_absent(lease, &options);
+			terrace__store_absent(lease, &options);
 		terrace__lease_end(lease, NULL, TERRACE_ABSENT);
 		return TERRACE_ABSENT;
 	}
@@ -411,7 +317,7 @@ int terrace_lease_absent(terrace_lease *lease)
 {
 	terrace_put_options options = TERRACE_PUT_INIT;
 
-	store_absent(lease, &options);
+	terrace__store_absent(lease, &options);
 	terrace__lease_end(lease, NULL, TERRACE_ABSENT);
 	return TERRACE_OK;
 }

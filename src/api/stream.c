@@ -191,17 +191,34 @@ static int give(terrace_reader *reader, uint64_t offset, uint64_t length, terrac
 	return rc;
 }
 
-int terrace_get_to(terrace_cache *cache, terrace_slice key, uint64_t offset, uint64_t length,
-                   terrace_sink_fn *sink, void *ctx, uint64_t *ret)
+int terrace__give_to(terrace_cache *cache, terrace_slice key, uint64_t offset, uint64_t length,
+                     terrace_sink_fn *sink, void *ctx, uint64_t *ret_given)
 {
 	terrace_reader *reader;
-	uint64_t given = 0;
-	int rc = terrace_reader_open(cache, key, &reader);
+	int rc = terrace__reader_open(cache, key, &reader);
 
 	if (rc != TERRACE_OK)
 		return rc;
-	rc = give(reader, offset, length, sink, ctx, &given);
-	terrace_reader_close(reader);
+	rc = give(reader, offset, length, sink, ctx, ret_given);
+	terrace__reader_close(reader);
+	return rc;
+}
+
+int terrace_get_to(terrace_cache *cache, terrace_slice key, uint64_t offset, uint64_t length,
+                   terrace_sink_fn *sink, void *ctx, uint64_t *ret)
+{
+	uint64_t given = 0;
+	int rc = terrace__check_cache(cache);
+
+	if (rc == TERRACE_OK)
+		rc = terrace__check_key(key);
+	if (rc != TERRACE_OK)
+		return rc;
+	if (holds_nothing(cache))
+		return TERRACE_MISS;
+	rc = terrace__give_to(cache, key, offset, length, sink, ctx, &given);
+	if (rc == TERRACE_ABSENT)
+		return TERRACE_MISS;
 	if (ret && (rc == TERRACE_OK || rc == TERRACE_ECORRUPT))
 		*ret = given;
 	return rc;

@@ -306,10 +306,24 @@ static bool may_give_stale(struct terrace_cache *cache, terrace_slice key)
 	return true;
 }
 
+/* Is it there? It may be too large to be read for an answer. */
+static int look_only(struct terrace_cache *cache, terrace_slice key, struct entry **ret_entry)
+{
+	struct tier_facts facts = { 0 };
+	terrace_reason reason;
+	int rc = terrace__describe(cache, key, &facts, &reason);
+
+	terrace__buf_done(&facts.extra);
+	*ret_entry = NULL;
+	return rc == TERRACE_OK ? TERRACE_OK : TERRACE_MISS;
+}
+
 /* What is there, in the shape that the caller wants; a miss is counted the first time. */
 static int look(struct terrace_cache *cache, terrace_slice key, enum flight_shape shape, bool first,
                 struct entry **ret_entry, unsigned *ret_tier)
 {
+	if (shape == FLIGHT_STREAM)
+		return look_only(cache, key, ret_entry);
 	if (shape == FLIGHT_ENCODED)
 		return terrace__get_encoded(cache, key, first, ret_entry, ret_tier);
 	if (first)

@@ -14,6 +14,9 @@
 enum flight_shape {
 	FLIGHT_OBJECT,  /* what a get gives */
 	FLIGHT_ENCODED, /* what terrace_get_encoded() gives */
+	/* That it is there: the entry is NULL then, and for the caller to open; but
+	 * what another thread has just computed is given. */
+	FLIGHT_STREAM,
 };
 
 /* One computation under way in this process, and those who wait for it. */

@@ -37,9 +37,7 @@ int terrace__writer_open(struct terrace_cache *cache, terrace_slice key,
 	if (!writer)
 		return TERRACE_ENOMEM;
 	writer->cache = writer->spool.cache = cache;
-	writer->ttl_ms = options->ttl_ms;
-	writer->cost_us = options->cost_us;
-	rc = terrace__extra_pack(options, &writer->extra);
+	rc = terrace__writer_carry(writer, options);
 	if (rc == TERRACE_OK)
 		rc = terrace__lease_watch(cache, key, &writer->watch);
 	if (rc != TERRACE_OK) {
@@ -50,6 +48,14 @@ int terrace__writer_open(struct terrace_cache *cache, terrace_slice key,
 		take_over(writer->watch, options->lease);
 	*ret = writer;
 	return TERRACE_OK;
+}
+
+int terrace__writer_carry(struct terrace_writer *writer, const terrace_put_options *options)
+{
+	writer->ttl_ms = options->ttl_ms;
+	writer->cost_us = options->cost_us;
+	writer->extra.size = 0;
+	return terrace__extra_pack(options, &writer->extra);
 }
 
 static int gather(struct terrace_writer *writer, terrace_slice bytes)

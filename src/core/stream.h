@@ -33,6 +33,8 @@ struct terrace_reader {
 int terrace__writer_open(struct terrace_cache *cache, terrace_slice key,
                          const terrace_put_options *options, struct terrace_writer **ret);
 int terrace__writer_write(struct terrace_writer *writer, terrace_slice bytes);
+/* In the place of what it was opened with; `options` has been checked. */
+int terrace__writer_carry(struct terrace_writer *writer, const terrace_put_options *options);
 /* Frees the writer. */
 int terrace__writer_commit(struct terrace_writer *writer);
 void terrace__writer_drop(struct terrace_writer *writer);

@@ -1,0 +1,44 @@
+/* What a loader fills in, and what the ways to fetch do with it. */
+#ifndef API_LOADED_H
+#define API_LOADED_H
+
+#include "api/api.h"
+
+#include "core/entries.h"
+#include "tiers/extra.h"
+
+struct terrace_loaded {
+	void *data;
+	size_t size, capacity;
+	bool given;
+	bool absent;
+	bool keep_out;
+	int64_t ttl_ms;
+	uint64_t cost_us;
+	bool has_cost;
+	char *tags[TAGS_MAX];
+	size_t tag_count;
+	struct terrace_sources sources;
+
+	/* Where what is given piece by piece goes; NULL: into data. */
+	terrace_sink_fn *sink;
+	void *sink_ctx;
+	int sink_rc;                   /* its failure */
+	struct terrace_writer *writer; /* the cache takes it too; may be NULL */
+};
+
+void terrace__loaded_done(struct terrace_loaded *loaded);
+/* What it says besides the value; good while that is. */
+void terrace__loaded_options(const struct terrace_loaded *loaded, terrace_put_options *ret);
+
+/* --- fetch.c ---------------------------------------------------------------------------- */
+
+/* Run it, counted and timed; a loader that gave nothing has failed. */
+int terrace__load(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
+                  struct terrace_loaded *loaded);
+/* None of the sources has changed since its fingerprint was taken. */
+bool terrace__sources_stand(struct terrace_cache *cache, const terrace_sources *sources);
+/* For those who come within absent_ttl_ms. */
+void terrace__store_absent(struct terrace_lease *lease, terrace_put_options *options);
+
+#endif

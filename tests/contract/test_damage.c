@@ -43,32 +43,6 @@ static uint64_t damaged(terrace_cache *cache)
 	return stats.damaged;
 }
 
-/* The one file of L3. */
-static void find_file(const struct fixture *f, char ret[600])
-{
-	char command[700];
-	FILE *list;
-
-	snprintf(command, sizeof command, "find %s/v1/files -type f",
-	         scratch_path(&f->scratch, "store"));
-	list = popen(command, "r");
-	assert_non_null(fgets(ret, 600, list));
-	ret[strcspn(ret, "\n")] = '\0';
-	pclose(list);
-}
-
-static void flip(const char *path, off_t at, int bit)
-{
-	unsigned char byte;
-	int fd = open(path, O_RDWR);
-
-	assert_true(fd >= 0);
-	assert_int_equal(pread(fd, &byte, 1, at), 1);
-	byte ^= (unsigned char)(1 << bit);
-	assert_int_equal(pwrite(fd, &byte, 1, at), 1);
-	close(fd);
-}
-
 static void assert_damaged(terrace_cache *cache, uint64_t before)
 {
 	terrace_why why = TERRACE_WHY_INIT;
@@ -89,12 +63,12 @@ static void test_file__every_flipped_byte_is_a_counted_miss(void **state)
 	char path[600];
 
 	assert_ok(put_text(cache, "k", "some words that lie in a file"));
-	find_file(f, path);
+	fixture_file(f, path);
 	assert_int_equal(stat(path, &st), 0);
 	for (off_t at = 0; at < st.st_size; at++) {
 		assert_ok(put_text(cache, "k", "some words that lie in a file"));
-		find_file(f, path);
-		flip(path, at, (int)at % 8);
+		fixture_file(f, path);
+		flip_bit(path, at, (int)at % 8);
 		assert_damaged(cache, (uint64_t)at);
 	}
 	terrace_cache_close(cache);
@@ -109,34 +83,34 @@ static void test_file__truncated_grown_swapped_or_gone(void **state)
 
 	for (off_t size = 0; size < 100; size += 33) {
 		assert_ok(put_text(cache, "k", "some words that lie in a file"));
-		find_file(f, path);
+		fixture_file(f, path);
 		assert_int_equal(truncate(path, size), 0);
 		assert_damaged(cache, count++);
 	}
 	assert_ok(put_text(cache, "k", "some words that lie in a file"));
-	find_file(f, path);
+	fixture_file(f, path);
 	assert_int_equal(truncate(path, 1000), 0);
 	assert_damaged(cache, count++);
 
 	assert_ok(put_text(cache, "k", "some words that lie in a file"));
-	find_file(f, path);
+	fixture_file(f, path);
 	assert_int_equal(unlink(path), 0);
 	assert_damaged(cache, count++);
 
 	/* another entry's file in its place: whole, and not this one */
 	assert_ok(put_text(cache, "k", "some words that lie in a file"));
-	find_file(f, path);
+	fixture_file(f, path);
 	snprintf(other, sizeof other, "%s.kept", scratch_path(&f->scratch, "file"));
 	assert_int_equal(rename(path, other), 0);
 	assert_ok(terrace_clear(cache, 0, NULL));
 	assert_ok(put_text(cache, "k", "other words of the same size!"));
-	find_file(f, path);
+	fixture_file(f, path);
 	assert_int_equal(rename(other, path), 0);
 	assert_damaged(cache, count++);
 
 	/* a link or a pipe is no file */
 	assert_ok(put_text(cache, "k", "some words that lie in a file"));
-	find_file(f, path);
+	fixture_file(f, path);
 	assert_int_equal(rename(path, other), 0);
 	assert_int_equal(symlink(other, path), 0);
 	assert_damaged(cache, count++);
@@ -286,8 +260,8 @@ static void test_verify__finds_and_repairs(void **state)
 	assert_int_equal(report.entries, 3);
 	assert_string_equal(seen, "");
 
-	find_file(f, path);
-	flip(path, 500, 3);
+	fixture_file(f, path);
+	flip_bit(path, 500, 3);
 	assert_ok(put_text(cache, "lost", large));
 	change_row(f, "UPDATE entry SET value = x'77' WHERE id = (SELECT min(id) FROM entry)");
 	{

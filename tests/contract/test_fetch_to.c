@@ -3,9 +3,7 @@
 
 #include "tiers/record.h"
 
-#include <fcntl.h>
 #include <pthread.h>
-#include <unistd.h>
 
 enum { LARGE = 3 * BLOCK_BYTES + 100, SMALL = 1000 };
 
@@ -297,20 +295,11 @@ static void test_fetch__damage(void **state)
 	policy.codec = TERRACE_CODEC_NONE;
 	cache = fixture_cache(f, "a", &policy);
 	for (int block = 0; block < 2; block++) {
-		char command[700], path[600];
-		FILE *list;
-		int fd;
+		char path[600];
 
 		assert_ok(fetch(cache, &work, &received));
-		snprintf(command, sizeof command, "find %s/v1/files -type f",
-		         scratch_path(&f->scratch, "store"));
-		list = popen(command, "r");
-		assert_non_null(fgets(path, sizeof path, list));
-		pclose(list);
-		path[strcspn(path, "\n")] = '\0';
-		fd = open(path, O_WRONLY);
-		assert_int_equal(pwrite(fd, "#", 1, block * BLOCK_BYTES), 1);
-		close(fd);
+		fixture_file(f, path);
+		flip_bit(path, block * BLOCK_BYTES, 1);
 		assert_status(fetch(cache, &work, &received),
 		              block ? TERRACE_ECORRUPT : TERRACE_OK);
 		assert_int_equal(received.size, block ? BLOCK_BYTES : LARGE);

@@ -187,32 +187,7 @@ static void test_stream__ranges_of_a_value_of_many_blocks(void **state)
 	terrace_cache_close(cache);
 }
 
-/* --- files ------------------------------------------------------------------------- */
-
-static void find_file(const struct fixture *f, char ret[600])
-{
-	char command[700];
-	FILE *list;
-
-	snprintf(command, sizeof command, "find %s/v1/files -type f",
-	         scratch_path(&f->scratch, "store"));
-	list = popen(command, "r");
-	ret[0] = '\0';
-	if (fgets(ret, 600, list))
-		ret[strcspn(ret, "\n")] = '\0';
-	pclose(list);
-}
-
-static void flip(const char *path, off_t at, int bit)
-{
-	unsigned char byte;
-	int fd = open(path, O_RDWR);
-
-	assert_int_equal(pread(fd, &byte, 1, at), 1);
-	byte ^= (unsigned char)(1 << bit);
-	assert_int_equal(pwrite(fd, &byte, 1, at), 1);
-	close(fd);
-}
+/* --- damage ------------------------------------------------------------------------ */
 
 static terrace_cache *plain_cache(struct fixture *f)
 {
@@ -256,8 +231,8 @@ static void test_damage__in_a_block_is_an_error_there_and_a_miss_to_the_next(voi
 		size_t got = 99;
 
 		assert_ok(write_value(cache, "k", size, 1 << 20, 1, NULL));
-		find_file(f, path);
-		flip(path, (off_t)(block * BLOCK_BYTES + 5), (int)block);
+		fixture_file(f, path);
+		flip_bit(path, (off_t)(block * BLOCK_BYTES + 5), (int)block);
 		assert_ok(terrace_reader_open(cache, TERRACE_KEY("k"), &reader));
 		/* A range that does not touch it is good; and one that does gives nothing. */
 		assert_ok(
@@ -305,15 +280,15 @@ static void test_damage__anywhere_never_gives_a_wrong_byte(void **state)
 		int rc;
 
 		assert_ok(write_value(cache, "k", size, 1 << 20, 1, NULL));
-		find_file(f, path);
+		fixture_file(f, path);
 		assert_int_equal(stat(path, &st), 0);
 		if (i % 100 == 99)
 			assert_int_equal(truncate(path, st.st_size - 1 - (off_t)i), 0);
 		else if (i % 2) /* behind the blocks */
-			flip(path, (off_t)(size + rng_below(&rng, (uint64_t)st.st_size - size)),
-			     (int)i % 8);
+			flip_bit(path, (off_t)(size + rng_below(&rng, (uint64_t)st.st_size - size)),
+			         (int)i % 8);
 		else
-			flip(path, (off_t)rng_below(&rng, size), (int)i % 8);
+			flip_bit(path, (off_t)rng_below(&rng, size), (int)i % 8);
 		rc = terrace_get_to(cache, TERRACE_KEY("k"), 0, UINT64_MAX, count_good, &got,
 		                    &given);
 		assert_true(rc == TERRACE_MISS || rc == TERRACE_ECORRUPT);
@@ -324,8 +299,8 @@ static void test_damage__anywhere_never_gives_a_wrong_byte(void **state)
 	/* Read whole, it is what any damaged entry is. */
 	for (uint64_t i = 0; i < 20; i++) {
 		assert_ok(write_value(cache, "k", size, 1 << 20, 1, NULL));
-		find_file(f, path);
-		flip(path, (off_t)rng_below(&rng, size + 100), 3);
+		fixture_file(f, path);
+		flip_bit(path, (off_t)rng_below(&rng, size + 100), 3);
 		assert_misses(cache, "k");
 		assert_removed_as_damaged(cache, 300 + i);
 	}
@@ -341,8 +316,8 @@ static void test_damage__is_found_by_verify_block_by_block(void **state)
 
 	assert_ok(write_value(cache, "k", 3 * BLOCK_BYTES, 1 << 20, 1, NULL));
 	assert_ok(terrace_verify(f->store, false, NULL, NULL, &report));
-	find_file(f, path);
-	flip(path, 2 * BLOCK_BYTES, 0);
+	fixture_file(f, path);
+	flip_bit(path, 2 * BLOCK_BYTES, 0);
 	assert_status(terrace_verify(f->store, false, NULL, NULL, &report), TERRACE_ECORRUPT);
 	assert_int_equal(report.damaged, 1);
 	assert_ok(terrace_verify(f->store, true, NULL, NULL, &report));
@@ -435,7 +410,7 @@ static void test_limit__what_is_too_large_pushes_nothing_out(void **state)
 	assert_reads(cache, "5", 2 * BLOCK_BYTES, 1 << 20, 1);
 	assert_ok(terrace_clear(cache, 0, NULL));
 	assert_ok(terrace_cleanup(f->store, cache, NULL));
-	find_file(f, path);
+	fixture_file(f, path);
 	assert_string_equal(path, "");
 	terrace_cache_close(cache);
 	/* In memory alone. */

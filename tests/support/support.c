@@ -1,5 +1,6 @@
 #include "support/support.h"
 
+#include <fcntl.h>
 #include <ftw.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -93,6 +94,34 @@ terrace_cache *fixture_cache(struct fixture *f, const char *name, const terrace_
 
 	assert_ok(terrace_cache_open(f->store, name, policy, &cache));
 	return cache;
+}
+
+/* --- files of L3 ------------------------------------------------------------------------------------- */
+
+void fixture_file(const struct fixture *f, char ret[600])
+{
+	char command[700];
+	FILE *list;
+
+	snprintf(command, sizeof command, "find %s/v1/files -type f",
+	         scratch_path(&f->scratch, "store"));
+	list = popen(command, "r");
+	ret[0] = '\0';
+	if (fgets(ret, 600, list))
+		ret[strcspn(ret, "\n")] = '\0';
+	pclose(list);
+}
+
+void flip_bit(const char *path, off_t at, int bit)
+{
+	unsigned char byte;
+	int fd = open(path, O_RDWR);
+
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &byte, 1, at), 1);
+	byte ^= (unsigned char)(1 << bit);
+	assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+	close(fd);
 }
 
 /* --- chance ------------------------------------------------------------------------------------------ */

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/types.h>
 
 /* A temporary directory, removed with everything in it. */
 struct scratch {
@@ -46,6 +47,11 @@ void fixture_open(struct fixture *f);
 void fixture_reopen(struct fixture *f);
 void fixture_close(struct fixture *f);
 terrace_cache *fixture_cache(struct fixture *f, const char *name, const terrace_policy *policy);
+
+/* The path of a file of L3; "" when there is none. */
+void fixture_file(const struct fixture *f, char ret[600]);
+/* Flip a bit of a file. */
+void flip_bit(const char *path, off_t at, int bit);
 
 /* Numbers that look random, the same for the same seed. */
 struct rng {

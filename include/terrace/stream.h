@@ -5,7 +5,7 @@
  * A value over 256 KiB lies in a file of L3 in blocks, each compressed and
  * hashed for itself, whether it was put whole or written here; so any of them
  * can be read whole, in pieces, or a part of it. Smaller ones are kept where a
- * put keeps them.
+ * put keeps them; and a cache in memory alone keeps all of them in one piece.
  *
  * Common to all functions here: what cache.h says of all of its own. The cache
  * must stay open as long as its writers and readers are.
@@ -32,7 +32,7 @@ typedef struct terrace_writer terrace_writer;
  * terrace_writer_commit(); who reads an older value goes on reading that.
  *
  * What is written to the key from now on, by anybody, comes later than this
- * value: it is then not stored.
+ * value, which is then not stored.
  *
  * options: as for terrace_put(); may be NULL; nothing of it is needed later.
  * Owns:    the caller ends *ret with terrace_writer_commit() or

@@ -117,7 +117,7 @@ int terrace__transaction_mark(struct transaction *transaction, uint32_t slot)
 	if (version_is_writing(version_load(shared, slot)))
 		return TERRACE_OK; /* by this transaction: we hold the lock */
 	if (!reserve_slot(transaction))
-		return TERRACE_ENOMEM;
+		return no_memory("a transaction");
 	remember_slot(transaction, slot, version_number(terrace__version_mark(shared, slot)));
 	return TERRACE_OK;
 }
@@ -128,7 +128,7 @@ int terrace__transaction_mark_if(struct transaction *transaction, uint32_t slot,
 	uint64_t version;
 
 	if (!reserve_slot(transaction))
-		return TERRACE_ENOMEM;
+		return no_memory("a transaction");
 	version = terrace__version_mark_if(transaction->store->shared, slot, number);
 	if (!version)
 		return TERRACE_MISS;

@@ -84,6 +84,7 @@ struct connection {
 	sqlite3 *db;
 	sqlite3_stmt *statements[STATEMENTS];
 	struct connection *next; /* in the pool */
+	unsigned round;          /* see terrace__connections_renew() */
 };
 
 /* What a transaction has changed of one cache's usage. */
@@ -101,6 +102,7 @@ struct disk {
 	char *path;           /* of the database */
 	pthread_mutex_t lock; /* over the pool */
 	struct connection *readers;
+	_Atomic unsigned round;
 
 	/* The rest belongs to the writer. */
 	struct connection *writer;
@@ -122,6 +124,13 @@ int terrace__sqlite_failed(const struct disk *disk, sqlite3 *db, const char *wha
 
 int terrace__connection_open(const struct disk *disk, int flags, struct connection **ret);
 void terrace__connection_close(struct connection *connection); /* accepts NULL */
+
+/*
+ * Close the writer and all readers, those that are in use when they are given
+ * back. Where a file cannot be opened for writing, SQLite opens it for reading
+ * and says nothing; what was no more than a lack of descriptors would last.
+ */
+void terrace__connections_renew(struct disk *disk);
 
 /* A reset statement; NULL when it cannot be prepared. */
 sqlite3_stmt *terrace__statement(struct connection *connection, enum statement which);

@@ -31,6 +31,12 @@ static int writer_open(struct disk *disk)
 	rc = terrace__connection_open(disk, SQLITE_OPEN_READWRITE, &disk->writer);
 	if (rc != TERRACE_OK)
 		return rc;
+	if (sqlite3_db_readonly(disk->writer->db, "main") == 1) {
+		terrace__message_set("l2 cannot open %s for writing", disk->path);
+		terrace__connection_close(disk->writer);
+		disk->writer = NULL;
+		return TERRACE_EACCESS;
+	}
 	/* NORMAL: no fsync for a commit; a power cut may take the last ones back. */
 	snprintf(pragmas, sizeof pragmas,
 	         "PRAGMA synchronous = NORMAL; PRAGMA secure_delete = OFF;"
@@ -38,6 +44,8 @@ static int writer_open(struct disk *disk)
 	         disk->log_pages * PAGE_BYTES);
 	sqlite3_exec(disk->writer->db, pragmas, NULL, NULL, NULL);
 	sqlite3_wal_hook(disk->writer->db, on_wal, disk);
+	/* Now, because there may be no memory for it when it is needed. */
+	terrace__statement(disk->writer, DO_ROLLBACK);
 	return TERRACE_OK;
 }
 
@@ -52,9 +60,14 @@ int terrace__disk_begin(void *tier)
 	int rc;
 
 	terrace__sqlite_enter(); /* until it ends */
-	rc = writer_open(disk);
-	if (rc == TERRACE_OK)
-		rc = simple(disk, DO_BEGIN, "begin a transaction");
+	for (int tries = 0; tries < 2; tries++) {
+		rc = writer_open(disk);
+		if (rc == TERRACE_OK)
+			rc = simple(disk, DO_BEGIN, "begin a transaction");
+		if (rc != TERRACE_EACCESS)
+			break;
+		terrace__connections_renew(disk);
+	}
 	if (rc != TERRACE_OK)
 		terrace__sqlite_leave();
 	atomic_store(&disk->inside, rc == TERRACE_OK ? (uintptr_t)&terrace__thread : 0);
@@ -69,8 +82,12 @@ void terrace__disk_rollback(void *tier)
 	struct disk *disk = tier;
 
 	/* SQLite may have done so itself, after a full disk for one. */
-	if (is_inside(disk) && !sqlite3_get_autocommit(disk->writer->db))
-		simple(disk, DO_ROLLBACK, "roll back");
+	if (is_inside(disk) && !sqlite3_get_autocommit(disk->writer->db) &&
+	    simple(disk, DO_ROLLBACK, "roll back") != TERRACE_OK) {
+		/* Left open, it would hold the database for ever; closing it drops it. */
+		terrace__connection_close(disk->writer);
+		disk->writer = NULL;
+	}
 	if (is_inside(disk))
 		terrace__sqlite_leave();
 	atomic_store(&disk->inside, 0);
@@ -146,7 +163,7 @@ static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int
 			void *grown = realloc(disk->changes, capacity * sizeof *change);
 
 			if (!grown)
-				return TERRACE_ENOMEM;
+				return no_memory("a transaction");
 			disk->changes = grown;
 			disk->change_capacity = capacity;
 		}
@@ -167,7 +184,7 @@ static int doom(struct disk *disk, uint64_t file)
 		void *grown = realloc(disk->doomed, capacity * sizeof *disk->doomed);
 
 		if (!grown)
-			return TERRACE_ENOMEM;
+			return no_memory("a transaction");
 		disk->doomed = grown;
 		disk->doomed_capacity = capacity;
 	}
@@ -221,7 +238,7 @@ static int find(struct disk *disk, enum statement which, uint64_t value, const s
 	head = column_slice(row, 5);
 	terrace__buf_append(&ret->head, head.data, head.size);
 	if (ret->head.failed)
-		return TERRACE_ENOMEM;
+		return no_memory("a row");
 	ret->has_key = terrace__record_read(head, &record) == TERRACE_OK;
 	ret->is_key = ret->has_key && key && record.cache == key->cache &&
 	              record.key.size == key->key.size &&
@@ -350,7 +367,7 @@ int terrace__disk_put(void *tier, const struct tier_put *put)
 
 	terrace__record_write(record, &head);
 	if (head.failed)
-		return TERRACE_ENOMEM;
+		return no_memory("a row");
 	bytes = head.size + ROW_OVERHEAD;
 	bytes += put->file ? terrace__files_charge(head.size + put->payload.size) :
 	                     put->payload.size;
@@ -471,7 +488,7 @@ int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, in
 	terrace__record_write(&record, &head);
 	touch = terrace__statement(disk->writer, DO_TOUCH);
 	if (head.failed)
-		return TERRACE_ENOMEM;
+		return no_memory("a row");
 	if (!touch)
 		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a touch");
 	sqlite3_bind_int64(touch, 1, (sqlite3_int64)old.id);

@@ -272,8 +272,8 @@ static bool choose_file(void *ctx, const struct tier_row *row)
 	return sacrifice->count < FREE_FILES && sacrifice->bytes < FREE_BYTES;
 }
 
-/* Their files are gone; so should the rows be, as soon as there is space to say so. */
-static void remove_rows(struct terrace *store, const struct sacrifice *sacrifice)
+/* The rows, and with them their files. */
+static int remove_rows(struct terrace *store, const struct sacrifice *sacrifice)
 {
 	struct tier_note note = { .reason = TERRACE_REASON_EVICTED,
 		                  .when = terrace__now(store),
@@ -282,15 +282,15 @@ static void remove_rows(struct terrace *store, const struct sacrifice *sacrifice
 	int rc = terrace__transaction_begin(store, &transaction);
 
 	if (rc != TERRACE_OK)
-		return;
+		return rc;
 	for (size_t i = 0; i < sacrifice->count && (rc == TERRACE_OK || rc == TERRACE_MISS); i++) {
 		mark_rowless(store, sacrifice->rows[i].cache);
 		rc = store->disk_ops->remove_row(store->disk, &sacrifice->rows[i], &note);
 	}
 	if (rc == TERRACE_OK || rc == TERRACE_MISS)
-		terrace__transaction_commit(&transaction);
-	else
-		terrace__transaction_rollback(&transaction);
+		return terrace__transaction_commit(&transaction);
+	terrace__transaction_rollback(&transaction);
+	return rc;
 }
 
 bool terrace__free_space(struct terrace *store)
@@ -305,11 +305,13 @@ bool terrace__free_space(struct terrace *store)
 			break;
 		store->disk_ops->select(store->disk, &where, choose_file, &sacrifice);
 	}
+	terrace__log(store, TERRACE_LOG_WARN, "the disk is full: %zu files are given up",
+	             sacrifice.count);
+	if (sacrifice.count == 0 || remove_rows(store, &sacrifice) != TERRACE_EFULL)
+		return true;
+	/* No space even to say so: first the files, then their rows. */
 	for (size_t i = 0; i < sacrifice.count; i++)
 		store->disk_ops->file_remove(store->disk, sacrifice.rows[i].file);
-	terrace__log(store, TERRACE_LOG_WARN, "the disk is full: %zu files were given up",
-	             sacrifice.count);
-	if (sacrifice.count)
-		remove_rows(store, &sacrifice);
+	remove_rows(store, &sacrifice);
 	return true;
 }

@@ -7,7 +7,7 @@
  *
  * STEP: try every STEP-th call only; which ones depends on SEED.
  */
-#include "proofs/proofs.h"
+#include "proofs/letters.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -75,39 +75,15 @@ static int put(struct opened *o, const char *key, char letter, size_t size)
 {
 	static const char *const tags[] = { "tag" };
 	terrace_put_options options = TERRACE_PUT_INIT;
-	char *bytes = malloc(size);
-	struct random random = { (uint64_t)letter };
-	int rc;
 
-	bytes[0] = letter;
-	for (size_t i = 1; i < size; i++)
-		bytes[i] = (char)random_next(&random);
 	options.tags = tags;
 	options.tag_count = key[0] == 'k';
-	rc = terrace_put(o->cache, terrace_str(key), terrace_bytes(bytes, size), &options);
-	free(bytes);
-	return rc;
+	return terrace_put(o->cache, terrace_str(key), letter_bytes(letter, size), &options);
 }
 
-/* The letter that a key's value begins with, its bytes being right; ' ' for none, '?' for wrong ones. */
 static char look(struct opened *o, const char *key)
 {
-	terrace_value *value;
-	const char *bytes;
-	struct random random;
-	char letter;
-
-	if (terrace_get(o->cache, terrace_str(key), &value) != TERRACE_OK)
-		return ' ';
-	bytes = terrace_data(value);
-	letter = bytes[0];
-	random.state = (uint64_t)letter;
-	for (size_t i = 1; i < terrace_size(value); i++) {
-		if (bytes[i] != (char)random_next(&random))
-			letter = '?';
-	}
-	terrace_release(value);
-	return letter;
+	return letter_look(o->cache, key);
 }
 
 static const char *other(int i, char ret[16])

@@ -74,15 +74,20 @@ static int remove_taken(struct doomed *doomed, struct transaction *transaction)
 /* Under the writers' lock. */
 static int remove_batch(struct terrace *store, void *ctx)
 {
+	struct doomed *doomed = ctx;
+	uint64_t removed = doomed->removed;
 	struct transaction transaction;
 	int rc = terrace__transaction_begin(store, &transaction);
 
 	if (rc != TERRACE_OK)
 		return rc;
-	rc = remove_taken(ctx, &transaction);
+	rc = remove_taken(doomed, &transaction);
 	if (rc == TERRACE_OK)
-		return terrace__transaction_commit(&transaction);
-	terrace__transaction_rollback(&transaction);
+		rc = terrace__transaction_commit(&transaction);
+	else
+		terrace__transaction_rollback(&transaction);
+	if (rc != TERRACE_OK)
+		doomed->removed = removed;
 	return rc;
 }
 

@@ -139,7 +139,7 @@ static int try_file(struct terrace_cache *cache, struct write *write, terrace_sl
 static int free_space(struct terrace *store, void *ctx)
 {
 	(void)ctx;
-	return terrace__free_space(store) ? TERRACE_OK : TERRACE_MISS;
+	return terrace__free_space(store, false, 0) ? TERRACE_OK : TERRACE_MISS;
 }
 
 static int write_file(struct terrace_cache *cache, struct write *write)

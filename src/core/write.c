@@ -457,8 +457,9 @@ static void work(struct terrace *store, struct write_batch *batches, bool *ret_n
 {
 	int rc = transact(store, batches, ret_needs_room);
 
-	/* On a full disk, make room once and try again. */
-	if (rc == TERRACE_EFULL && terrace__free_space(store))
+	/* On a full disk, make room and try again. */
+	for (unsigned tries = 0; rc == TERRACE_EFULL && terrace__free_space(store, true, tries);
+	     tries++)
 		rc = transact(store, batches, ret_needs_room);
 	if (rc == TERRACE_OK)
 		return;
@@ -689,6 +690,9 @@ int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store,
 	if (rc != TERRACE_OK)
 		return rc;
 	rc = fn(store, ctx);
+	for (unsigned tries = 0; rc == TERRACE_EFULL && terrace__free_space(store, true, tries);
+	     tries++)
+		rc = fn(store, ctx);
 	terrace__writer_unlock(store);
 	return rc;
 }

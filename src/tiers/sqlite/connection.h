@@ -68,6 +68,7 @@
 	X(FREE_PAGES, "PRAGMA freelist_count")                                                 \
 	X(NOTE_PUT, "INSERT INTO note(hash, made, reason, detail) VALUES(?1, ?2, ?3, ?4)")     \
 	X(NOTE_TRIM, "DELETE FROM note WHERE id <= ?1")                                        \
+	X(NOTE_CLEAR, "DELETE FROM note")                                                      \
 	X(NOTE_GET, "SELECT made, reason, detail FROM note WHERE hash = ?1 "                   \
 	            "ORDER BY id DESC LIMIT 1")                                                \
 	X(STATE, "SELECT (SELECT max(seq) FROM cache), seed FROM state")                       \
@@ -215,10 +216,11 @@ int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t wh
 int terrace__disk_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t entries,
                         const struct tier_note *note, struct tier_evicted *ret);
 int terrace__disk_note_put(void *tier, uint64_t hash, const struct tier_note *note);
+int terrace__disk_note_clear(void *tier);
 int terrace__disk_cache_add(void *tier, uint32_t cache, const char *name);
 int terrace__disk_cache_floor(void *tier, uint32_t cache, uint64_t floor);
 int terrace__disk_set_seed(void *tier, uint64_t seed);
-void terrace__disk_checkpoint(void *tier, enum disk_checkpoint when);
+bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when);
 
 int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
                          void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);

@@ -208,6 +208,7 @@ const struct disk_ops terrace__disk_ops = {
 	.file_remove = file_remove,
 	.describe = terrace__disk_describe,
 	.note_put = terrace__disk_note_put,
+	.note_clear = terrace__disk_note_clear,
 	.note_get = terrace__disk_note_get,
 	.cache_add = terrace__disk_cache_add,
 	.cache_floor = terrace__disk_cache_floor,

@@ -250,26 +250,42 @@ static bool could_not_read(const char *text)
 	return false;
 }
 
-static int verify_database(struct verify *v)
+/* SQLite's own check; whether it finds something, and says it where it is to be said. */
+static int check_database(struct verify *v, bool say, bool *ret_found)
 {
 	sqlite3_stmt *check = NULL;
 	int step = SQLITE_DONE, rc = TERRACE_OK;
 
+	*ret_found = false;
 	if (sqlite3_prepare_v2(v->connection->db, "PRAGMA integrity_check(20)", -1, &check, NULL) !=
 	    SQLITE_OK)
 		return terrace__sqlite_failed(v->disk, v->connection->db, "check the database");
 	while (v->go_on && (step = sqlite3_step(check)) == SQLITE_ROW) {
 		const char *text = (const char *)sqlite3_column_text(check, 0);
 
-		if (text && could_not_read(text))
+		if (!text || strcmp(text, "ok") == 0)
+			continue;
+		if (could_not_read(text)) {
 			keep_failure(v, TERRACE_EIO, text);
-		else if (text && strcmp(text, "ok") != 0)
+			continue;
+		}
+		*ret_found = true;
+		if (say)
 			report(v, TERRACE_FAULT_DATABASE, NULL, NULL, text);
 	}
 	if (step != SQLITE_DONE && step != SQLITE_ROW)
 		rc = terrace__sqlite_failed(v->disk, v->connection->db, "check the database");
 	sqlite3_finalize(check);
 	return rc;
+}
+
+/* Damage is what is still there when it is looked at again. */
+static int verify_database(struct verify *v)
+{
+	bool found;
+	int rc = check_database(v, false, &found);
+
+	return rc == TERRACE_OK && found ? check_database(v, true, &found) : rc;
 }
 
 int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),

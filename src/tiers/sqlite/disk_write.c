@@ -5,6 +5,7 @@
 #include "util/message.h"
 #include "util/util.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -24,7 +25,7 @@ static int on_wal(void *ctx, sqlite3 *db, const char *name, int pages)
 static int writer_open(struct disk *disk)
 {
 	char pragmas[160];
-	int rc;
+	int rc, chunk = PAGE_BYTES; /* for reserve() */
 
 	if (disk->writer)
 		return TERRACE_OK;
@@ -44,6 +45,7 @@ static int writer_open(struct disk *disk)
 	         disk->log_pages * PAGE_BYTES);
 	sqlite3_exec(disk->writer->db, pragmas, NULL, NULL, NULL);
 	sqlite3_wal_hook(disk->writer->db, on_wal, disk);
+	sqlite3_file_control(disk->writer->db, "main", SQLITE_FCNTL_CHUNK_SIZE, &chunk);
 	/* Now, because there may be no memory for it when it is needed. */
 	terrace__statement(disk->writer, DO_ROLLBACK);
 	return TERRACE_OK;
@@ -129,11 +131,37 @@ static int usage_write(struct disk *disk)
 	return TERRACE_OK;
 }
 
+static int ask(struct disk *disk, enum statement which, uint64_t *ret);
+
+/*
+ * The database's file gets its blocks before the commit: else a disk that fills
+ * up finds the log full of pages that cannot be moved, and no way to delete
+ * anything. The blocks are written to by SQLite, through its own descriptor.
+ */
+static int reserve(struct disk *disk)
+{
+	sqlite3 *db = disk->writer->db;
+	uint64_t pages = 0;
+	sqlite3_int64 bytes;
+	int err = 0, rc = ask(disk, DO_PAGES, &pages);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	bytes = (sqlite3_int64)(pages * PAGE_BYTES);
+	if (sqlite3_file_control(db, "main", SQLITE_FCNTL_SIZE_HINT, &bytes) == SQLITE_OK)
+		return TERRACE_OK;
+	sqlite3_file_control(db, "main", SQLITE_FCNTL_LAST_ERRNO, &err);
+	terrace__message_set("l2 cannot make %s longer: %s", disk->path, strerror(err));
+	return err == ENOSPC || err == EDQUOT || err == EFBIG ? TERRACE_EFULL : TERRACE_EIO;
+}
+
 int terrace__disk_commit(void *tier)
 {
 	struct disk *disk = tier;
 	int rc = usage_write(disk);
 
+	if (rc == TERRACE_OK)
+		rc = reserve(disk);
 	if (rc == TERRACE_OK)
 		rc = simple(disk, DO_COMMIT, "commit");
 	if (rc != TERRACE_OK) {
@@ -593,6 +621,11 @@ int terrace__disk_note_put(void *tier, uint64_t hash, const struct tier_note *no
 	return terrace__run(disk, disk->writer, trim, "trim the notes");
 }
 
+int terrace__disk_note_clear(void *tier)
+{
+	return simple(tier, DO_NOTE_CLEAR, "forget the notes");
+}
+
 int terrace__disk_cache_add(void *tier, uint32_t cache, const char *name)
 {
 	struct disk *disk = tier;
@@ -668,20 +701,24 @@ int terrace__disk_give_back(void *tier, uint64_t bytes)
 	return TERRACE_OK;
 }
 
-void terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
+bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 {
 	struct disk *disk = tier;
 	/* Pages of log that are worth it: at work, on leaving, at once. */
 	const int worth[] = { disk->log_pages, disk->log_pages / 10, 0 };
 	int in_log = 0, moved = 0;
+	bool done = false;
 
 	if (!disk->writer || disk->wal_pages < worth[when])
-		return;
+		return false;
 	terrace__sqlite_enter();
 	/* PASSIVE waits for nobody; with all of it moved the next writer starts the log anew. */
 	if (sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_log,
 	                              &moved) == SQLITE_OK &&
-	    moved == in_log)
+	    moved == in_log) {
+		done = in_log > 0;
 		disk->wal_pages = 0;
+	}
 	terrace__sqlite_leave();
+	return done;
 }

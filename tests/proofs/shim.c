@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -23,6 +24,7 @@ static _Atomic int armed = -1; /* the kind */
 static _Atomic uint64_t calls, at;
 static _Atomic bool ever;
 static _Atomic int64_t live;
+static const char *report; /* a file to make when the k-th call comes */
 
 void fault_arm(enum fault_kind kind, uint64_t k, bool for_ever)
 {
@@ -43,6 +45,15 @@ int64_t fault_live(void)
 	return atomic_load(&live);
 }
 
+/* Who preloads wants to know whether the call came. */
+static void tell(void)
+{
+	long fd = syscall(SYS_openat, AT_FDCWD, report, O_CREAT | O_WRONLY, 0600);
+
+	if (fd >= 0)
+		syscall(SYS_close, fd);
+}
+
 /* Is it this call that fails? */
 static bool fails(enum fault_kind kind)
 {
@@ -51,6 +62,8 @@ static bool fails(enum fault_kind kind)
 	if (atomic_load_explicit(&armed, memory_order_relaxed) != (int)kind)
 		return false;
 	call = atomic_fetch_add(&calls, 1) + 1;
+	if (call == atomic_load(&at) && report)
+		tell();
 	if (call < atomic_load(&at) || !atomic_load(&ever))
 		return call == atomic_load(&at);
 	/* Nothing is interrupted each time that it is tried. */
@@ -111,19 +124,8 @@ __attribute__((constructor)) static void start(void)
 	if (!kind || !k)
 		return;
 	unsetenv("LD_PRELOAD");
+	report = getenv("FAULT_REPORT");
 	fault_arm((enum fault_kind)atoi(kind), strtoull(k, NULL, 10), getenv("FAULT_EVER") != NULL);
-}
-
-/* Whoever preloads wants to know whether the call came. */
-__attribute__((destructor)) static void end(void)
-{
-	const char *report = getenv("FAULT_REPORT");
-	int fd;
-
-	if (!report)
-		return;
-	if (fault_disarm() && (fd = open(report, O_CREAT | O_WRONLY, 0600)) >= 0)
-		close(fd);
 }
 
 /* --- memory ------------------------------------------------------------------------------------ */
@@ -270,6 +272,20 @@ int close(int fd)
 
 /* --- reading and writing ----------------------------------------------------------------------------- */
 
+/* A pipe or a terminal has no disk that could fail. */
+static unsigned on_disk(int fd, unsigned kinds)
+{
+	struct stat st;
+	int saved = errno;
+	bool is_file;
+
+	if (atomic_load_explicit(&armed, memory_order_relaxed) < 0)
+		return 0;
+	is_file = syscall(SYS_fstat, fd, &st) == 0 && S_ISREG(st.st_mode);
+	errno = saved;
+	return is_file ? kinds : kinds & ~(unsigned)(IO | SPACE);
+}
+
 static size_t shortened(size_t size)
 {
 	return size > 1 && fails(FAULT_SHORT) ? size / 2 : size;
@@ -278,14 +294,14 @@ static size_t shortened(size_t size)
 ssize_t read(int fd, void *data, size_t size)
 {
 	REAL(read);
-	FAIL(IO | INTR, -1);
+	FAIL(on_disk(fd, IO | INTR), -1);
 	return real(fd, data, shortened(size));
 }
 
 ssize_t write(int fd, const void *data, size_t size)
 {
 	REAL(write);
-	FAIL(IO | SPACE | INTR, -1);
+	FAIL(on_disk(fd, IO | SPACE | INTR), -1);
 	return real(fd, data, shortened(size));
 }
 

@@ -12,14 +12,27 @@ static const struct option_spec *find_in(const struct option_spec *options, cons
 	return NULL;
 }
 
+enum { FEW = sizeof((struct args *)0)->few / sizeof(struct given) };
+
+static const struct given *given_at(const struct args *args, size_t i)
+{
+	return i < FEW ? &args->few[i] : &args->more[i - FEW];
+}
+
 static int add_given(struct args *args, const struct option_spec *option, const char *value)
 {
-	struct given *grown = realloc(args->given, (args->given_count + 1) * sizeof *args->given);
+	struct given *place = args->few, *grown;
+	size_t at = args->given_count;
 
-	if (!grown)
-		return STATUS_FAILED;
-	args->given = grown;
-	args->given[args->given_count++] = (struct given){ option, value };
+	if (at >= FEW) {
+		at -= FEW;
+		grown = realloc(args->more, (at + 1) * sizeof *grown);
+		if (!grown)
+			return failed(terrace_fail(TERRACE_ENOMEM, "out of memory for options"));
+		place = args->more = grown;
+	}
+	place[at] = (struct given){ option, value };
+	args->given_count++;
 	return STATUS_DONE;
 }
 
@@ -58,9 +71,8 @@ int args_parse(struct cli *cli, int argc, char **argv, struct args *ret)
 	bool options = true;
 
 	*ret = (struct args){ .options = verb ? verb->options : NULL };
-	ret->operands = calloc((size_t)argc + 1, sizeof *ret->operands);
-	if (!ret->operands)
-		return STATUS_FAILED;
+	/* Operands move to the front, over what was read already. */
+	ret->operands = (const char **)(uintptr_t)argv;
 	for (int i = 0; i < argc; i++) {
 		int status = STATUS_DONE;
 
@@ -80,6 +92,8 @@ int args_parse(struct cli *cli, int argc, char **argv, struct args *ret)
 		if (status != STATUS_DONE)
 			return status;
 	}
+	if (verb)
+		ret->operands[ret->operand_count] = NULL;
 	if (!verb || args_has(ret, "help"))
 		return STATUS_DONE;
 	if (ret->operand_count < verb->least)
@@ -92,14 +106,13 @@ int args_parse(struct cli *cli, int argc, char **argv, struct args *ret)
 
 void args_done(struct args *args)
 {
-	free(args->given);
-	free(args->operands);
+	free(args->more);
 }
 
 bool args_has(const struct args *args, const char *name)
 {
 	for (size_t i = 0; i < args->given_count; i++) {
-		if (strcmp(args->given[i].option->name, name) == 0)
+		if (strcmp(given_at(args, i)->option->name, name) == 0)
 			return true;
 	}
 	return false;
@@ -108,8 +121,8 @@ bool args_has(const struct args *args, const char *name)
 const char *args_value(const struct args *args, const char *name)
 {
 	for (size_t i = args->given_count; i-- > 0;) {
-		if (strcmp(args->given[i].option->name, name) == 0)
-			return args->given[i].value;
+		if (strcmp(given_at(args, i)->option->name, name) == 0)
+			return given_at(args, i)->value;
 	}
 	return NULL;
 }
@@ -120,8 +133,8 @@ size_t args_values(const struct args *args, const char *name, const char ***ret)
 	size_t count = 0;
 
 	for (size_t i = 0; values && i < args->given_count; i++) {
-		if (strcmp(args->given[i].option->name, name) == 0)
-			values[count++] = args->given[i].value;
+		if (strcmp(given_at(args, i)->option->name, name) == 0)
+			values[count++] = given_at(args, i)->value;
 	}
 	*ret = values;
 	return count;

@@ -30,9 +30,9 @@ struct args {
 	struct given {
 		const struct option_spec *option;
 		const char *value;
-	} * given;
+	} few[16], *more; /* more: those beyond, where there are any */
 	size_t given_count;
-	const char **operands;
+	const char **operands; /* in argv itself: run must start its command without memory */
 	size_t operand_count;
 };
 

@@ -5,6 +5,8 @@
 
 #include <stdlib.h>
 
+enum { NO_MEMORY = -1 };
+
 static int parse(struct cli *cli, const struct args *args, struct run_spec *ret)
 {
 	const char *ttl = args_value(args, "ttl");
@@ -25,7 +27,7 @@ static int parse(struct cli *cli, const struct args *args, struct run_spec *ret)
 	if (!ret->cache)
 		ret->cache = "run";
 	if (!ret->inputs || !ret->env || !outputs)
-		return failed(TERRACE_ENOMEM);
+		return NO_MEMORY;
 	if (ttl) {
 		ret->has_ttl = true;
 		if (terrace_parse_duration(ttl, &ret->ttl_ms) != TERRACE_OK)
@@ -46,7 +48,10 @@ int verb_run(struct cli *cli, const struct args *args)
 	int status = parse(cli, args, &spec);
 
 	options.config_path = cli->config;
-	if (status == STATUS_DONE) {
+	if (status == NO_MEMORY) {
+		complain("run: warning: out of memory; running uncached");
+		status = builds_run(NULL, &spec);
+	} else if (status == STATUS_DONE) {
 		/* What is cached is a help; that it cannot be is no reason to stop. */
 		if (terrace_open(cli->dir, &options, &store) != TERRACE_OK)
 			complain("run: warning: %s; running uncached", terrace_error_message());

@@ -55,8 +55,9 @@ typedef enum terrace_write {
  * parsed tree. L2 and L3 keep the encoded bytes.
  *
  * decode runs once per L1 miss and sets *ret_object and its weight in bytes,
- * and returns 0; any other code means that the bytes cannot be decoded, and the
- * entry counts as damaged. destroy runs when the last pin of an object that L1
+ * and returns 0. TERRACE_ENOMEM means that it could not now, and is a miss; any
+ * other code, that the bytes cannot be decoded, and the entry counts as damaged.
+ * destroy runs when the last pin of an object that L1
  * has let go is released. Both may run on any thread, several at a time.
  */
 typedef struct terrace_form {

@@ -1,8 +1,8 @@
 /*
  * Terrace: an embeddable multi-tier cache. This header includes all others.
  *
- *   terrace *store;
- *   terrace_cache *cache;
+ *   terrace *store = NULL;
+ *   terrace_cache *cache = NULL;
  *   terrace_value *value;
  *
  *   terrace_open(NULL, NULL, &store);

@@ -49,8 +49,9 @@ int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *c
 int terrace__fetch_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
                          enum flight_shape shape, struct terrace_lease **ret_lease,
                          terrace_value **ret);
-/* Without a cache: the loader, and nothing else. */
-int terrace__load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, terrace_value **ret);
+/* Without a cache (NULL), or a lease of one: the loader, and nothing else. */
+int terrace__load_alone(struct terrace_cache *cache, terrace_slice key, enum flight_shape shape,
+                        terrace_load_fn *load, void *ctx, terrace_value **ret);
 
 /* As terrace_get_to() of a cache that holds something; TERRACE_ABSENT where that is what it holds. */
 int terrace__give_to(terrace_cache *cache, terrace_slice key, uint64_t offset, uint64_t length,

@@ -120,7 +120,7 @@ int terrace_lease_begin(terrace_cache *cache, terrace_slice key, int64_t wait_ms
 	                          FLIGHT_OBJECT, ret_lease, &entry, &tier);
 	if (rc == TERRACE_OK)
 		*ret_value = value_of(entry, tier);
-	return rc;
+	return rc == TERRACE_MISS && !*ret_lease ? TERRACE_ENOMEM : rc;
 }
 
 int terrace_lease_put(terrace_lease *lease, terrace_slice value, const terrace_put_options *options,
@@ -164,8 +164,8 @@ static int no_value(terrace_slice key)
 	                    (int)min_u64(key.size, 100), (const char *)key.data);
 }
 
-/* Without a cache: the loader, and nothing else. */
-int terrace__load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, terrace_value **ret)
+int terrace__load_alone(struct terrace_cache *cache, terrace_slice key, enum flight_shape shape,
+                        terrace_load_fn *load, void *ctx, terrace_value **ret)
 {
 	CLEANUP(terrace__loaded_done) struct terrace_loaded loaded = { 0 };
 	struct entry *entry = NULL;
@@ -177,7 +177,7 @@ int terrace__load_alone(terrace_slice key, terrace_load_fn *load, void *ctx, ter
 		return TERRACE_ABSENT;
 	if (!loaded.given)
 		return no_value(key);
-	rc = unstored(NULL, key, terrace_bytes(loaded.data, loaded.size), FLIGHT_ENCODED, &entry);
+	rc = unstored(cache, key, terrace_bytes(loaded.data, loaded.size), shape, &entry);
 	if (rc == TERRACE_OK)
 		*ret = value_of(entry, 0);
 	return rc;
@@ -296,9 +296,12 @@ static int fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load,
 	if (rc != TERRACE_OK)
 		return rc;
 	if (!cache)
-		return terrace__load_alone(key, load, ctx, ret);
+		return terrace__load_alone(NULL, key, shape, load, ctx, ret);
 	rc = terrace__fetch_begin(cache, key, cache->store->wait_ms, shape, &lease, ret);
-	return rc == TERRACE_MISS ? terrace__compute(lease, load, ctx, ret) : rc;
+	if (rc != TERRACE_MISS)
+		return rc;
+	return lease ? terrace__compute(lease, load, ctx, ret) :
+	               terrace__load_alone(cache, key, shape, load, ctx, ret);
 }
 
 int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,

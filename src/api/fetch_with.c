@@ -202,10 +202,10 @@ static int compute_aside(struct terrace_lease *lease, terrace_slice key, terrace
 	return rc;
 }
 
-static int without_cache(terrace_slice key, terrace_load_fn *load, void *ctx,
-                         const terrace_fetch_options *options, terrace_value **ret)
+static int without_lease(struct terrace_cache *cache, terrace_slice key, terrace_load_fn *load,
+                         void *ctx, const terrace_fetch_options *options, terrace_value **ret)
 {
-	int rc = terrace__load_alone(key, load, ctx, ret);
+	int rc = terrace__load_alone(cache, key, FLIGHT_OBJECT, load, ctx, ret);
 
 	if (options->release)
 		options->release(ctx);
@@ -230,7 +230,7 @@ static int begin_in_time(struct terrace_cache *cache, terrace_slice key,
 			continue;
 		rc = terrace__fetch_begin(cache, key, left > 0 ? left : 0, FLIGHT_OBJECT, ret_lease,
 		                          ret);
-		if (rc != TERRACE_MISS || (*ret_lease)->flight ||
+		if (rc != TERRACE_MISS || !*ret_lease || (*ret_lease)->flight ||
 		    terrace__clock_ms(CLOCK_MONOTONIC) < start + limits[i])
 			return rc;
 		terrace__lease_end(*ret_lease, NULL, 0);
@@ -260,12 +260,14 @@ int terrace_fetch_with(terrace_cache *cache, terrace_slice key, terrace_load_fn 
 	if (rc != TERRACE_OK)
 		return rc;
 	if (!cache)
-		return without_cache(key, load, ctx, &ours, ret);
+		return without_lease(NULL, key, load, ctx, &ours, ret);
 	rc = begin_in_time(cache, key, &ours, start, &lease, ret);
 	if (rc != TERRACE_MISS) {
 		if (ours.release)
 			ours.release(ctx);
 		return rc;
 	}
+	if (!lease)
+		return without_lease(cache, key, load, ctx, &ours, ret);
 	return compute_aside(lease, key, load, ctx, &ours, start, ret);
 }

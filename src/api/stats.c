@@ -172,7 +172,7 @@ static int fill_parts(struct terrace *store, terrace_slice extra, terrace_info *
 	size_t i;
 
 	if (!parts)
-		return TERRACE_ENOMEM;
+		return no_memory("the facts of an entry");
 	terrace__extra_start(&walk, extra);
 	ret->tag_count = walk.tags;
 	ret->source_count = walk.sources;
@@ -181,7 +181,7 @@ static int fill_parts(struct terrace *store, terrace_slice extra, terrace_info *
 	if (!parts->tags || !parts->sources ||
 	    !terrace__buf_reserve(&parts->text, 2 * extra.size + 1)) {
 		parts_free(parts);
-		return TERRACE_ENOMEM;
+		return no_memory("the facts of an entry");
 	}
 	for (i = 0; terrace__extra_next_tag(&walk, &tag); i++)
 		parts->tags[i] = (const char *)parts->text.data + keep_text(&parts->text, tag);

@@ -216,7 +216,7 @@ static int store_new(const char *dir, const terrace_options *options, struct ter
 	store->keeper.pressure.group_path = options->cgroup_path;
 	start_log(store, options);
 	store->dir = strdup(dir);
-	rc = store->dir ? read_config(store, options->config_path) : TERRACE_ENOMEM;
+	rc = store->dir ? read_config(store, options->config_path) : no_memory("a store");
 	if (rc == TERRACE_OK)
 		rc = terrace__settings_store(store->config, options, store->settings);
 	if (rc == TERRACE_OK) {
@@ -262,7 +262,7 @@ static struct terrace *find_open(const char *dir)
 		if (there && !store->disabled && store->device == st.st_dev &&
 		    store->inode == st.st_ino)
 			return store;
-		if (store->disabled && strcmp(store->dir, dir) == 0)
+		if ((store->disabled || !there) && strcmp(store->dir, dir) == 0)
 			return store;
 	}
 	return NULL;

@@ -1,11 +1,13 @@
 #include "codec/codec.h"
 
 #include "codec/contexts.h"
+#include "util/message.h"
 #include "util/util.h"
 
 #include <lz4.h>
 #include <pthread.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 /* Below this, neither codec earns its header and the time. */
 enum { ENCODE_MIN_BYTES = 64 };
@@ -131,14 +133,22 @@ static int decode_lz4(terrace_slice encoded, void *raw, size_t raw_size)
 	return size >= 0 && (size_t)size == raw_size ? TERRACE_OK : TERRACE_ECORRUPT;
 }
 
+static int no_memory(void)
+{
+	terrace__message_set("out of memory for zstd");
+	return TERRACE_ENOMEM;
+}
+
 static int decode_zstd(terrace_slice encoded, void *raw, size_t raw_size)
 {
 	ZSTD_DCtx *context = terrace__zstd_decompressor();
 	size_t size;
 
 	if (!context)
-		return TERRACE_ENOMEM;
+		return no_memory();
 	size = ZSTD_decompressDCtx(context, raw, raw_size, encoded.data, encoded.size);
+	if (ZSTD_isError(size) && ZSTD_getErrorCode(size) == ZSTD_error_memory_allocation)
+		return no_memory();
 	return !ZSTD_isError(size) && size == raw_size ? TERRACE_OK : TERRACE_ECORRUPT;
 }
 

@@ -47,7 +47,7 @@ static int failed(const char *path, int err)
 }
 
 /* SQLite's locks and shared memory do not work between machines. */
-static bool is_network(int fd)
+static int refuse_network(const char *path, int fd)
 {
 	static const uint32_t magics[] = {
 		0x6969,     /* NFS */
@@ -63,19 +63,20 @@ static bool is_network(int fd)
 	struct statfs fs;
 
 	if (fstatfs(fd, &fs) < 0)
-		return false;
+		return failed(path, errno);
 	for (size_t i = 0; i < ARRAY_LEN(magics); i++) {
 		if ((uint32_t)fs.f_type == magics[i])
-			return true;
+			return refuse(path, "it lies on a network file system; choose a local one "
+			                    "with --dir or TERRACE_DIR");
 	}
-	return false;
+	return TERRACE_OK;
 }
 
 static int open_dir(struct terrace *store, int *ret_fd)
 {
 	const char *path = store->dir;
 	struct stat st;
-	int err, fd;
+	int err, fd, rc;
 
 	if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode))
 		return refuse(path, "it is a symbolic link; name the directory itself");
@@ -93,9 +94,9 @@ static int open_dir(struct terrace *store, int *ret_fd)
 		return refuse(path, "it belongs to another user");
 	if (st.st_mode & (S_IWGRP | S_IWOTH))
 		return refuse(path, "others may write to it; chmod go-w, or choose another");
-	if (is_network(fd))
-		return refuse(path, "it lies on a network file system; choose a local one with "
-		                    "--dir or TERRACE_DIR");
+	rc = refuse_network(path, fd);
+	if (rc != TERRACE_OK)
+		return rc;
 	if (faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
 		return refuse(path, "it is not writable");
 	store->device = st.st_dev;
@@ -216,7 +217,8 @@ static int open_parts(struct terrace *store, const char *path)
 		return rc;
 	if (fresh)
 		rc = restore(store);
-	terrace__clock_settle(store->shared);
+	if (rc == TERRACE_OK)
+		rc = terrace__clock_settle(store->shared);
 	terrace__clock_start(store);
 	if (fresh && rc == TERRACE_OK)
 		rc = terrace__shared_publish(store->dir_fd, store->shared);
@@ -236,7 +238,7 @@ int terrace__attach(struct terrace *store)
 	if (rc != TERRACE_OK)
 		return rc;
 	if (asprintf(&path, "%s/%s", store->dir, name) < 0)
-		return TERRACE_ENOMEM;
+		return no_memory("a path");
 	while (store->token == 0 || store->token == HELD_BY_MANY) {
 		if (getrandom(&store->token, sizeof store->token, 0) < 0)
 			store->token = (uint64_t)getpid() << 32 | (uint32_t)time(NULL);

@@ -494,6 +494,13 @@ static struct write *take_all(struct behind *behind, size_t *ret_count)
 	return writes;
 }
 
+/* The first failure is told by the next flush. Under the lock. */
+static void tell(struct behind *behind, int rc)
+{
+	if (behind->rc == TERRACE_OK)
+		behind->rc = rc;
+}
+
 static void prepare(struct write *write)
 {
 	struct pending *pending = write->pending;
@@ -515,6 +522,7 @@ static void prepare(struct write *write)
 		terrace__swallow(cache->store, cache, "preparing a value to be written");
 	pthread_mutex_lock(&cache->store->behind.lock);
 	pending->dead = true;
+	tell(&cache->store->behind, rc);
 	pthread_mutex_unlock(&cache->store->behind.lock);
 }
 
@@ -574,7 +582,7 @@ static int flush_once(struct terrace *store)
 	uint64_t held[FLIGHT_BYTES];
 	size_t count, held_count = behind->held_count;
 	struct write *writes = take_all(behind, &count);
-	int rc = behind->first ? TERRACE_ENOMEM : TERRACE_OK;
+	int rc = behind->first ? no_memory("values that wait") : TERRACE_OK;
 
 	memcpy(held, behind->held, held_count * sizeof *held);
 	behind->held_count = 0;
@@ -599,8 +607,7 @@ static int flush_once(struct terrace *store)
 	} else {
 		/* Who could not get the lock may still write; else the value is lost. */
 		put_back(behind, writes, count, rc != TERRACE_EBUSY);
-		if (behind->rc == TERRACE_OK)
-			behind->rc = rc;
+		tell(behind, rc);
 	}
 	behind->failing = rc != TERRACE_OK;
 	behind->flushing = false;

@@ -74,15 +74,20 @@ static int remove_taken(struct doomed *doomed, struct transaction *transaction)
 /* Under the writers' lock. */
 static int remove_batch(struct terrace *store, void *ctx)
 {
+	struct doomed *doomed = ctx;
+	uint64_t removed = doomed->removed;
 	struct transaction transaction;
 	int rc = terrace__transaction_begin(store, &transaction);
 
 	if (rc != TERRACE_OK)
 		return rc;
-	rc = remove_taken(ctx, &transaction);
+	rc = remove_taken(doomed, &transaction);
 	if (rc == TERRACE_OK)
-		return terrace__transaction_commit(&transaction);
-	terrace__transaction_rollback(&transaction);
+		rc = terrace__transaction_commit(&transaction);
+	else
+		terrace__transaction_rollback(&transaction);
+	if (rc != TERRACE_OK)
+		doomed->removed = removed;
 	return rc;
 }
 
@@ -120,7 +125,7 @@ static int remove_all(struct doomed *doomed)
 		doomed->keys.size = 0;
 		rc = store->disk_ops->select(store->disk, &where, take_row, doomed);
 		if (rc == TERRACE_OK && doomed->keys.failed)
-			rc = TERRACE_ENOMEM;
+			rc = no_memory("keys to remove");
 		if (rc == TERRACE_OK && doomed->count > 0)
 			rc = terrace__write_alone(store, remove_batch, doomed);
 		if (rc == TERRACE_OK)
@@ -150,8 +155,7 @@ static bool sort_entry(void *ctx, const struct tier_row *row)
 		atomic_compare_exchange_strong(&row->entry->epoch, &old, m->new_epoch);
 		return true;
 	}
-	terrace__buf_u32(&m->keys, (uint32_t)row->key.size);
-	terrace__buf_append(&m->keys, row->key.data, row->key.size);
+	terrace__buf_sized(&m->keys, row->key.data, (uint32_t)row->key.size);
 	return true;
 }
 
@@ -204,8 +208,9 @@ static int memory_invalidate(struct terrace_cache *cache, const terrace_match *m
 			                  note->detail);
 		}
 	}
+	/* What could not be noted down is void all the same, but not counted. */
 	terrace__buf_done(&m.keys);
-	return m.keys.failed ? TERRACE_ENOMEM : TERRACE_OK;
+	return TERRACE_OK;
 }
 
 /* --- invalidate, clear ------------------------------------------------------------------------------ */
@@ -245,7 +250,7 @@ static int remove_matching(struct terrace_cache *cache, const terrace_match *mat
 	int rc;
 
 	if (!doomed)
-		return TERRACE_ENOMEM;
+		return no_memory("rows to remove");
 	doomed->cache = cache;
 	doomed->match = match;
 	doomed->tiers = TERRACE_L2 | TERRACE_L3;
@@ -364,7 +369,7 @@ int terrace__clear_tiers(struct terrace_cache *cache, unsigned tiers, uint64_t *
 		in_memory = terrace__memory_clear(cache);
 	doomed = calloc(1, sizeof *doomed);
 	if (!doomed)
-		return TERRACE_ENOMEM;
+		return no_memory("rows to remove");
 	doomed->cache = cache;
 	doomed->match = &all;
 	doomed->tiers = tiers & (TERRACE_L2 | TERRACE_L3);
@@ -392,8 +397,7 @@ static bool note_expired(void *ctx, const struct tier_row *row)
 	struct expired *expired = ctx;
 
 	if (row->expires <= expired->now) {
-		terrace__buf_u32(&expired->keys, (uint32_t)row->key.size);
-		terrace__buf_append(&expired->keys, row->key.data, row->key.size);
+		terrace__buf_sized(&expired->keys, row->key.data, (uint32_t)row->key.size);
 	}
 	return true;
 }

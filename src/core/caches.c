@@ -242,7 +242,7 @@ static int cache_make(struct terrace *store, const char *name, const terrace_pol
 	int rc;
 
 	if (!cache)
-		return TERRACE_ENOMEM;
+		return no_memory("a cache");
 	cache->magic = CACHE_MAGIC;
 	cache->store = store;
 	terrace__codecs_init(&cache->codecs);

@@ -1,50 +1,67 @@
 #include "core/store.h"
+#include "util/fs.h"
+#include "util/message.h"
 #include "util/time.h"
 #include "util/util.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 /* A wider step between the two clocks than slewing and ticks explain. */
 enum { APART_MS = 50 };
 
-/* The boot's own id; zeros where the kernel does not say. */
-static void boot_id(uint8_t ret[16])
+#define BOOT_ID "/proc/sys/kernel/random/boot_id"
+
+static int failed(int err)
 {
+	terrace__message_set("cannot read %s: %s", BOOT_ID, strerror(err));
+	return err == ENOMEM ? TERRACE_ENOMEM : TERRACE_EIO;
+}
+
+/*
+ * The boot's own id; zeros where the kernel has none. That it cannot be read
+ * just now does not make it another boot: the clock would jump.
+ */
+static int boot_id(uint8_t ret[16])
+{
+	CLEANUP(terrace__fd_done) int fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
 	char text[37] = "";
-	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC), at = 0;
+	size_t got = 0;
+	int at = 0, rc;
 
 	memset(ret, 0, 16);
 	if (fd < 0)
-		return;
-	if (read(fd, text, 36) == 36) {
-		for (const char *c = text; *c && at < 32; c++) {
-			char digit[2] = { *c, '\0' };
+		return errno == ENOENT || errno == EACCES ? TERRACE_OK : failed(errno);
+	rc = terrace__read_full(fd, text, 36, 0, &got);
+	if (rc < 0)
+		return failed(-rc);
+	for (const char *c = text; *c && at < 32; c++) {
+		char digit[2] = { *c, '\0' };
 
-			if (*c == '-')
-				continue;
-			ret[at / 2] = (uint8_t)(ret[at / 2] << 4 | strtoul(digit, NULL, 16));
-			at++;
-		}
+		if (*c == '-')
+			continue;
+		ret[at / 2] = (uint8_t)(ret[at / 2] << 4 | strtoul(digit, NULL, 16));
+		at++;
 	}
-	close(fd);
+	return TERRACE_OK;
 }
 
-void terrace__clock_settle(struct shared *shared)
+int terrace__clock_settle(struct shared *shared)
 {
 	uint8_t boot[16];
 	int64_t now;
+	int rc = boot_id(boot);
 
-	boot_id(boot);
-	if (memcmp(boot, shared->boot_id, sizeof boot) == 0)
-		return;
+	if (rc != TERRACE_OK || memcmp(boot, shared->boot_id, sizeof boot) == 0)
+		return rc;
 	/* The date may be wrong after a boot; what was written is not younger than that. */
 	now = terrace__clock_ms(CLOCK_REALTIME);
 	if (now < atomic_load(&shared->last_time))
 		now = atomic_load(&shared->last_time);
 	atomic_store(&shared->clock_base, now - terrace__clock_ms(CLOCK_BOOTTIME));
 	memcpy(shared->boot_id, boot, sizeof boot);
+	return TERRACE_OK;
 }
 
 static void calibrate(struct terrace *store)

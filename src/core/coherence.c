@@ -109,6 +109,17 @@ static int failed(int err, const char *what)
 	return err == ENOMEM ? TERRACE_ENOMEM : TERRACE_EIO;
 }
 
+static int no_room(int err, size_t size)
+{
+	int rc = failed(err, "allocate");
+
+	if (rc == TERRACE_EFULL)
+		terrace__message_set("cannot make the store's shared file, which takes %.1f MiB: "
+		                     "%s; make room, or choose another directory",
+		                     (double)size / (1 << 20), strerror(err));
+	return rc;
+}
+
 static struct shared *map(int fd)
 {
 	struct shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
@@ -130,9 +141,13 @@ static int make(int dir_fd, struct shared **ret)
 	if (fd < 0)
 		return failed(errno, "make");
 	/* Every block now: a full disk later would be a SIGBUS. */
-	err = posix_fallocate(fd, 0, sizeof *shared);
-	if (err)
-		return failed(err, "allocate");
+	do
+		err = posix_fallocate(fd, 0, sizeof *shared);
+	while (err == EINTR);
+	if (err) {
+		unlinkat(dir_fd, SHARED_NEW_NAME, 0); /* what it has may be the last of the disk */
+		return no_room(err, sizeof *shared);
+	}
 	shared = map(fd);
 	if (!shared)
 		return failed(errno, "map");
@@ -152,7 +167,10 @@ int terrace__shared_open(int dir_fd, struct shared **ret, bool *ret_fresh)
 	fd = openat(dir_fd, SHARED_NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 && errno != ENOENT)
 		return failed(errno, "open");
-	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size == sizeof *shared) {
+	/* A failure that passes must not have a file replaced that others use. */
+	if (fd >= 0 && fstat(fd, &st) < 0)
+		return failed(errno, "look at");
+	if (fd >= 0 && st.st_size == sizeof *shared) {
 		shared = map(fd);
 		if (!shared)
 			return failed(errno, "map");

@@ -44,7 +44,7 @@ int terrace__extra_pack(const terrace_put_options *options, struct buf *ret)
 		                     RECORD_HEAD_MAX / 2 >> 20);
 		return TERRACE_EINVAL;
 	}
-	return ret->failed ? TERRACE_ENOMEM : TERRACE_OK;
+	return ret->failed ? no_memory("tags and sources") : TERRACE_OK;
 }
 
 /* So that what was stored together does not die together. */
@@ -280,15 +280,16 @@ int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes
 	struct entry_object decoded = { .destroy = cache->form.destroy, .ctx = cache->form.ctx };
 	struct entry *entry;
 	struct entry_rest *rest;
+	int rc = cache->form.decode(cache->form.ctx,
+	                            terrace_bytes(entry_value(bytes), (size_t)bytes->value_size),
+	                            &decoded.object, &decoded.weight);
 
-	if (cache->form.decode(cache->form.ctx,
-	                       terrace_bytes(entry_value(bytes), (size_t)bytes->value_size),
-	                       &decoded.object, &decoded.weight) != 0)
-		return TERRACE_ECORRUPT;
+	if (rc != 0)
+		return rc == TERRACE_ENOMEM ? no_memory("a decoded value") : TERRACE_ECORRUPT;
 	entry = terrace__entry_new(entry_key_slice(bytes), sizeof decoded, entry_extra(bytes));
 	if (!entry) {
 		decoded.destroy(decoded.ctx, decoded.object);
-		return TERRACE_ENOMEM;
+		return no_memory("a decoded value");
 	}
 	*entry_object(entry) = decoded;
 	entry->kind = ENTRY_OBJECT;

@@ -264,8 +264,11 @@ static int lease_new(struct terrace_cache *cache, terrace_slice key, struct flig
 {
 	struct terrace_lease *lease = malloc(sizeof *lease + key.size);
 
-	if (!lease)
-		return TERRACE_ENOMEM;
+	*ret = NULL;
+	if (!lease) { /* it is computed all the same, and not kept */
+		no_memory("a lease");
+		return TERRACE_MISS;
+	}
 	memcpy(lease + 1, key.data, key.size);
 	*lease = (struct terrace_lease){
 		.cache = cache,
@@ -368,12 +371,12 @@ static int own_flight(struct terrace_cache *cache, struct flight *flight, int64_
 		            NULL);
 		return rc;
 	}
-	rc = lease_new(cache, flight->key.key, flight, shape, ret_lease);
-	if (rc != TERRACE_MISS) {
+	lease_new(cache, flight->key.key, flight, shape, ret_lease);
+	if (!*ret_lease) {
 		if (has_byte)
 			terrace__flight_byte_give(store, hashed.hash);
 		flight_land(&store->flights, flight, NULL, 0, NULL);
-		return rc;
+		return TERRACE_MISS;
 	}
 	(*ret_lease)->has_byte = has_byte;
 	/* Who joins from now on compares with this. */
@@ -440,7 +443,7 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 			pthread_mutex_unlock(&flights->lock);
 			return flight ? own_flight(cache, flight, deadline, shape, ret_lease,
 			                           ret_entry, ret_tier) :
-			                TERRACE_ENOMEM;
+			                lease_new(cache, key, NULL, shape, ret_lease);
 		}
 		if (cache->stale_ms > 0 && !looked && shape == FLIGHT_OBJECT) {
 			pthread_mutex_unlock(&flights->lock);

@@ -53,8 +53,8 @@ struct terrace_lease {
 
 /*
  * As terrace_lease_begin(), on entries. TERRACE_OK with *ret_entry and its
- * tier; TERRACE_ABSENT; TERRACE_MISS with *ret_lease; a loader's code of another caller, with
- * its message set; TERRACE_ECYCLE, TERRACE_ENOMEM.
+ * tier; TERRACE_ABSENT; TERRACE_MISS with *ret_lease, or NULL where there is no memory for
+ * one; a loader's code of another caller, with its message set; TERRACE_ECYCLE.
  */
 int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
                          enum flight_shape shape, struct terrace_lease **ret_lease,

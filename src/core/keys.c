@@ -25,8 +25,7 @@ static bool take_key(void *ctx, const struct tier_row *row)
 	if (row->entry &&
 	    atomic_load(&row->entry->epoch) != atomic_load(&list->cache->shared->epoch))
 		return true;
-	terrace__buf_u32(&list->keys, (uint32_t)row->key.size);
-	terrace__buf_append(&list->keys, row->key.data, row->key.size);
+	terrace__buf_sized(&list->keys, row->key.data, (uint32_t)row->key.size);
 	batch->count++;
 	return row->entry || batch->count < KEYS_AT_ONCE;
 }
@@ -38,7 +37,7 @@ int terrace__keys_start(struct terrace_cache *cache, const terrace_match *match,
 	if (match) {
 		terrace__buf_append(&ret->match_text, match->text.data, match->text.size);
 		if (ret->match_text.failed)
-			return TERRACE_ENOMEM;
+			return no_memory("a listing");
 		ret->match.kind = match->kind;
 		ret->match.text = terrace_bytes(ret->match_text.data, ret->match_text.size);
 	}
@@ -69,8 +68,7 @@ static int add_encoded(struct key_list *list, struct batch *batch)
 			entry_unref(object);
 			continue;
 		}
-		terrace__buf_u32(&objects, (uint32_t)size);
-		terrace__buf_append(&objects, key.data, size);
+		terrace__buf_sized(&objects, key.data, (uint32_t)size);
 	}
 	objects.failed |= list->keys.failed;
 	terrace__buf_done(&list->keys);
@@ -107,7 +105,7 @@ static int fill(struct key_list *list)
 		list->at_end = true;
 	}
 	list->reader = terrace__reader(list->keys.data, list->keys.size);
-	return list->keys.failed ? TERRACE_ENOMEM : rc;
+	return list->keys.failed ? no_memory("a listing") : rc;
 }
 
 int terrace__keys_next(struct key_list *list, terrace_slice *ret)

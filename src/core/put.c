@@ -377,7 +377,7 @@ int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, siz
 
 	if (count > 1) {
 		writes = calloc(count, sizeof *writes);
-		rc = writes ? TERRACE_OK : TERRACE_ENOMEM;
+		rc = writes ? TERRACE_OK : no_memory("a batch of writes");
 	}
 	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
 		items[i].hashed = cache_key_soon(cache, items[i].key);
@@ -545,7 +545,7 @@ static int disk_delete(struct terrace_cache *cache, const terrace_slice *keys, s
 	if (count > 1) {
 		writes = calloc(count, sizeof *writes);
 		if (!writes)
-			return TERRACE_ENOMEM;
+			return no_memory("a batch of writes");
 	}
 	for (size_t i = 0; i < count; i++) {
 		writes[i] = (struct write){

@@ -139,7 +139,7 @@ bool terrace__over_limits(struct terrace *store, const struct terrace_cache *cac
 
 /* --- eviction ------------------------------------------------------------------------------------ */
 
-/* One transaction's worth; TERRACE_MISS when the cache is empty. */
+/* One transaction's worth, with notes that say why, or none; TERRACE_MISS when the cache is empty. */
 static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_t entries,
                  const char *why)
 {
@@ -155,7 +155,8 @@ static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_
 	mark_rowless(store, number);
 	if (!bytes)
 		entries = min_u64(entries, ROWS_AT_ONCE);
-	rc = store->disk_ops->tier.evict(store->disk, number, bytes, entries, &note, &evicted);
+	rc = store->disk_ops->tier.evict(store->disk, number, bytes, entries, why ? &note : NULL,
+	                                 &evicted);
 	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);
 		return rc;
@@ -254,6 +255,7 @@ int terrace__make_room(struct terrace *store, struct terrace_cache *cache)
 /* --- a full disk ------------------------------------------------------------------------------ */
 
 enum { FREE_BYTES = 8 << 20, FREE_FILES = 64 };
+enum { FREE_ROWS_BYTES = 256 << 10, FREE_ROWS = 64 };
 
 struct sacrifice {
 	struct tier_row rows[FREE_FILES];
@@ -272,8 +274,8 @@ static bool choose_file(void *ctx, const struct tier_row *row)
 	return sacrifice->count < FREE_FILES && sacrifice->bytes < FREE_BYTES;
 }
 
-/* Their files are gone; so should the rows be, as soon as there is space to say so. */
-static void remove_rows(struct terrace *store, const struct sacrifice *sacrifice)
+/* The rows, and with them their files. */
+static int remove_rows(struct terrace *store, const struct sacrifice *sacrifice)
 {
 	struct tier_note note = { .reason = TERRACE_REASON_EVICTED,
 		                  .when = terrace__now(store),
@@ -282,22 +284,60 @@ static void remove_rows(struct terrace *store, const struct sacrifice *sacrifice
 	int rc = terrace__transaction_begin(store, &transaction);
 
 	if (rc != TERRACE_OK)
-		return;
+		return rc;
 	for (size_t i = 0; i < sacrifice->count && (rc == TERRACE_OK || rc == TERRACE_MISS); i++) {
 		mark_rowless(store, sacrifice->rows[i].cache);
 		rc = store->disk_ops->remove_row(store->disk, &sacrifice->rows[i], &note);
 	}
 	if (rc == TERRACE_OK || rc == TERRACE_MISS)
+		return terrace__transaction_commit(&transaction);
+	terrace__transaction_rollback(&transaction);
+	return rc;
+}
+
+/* Why entries went is worth less than the entries that are left. */
+static void forget_notes(struct terrace *store)
+{
+	struct transaction transaction;
+
+	if (terrace__transaction_begin(store, &transaction) != TERRACE_OK)
+		return;
+	if (store->disk_ops->note_clear(store->disk) == TERRACE_OK)
 		terrace__transaction_commit(&transaction);
 	else
 		terrace__transaction_rollback(&transaction);
 }
 
-bool terrace__free_space(struct terrace *store)
+/*
+ * Rows give the disk nothing back, but their pages to the rows to come. What
+ * says that they go must fit into the log as long as it is: a few, if not many.
+ */
+static bool free_rows(struct terrace *store)
+{
+	uint64_t bytes = FREE_ROWS_BYTES, entries = FREE_ROWS;
+	uint32_t victim;
+	int rc = TERRACE_EFULL;
+
+	forget_notes(store);
+	for (; rc == TERRACE_EFULL && entries > 0; bytes /= 8, entries /= 8) {
+		if (store->disk_ops->coldest(store->disk, &victim) != TERRACE_OK)
+			return false;
+		rc = evict(store, victim, bytes, entries, NULL);
+	}
+	/* So that the log is as long again for what comes. */
+	store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW);
+	return rc == TERRACE_OK;
+}
+
+bool terrace__free_space(struct terrace *store, bool for_row, unsigned tries)
 {
 	struct sacrifice sacrifice = { .count = 0 };
 
+	if (tries > 1)
+		return false;
 	store->disk_ops->sweep(store->disk);
+	if (store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW) && for_row && tries == 0)
+		return true;
 	for (uint32_t i = 0; i < CACHES_MAX && sacrifice.count < FREE_FILES; i++) {
 		struct disk_where where = { .kind = DISK_RANKED, .cache = i };
 
@@ -305,13 +345,17 @@ bool terrace__free_space(struct terrace *store)
 			break;
 		store->disk_ops->select(store->disk, &where, choose_file, &sacrifice);
 	}
+	terrace__log(store, TERRACE_LOG_WARN, "the disk is full: %zu files are given up",
+	             sacrifice.count);
+	if (sacrifice.count == 0)
+		return for_row && free_rows(store);
+	if (remove_rows(store, &sacrifice) != TERRACE_EFULL)
+		return true;
+	/* No space even to say so: first the files, then their rows. */
 	for (size_t i = 0; i < sacrifice.count; i++)
 		store->disk_ops->file_remove(store->disk, sacrifice.rows[i].file);
 	/* Not before there is space: the database may grow by what the log holds. */
 	store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW);
-	terrace__log(store, TERRACE_LOG_WARN, "the disk is full: %zu files were given up",
-	             sacrifice.count);
-	if (sacrifice.count)
-		remove_rows(store, &sacrifice);
+	remove_rows(store, &sacrifice);
 	return true;
 }

@@ -192,6 +192,7 @@ struct config_file {
 	char *path;
 	struct config_item *items, **end;
 	char *problem; /* what is wrong with the first bad line */
+	bool no_memory;
 };
 
 static const struct field *find_field(const struct field *fields, size_t count, const char *name)
@@ -253,6 +254,23 @@ static bool section_fields(const char *section, const struct field **ret, size_t
 	return false;
 }
 
+static struct config_item *item_new(const struct field *field, const char *cache, const char *value)
+{
+	struct config_item *item = calloc(1, sizeof *item);
+
+	if (!item)
+		return NULL;
+	item->field = field;
+	item->cache = cache ? strdup(cache) : NULL;
+	item->value = strdup(value);
+	if (item->value && (!cache || item->cache))
+		return item;
+	free(item->cache);
+	free(item->value);
+	free(item);
+	return NULL;
+}
+
 static int on_item(void *ctx, const char *section, const char *name, const char *value)
 {
 	struct config_file *file = ctx;
@@ -278,12 +296,11 @@ static int on_item(void *ctx, const char *section, const char *name, const char 
 	if (!parse(field->type, value, &number))
 		return problem(file, "\"%s\" is no value for %s in [%s]; it takes %s", value, name,
 		               section, expected(field->type));
-	item = calloc(1, sizeof *item);
-	if (!item)
-		return problem(file, "out of memory");
-	item->field = field;
-	item->cache = cache ? strdup(cache) : NULL;
-	item->value = strdup(value);
+	item = item_new(field, cache, value);
+	if (!item) {
+		file->no_memory = true;
+		return 0;
+	}
 	*file->end = item;
 	file->end = &item->next;
 	return 1;
@@ -298,6 +315,7 @@ struct line_reader {
 	int line;
 	struct config_file *file;
 	struct config_item *numbered; /* the last item that has its line */
+	int err;                      /* reading failed: what is missing must not be a default */
 };
 
 static void number_items(struct line_reader *reader)
@@ -317,8 +335,10 @@ static char *read_line(char *text, int size, void *ctx)
 	/* What came since the last line was on that line. */
 	number_items(reader);
 	reader->line++;
-	if (!fgets(text, size, reader->stream))
+	if (!fgets(text, size, reader->stream)) {
+		reader->err = ferror(reader->stream) ? errno : 0;
 		return NULL;
+	}
 	if (!strchr(text, '\n') && !feof(reader->stream)) {
 		int c;
 
@@ -330,35 +350,57 @@ static char *read_line(char *text, int size, void *ctx)
 	return text;
 }
 
+/* A failure that passes is no mistake in the configuration. */
+static int cannot_read(const char *path, int err)
+{
+	terrace__message_set("cannot read the configuration file %s: %s", path, strerror(err));
+	if (err == ENOMEM)
+		return TERRACE_ENOMEM;
+	return err == EIO || err == EMFILE || err == ENFILE || err == EINTR ? TERRACE_EIO :
+	                                                                      TERRACE_ECONFIG;
+}
+
+/* Of what inih has read, which stops at the first line that it was told is bad. */
+static int check_read(const struct config_file *file, int line, int err)
+{
+	enum { INIH_NO_MEMORY = -2 };
+
+	if (err)
+		return cannot_read(file->path, err);
+	if (file->no_memory || line == INIH_NO_MEMORY)
+		return no_memory("the configuration");
+	if (line == 0)
+		return TERRACE_OK;
+	terrace__message_set("%s:%d: %s", file->path, line,
+	                     file->problem ? file->problem :
+	                                     "this is neither [section] nor key = value");
+	return TERRACE_ECONFIG;
+}
+
 int terrace__config_read(const char *path, struct config_file **ret)
 {
 	struct config_file *file;
 	struct line_reader reader = { 0 };
-	int line;
+	int line, rc;
 
 	reader.stream = fopen(path, "re");
-	if (!reader.stream) {
-		terrace__message_set("cannot read the configuration file %s: %s", path,
-		                     strerror(errno));
-		return TERRACE_ECONFIG;
-	}
+	if (!reader.stream)
+		return cannot_read(path, errno);
 	file = calloc(1, sizeof *file);
 	if (!file || !(file->path = strdup(path))) {
 		free(file);
 		fclose(reader.stream);
-		return TERRACE_ENOMEM;
+		return no_memory("the configuration");
 	}
 	file->end = &file->items;
 	reader.file = file;
 	line = ini_parse_stream(read_line, &reader, on_item, file);
 	number_items(&reader);
 	fclose(reader.stream);
-	if (line != 0) {
-		terrace__message_set("%s:%d: %s", path, line,
-		                     file->problem ? file->problem :
-		                                     "this is neither [section] nor key = value");
+	rc = check_read(file, line, reader.err);
+	if (rc != TERRACE_OK) {
 		terrace__config_free(file);
-		return TERRACE_ECONFIG;
+		return rc;
 	}
 	*ret = file;
 	return TERRACE_OK;
@@ -418,7 +460,7 @@ static int set(struct setting *setting, int64_t number, const char *text, const 
 	setting->number = number;
 	setting->text = strdup(text);
 	setting->origin = strdup(origin);
-	return setting->text && setting->origin ? TERRACE_OK : TERRACE_ENOMEM;
+	return setting->text && setting->origin ? TERRACE_OK : no_memory("a setting");
 }
 
 /* TERRACE_DISK_BYTES, or TERRACE_CACHE_WEEK_DATA_TTL for [cache week_data] ttl. */

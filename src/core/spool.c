@@ -33,7 +33,7 @@ bool terrace__too_big_for_disk(const struct terrace_cache *cache, uint64_t store
 static int free_space(struct terrace *store, void *ctx)
 {
 	(void)ctx;
-	return terrace__free_space(store) ? TERRACE_OK : TERRACE_MISS;
+	return terrace__free_space(store, false, 0) ? TERRACE_OK : TERRACE_MISS;
 }
 
 /* On a full disk: is it worth trying once more? */

@@ -249,7 +249,7 @@ void terrace__swallow(struct terrace *store, struct terrace_cache *cache, const 
 int64_t terrace__now(struct terrace *store);
 void terrace__clock_start(struct terrace *store);
 /* The base for a boot that the store has not seen, or seen already. Under the attach lock. */
-void terrace__clock_settle(struct shared *shared);
+int terrace__clock_settle(struct shared *shared);
 
 /* --- access.c, note.c ---------------------------------------------------------------- */
 

@@ -69,7 +69,7 @@ int terrace__transaction_file(struct transaction *mine, uint64_t file)
 		void *grown = realloc(open->files, capacity * sizeof *open->files);
 
 		if (!grown)
-			return TERRACE_ENOMEM;
+			return no_memory("a transaction");
 		open->files = grown;
 		open->file_capacity = capacity;
 	}
@@ -145,7 +145,7 @@ int terrace__begin(struct terrace *store, int64_t wait_ms)
 	int rc;
 
 	if (!open)
-		return TERRACE_ENOMEM;
+		return no_memory("a transaction");
 	atomic_fetch_add(&store->beginning, 1);
 	rc = lock_all(store, wait_ms);
 	if (rc != TERRACE_OK) {

@@ -117,7 +117,7 @@ int terrace__transaction_mark(struct transaction *transaction, uint32_t slot)
 	if (version_is_writing(version_load(shared, slot)))
 		return TERRACE_OK; /* by this transaction: we hold the lock */
 	if (!reserve_slot(transaction))
-		return TERRACE_ENOMEM;
+		return no_memory("a transaction");
 	remember_slot(transaction, slot, version_number(terrace__version_mark(shared, slot)));
 	return TERRACE_OK;
 }
@@ -128,7 +128,7 @@ int terrace__transaction_mark_if(struct transaction *transaction, uint32_t slot,
 	uint64_t version;
 
 	if (!reserve_slot(transaction))
-		return TERRACE_ENOMEM;
+		return no_memory("a transaction");
 	version = terrace__version_mark_if(transaction->store->shared, slot, number);
 	if (!version)
 		return TERRACE_MISS;
@@ -457,8 +457,9 @@ static void work(struct terrace *store, struct write_batch *batches, bool *ret_n
 {
 	int rc = transact(store, batches, ret_needs_room);
 
-	/* On a full disk, make room once and try again. */
-	if (rc == TERRACE_EFULL && terrace__free_space(store))
+	/* On a full disk, make room and try again. */
+	for (unsigned tries = 0; rc == TERRACE_EFULL && terrace__free_space(store, true, tries);
+	     tries++)
 		rc = transact(store, batches, ret_needs_room);
 	if (rc == TERRACE_OK)
 		return;
@@ -689,6 +690,9 @@ int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store,
 	if (rc != TERRACE_OK)
 		return rc;
 	rc = fn(store, ctx);
+	for (unsigned tries = 0; rc == TERRACE_EFULL && terrace__free_space(store, true, tries);
+	     tries++)
+		rc = fn(store, ctx);
 	terrace__writer_unlock(store);
 	return rc;
 }

@@ -53,8 +53,9 @@ struct write {
 int terrace__write(struct terrace *store, struct write *writes, size_t count);
 
 /*
- * Run `fn` alone: under the writers' lock, with no transaction open. Its
- * return value is passed on.
+ * Run `fn` alone: under the writers' lock, with no transaction open; once more
+ * when it found the disk full and room could be made. Its return value is
+ * passed on.
  */
 int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store, void *ctx),
                          void *ctx);
@@ -122,10 +123,12 @@ bool terrace__over_limits(struct terrace *store, const struct terrace_cache *cac
 int terrace__make_room(struct terrace *store, struct terrace_cache *cache);
 /*
  * The disk is full, and without space not even a row can be deleted: give the
- * log's space back to itself, and the coldest files back to the disk. True
- * when that may have helped. Under the writers' lock, no transaction open.
+ * log's space back to itself, and the coldest files back to the disk; with
+ * none, where a row is what has to fit, the pages of the coldest rows. True when
+ * that may have helped: the log alone the first time (`tries` is 0), entries
+ * the second. Under the writers' lock, no transaction open.
  */
-bool terrace__free_space(struct terrace *store);
+bool terrace__free_space(struct terrace *store, bool for_row, unsigned tries);
 /* Count what was evicted from a cache, if it is open here. */
 void terrace__count_evicted(struct terrace *store, uint32_t number,
                             const struct tier_evicted *evicted);

@@ -11,6 +11,7 @@
 #ifndef TIERS_ENTRY_H
 #define TIERS_ENTRY_H
 
+#include "tiers/status.h"
 #include "util/epoch.h"
 
 #include <terrace/base.h>

@@ -118,7 +118,7 @@ int terrace__record_shell(const struct record *record, uint64_t hash, unsigned t
 		return TERRACE_ECORRUPT;
 	entry = terrace__entry_new(record->key, record->value_size, record->extra);
 	if (!entry)
-		return TERRACE_ENOMEM;
+		return no_memory("an entry");
 	terrace__extra_start(&walk, record->extra);
 	entry->hash = hash;
 	entry->codec = record->codec;

@@ -229,6 +229,7 @@ struct disk_ops {
 	int (*describe)(void *disk, const struct tier_key *key, struct tier_facts *ret);
 
 	int (*note_put)(void *disk, uint64_t hash, const struct tier_note *note);
+	int (*note_clear)(void *tier); /* all of them: for their room */
 	/* TERRACE_MISS when there is none; the detail goes to `detail`. */
 	int (*note_get)(void *disk, uint64_t hash, struct tier_note *ret, char *detail,
 	                size_t detail_size);
@@ -246,7 +247,8 @@ struct disk_ops {
 	 * Move the log into the database when it has grown, or whatever its
 	 * size. The caller holds the writers' lock.
 	 */
-	void (*checkpoint)(void *disk, enum disk_checkpoint when);
+	/* True when all that was in the log is moved: it starts anew. */
+	bool (*checkpoint)(void *disk, enum disk_checkpoint when);
 	/* Check everything; the visitor returns false to stop. */
 	int (*verify)(void *disk, bool (*fault)(void *ctx, const struct disk_fault *fault),
 	              void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);

@@ -88,6 +88,14 @@ void terrace__buf_u64(struct buf *buf, uint64_t value)
 	append_le(buf, value, 8);
 }
 
+void terrace__buf_sized(struct buf *buf, const void *data, uint32_t size)
+{
+	if (!terrace__buf_reserve(buf, sizeof size + (size_t)size))
+		return;
+	terrace__buf_u32(buf, size);
+	terrace__buf_append(buf, data, size);
+}
+
 const uint8_t *terrace__read_bytes(struct reader *reader, size_t size)
 {
 	const uint8_t *at = reader->at;

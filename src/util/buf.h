@@ -21,6 +21,8 @@ struct buf {
 void terrace__buf_done(struct buf *buf);
 bool terrace__buf_reserve(struct buf *buf, size_t more);
 void terrace__buf_append(struct buf *buf, const void *data, size_t size);
+/* The size in four bytes, and the bytes; or, when there is no memory, nothing of it. */
+void terrace__buf_sized(struct buf *buf, const void *data, uint32_t size);
 void terrace__buf_printf(struct buf *buf, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void terrace__buf_u8(struct buf *buf, uint8_t value);

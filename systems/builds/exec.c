@@ -160,8 +160,11 @@ static int open_input(const void *input, size_t size)
 {
 	int fd;
 
-	if (!input)
-		return open("/dev/null", O_RDONLY | O_CLOEXEC);
+	while (!input) {
+		fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		if (fd >= 0 || errno != EINTR)
+			return fd;
+	}
 	fd = memfd_create("stdin", MFD_CLOEXEC);
 	if (fd >= 0) {
 		pass_on(fd, input, size);
@@ -267,9 +270,9 @@ int command_run(const char *const *command, const void *input, size_t input_size
 
 	*ret = (struct capture){ .whole = true };
 	if (err < 0) {
-		cannot_start(command[0], -err);
+		note("warning: nothing can be captured: %s; running uncached", strerror(-err));
 		close_pipes(&pipes);
-		return -1;
+		return COMMAND_UNTRIED;
 	}
 	fflush(stdout);
 	fflush(stderr);
@@ -294,6 +297,8 @@ int command_run(const char *const *command, const void *input, size_t input_size
 		pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
 		stream(&pipes, pid_fd, ret);
 		close_one(&pid_fd);
+	} else if (pid < 0) {
+		note("warning: there is no process to be had: %s; running uncached", strerror(err));
 	} else {
 		cannot_start(command[0], err);
 	}
@@ -302,5 +307,7 @@ int command_run(const char *const *command, const void *input, size_t input_size
 	child = 0;
 	restore_signals(old);
 	close_pipes(&pipes);
+	if (pid < 0)
+		return COMMAND_UNTRIED;
 	return err ? -1 : 0;
 }

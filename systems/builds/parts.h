@@ -21,6 +21,7 @@ struct place {
 	char base[PATH_MAX]; /* "": none */
 };
 
+/* TERRACE_EINVAL, with a note, when the base is no directory. */
 int place_init(struct place *place, const char *base);
 /* 0, or -1 when it is too long. */
 int place_name(const struct place *place, const char *path, char ret[PATH_MAX]);
@@ -70,7 +71,11 @@ struct capture {
 };
 
 void capture_done(struct capture *capture);
-/* Run it, streaming. 0, or -1 with a note when it could not be started. */
+/*
+ * Run it, streaming. 0; -1 with a note when it could not be started; or
+ * COMMAND_UNTRIED when there was no pipe or process to try it with.
+ */
+enum { COMMAND_UNTRIED = -2 };
 int command_run(const char *const *command, const void *input, size_t input_size,
                 struct capture *ret);
 /* Become it; returns only on failure, with a note. */

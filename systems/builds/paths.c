@@ -61,17 +61,18 @@ int place_init(struct place *place, const char *base)
 
 	place->base[0] = '\0';
 	if (!getcwd(place->cwd, sizeof place->cwd)) {
-		note("cannot find the working directory: %s", strerror(errno));
-		return -1;
+		note("warning: cannot find the working directory: %s; running uncached",
+		     strerror(errno));
+		return TERRACE_EIO;
 	}
 	if (!base)
-		return 0;
+		return TERRACE_OK;
 	if (absolute(place->cwd, base, place->base) < 0 || stat(place->base, &st) < 0 ||
 	    !S_ISDIR(st.st_mode)) {
 		note("--base: %s is no directory", base);
-		return -1;
+		return TERRACE_EINVAL;
 	}
-	return 0;
+	return TERRACE_OK;
 }
 
 /* The part of a path below the base; NULL when it lies elsewhere. */

@@ -625,6 +625,21 @@ static int64_t now_us(void)
 	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+/* As if there were no cache. */
+static int run_uncached(struct run *run)
+{
+	struct capture capture;
+	int status = RUN_CANNOT_START;
+
+	if (!run->input) {
+		command_become(run->spec->command);
+	} else if (command_run(run->spec->command, run->input, run->input_size, &capture) == 0) {
+		status = capture.exit_status;
+		capture_done(&capture);
+	}
+	return status;
+}
+
 /* Run it under the lease, keep what came out, and end the lease. */
 static int run_and_keep(struct run *run, terrace_lease *lease)
 {
@@ -632,10 +647,11 @@ static int run_and_keep(struct run *run, terrace_lease *lease)
 	struct capture capture;
 	int status;
 
-	if (command_run(run->spec->command, run->spec->use_stdin ? run->input : NULL,
-	                run->input_size, &capture) < 0) {
+	status = command_run(run->spec->command, run->spec->use_stdin ? run->input : NULL,
+	                     run->input_size, &capture);
+	if (status < 0) {
 		terrace_lease_drop(lease);
-		return RUN_CANNOT_START;
+		return status == COMMAND_UNTRIED ? run_uncached(run) : RUN_CANNOT_START;
 	}
 	keep(run, &capture, start, now_us() - began, lease);
 	terrace_lease_drop(lease);
@@ -652,21 +668,6 @@ static bool replay(struct run *run, terrace_value *value, int *ret_status)
 		explain(run, "hit, from %s", terrace_tier_name(terrace_value_tier(value)));
 	terrace_release(value);
 	return rc == 0;
-}
-
-/* As if there were no cache. */
-static int run_uncached(struct run *run)
-{
-	struct capture capture;
-	int status = RUN_CANNOT_START;
-
-	if (!run->input) {
-		command_become(run->spec->command);
-	} else if (command_run(run->spec->command, run->input, run->input_size, &capture) == 0) {
-		status = capture.exit_status;
-		capture_done(&capture);
-	}
-	return status;
 }
 
 /* --- putting it together --------------------------------------------------------------------------------------- */
@@ -811,8 +812,9 @@ int builds_run(terrace *store, const struct run_spec *spec)
 
 	if (!terrace_enabled(store))
 		return run_uncached(&run);
-	if (place_init(&run.place, spec->base) < 0)
-		return RUN_CANNOT_START;
+	rc = place_init(&run.place, spec->base);
+	if (rc != TERRACE_OK)
+		return rc == TERRACE_EINVAL ? RUN_CANNOT_START : run_uncached(&run);
 	if (read_input(&run) < 0) {
 		note("cannot read standard input");
 		return RUN_CANNOT_START;

@@ -393,6 +393,107 @@ static void test_full__a_number_is_counted_once(void **state)
 	umount(mount_point);
 }
 
+/* Rows alone: there is no file whose space could be had. */
+static void test_full__rows_make_room_for_rows(void **state)
+{
+	struct fixture *f = *state;
+	char mount_point[600], path[640], text[2000];
+	terrace_cache *cache;
+	terrace *store;
+	uint64_t count = 0;
+	int fd;
+
+	snprintf(mount_point, sizeof mount_point, "%s", scratch_path(&f->scratch, "small"));
+	if (!open_small(f, mount_point, &store, &cache))
+		skip();
+	fill_noise(text, sizeof text);
+	/* somebody else takes what is left, early or late */
+	snprintf(path, sizeof path, "%s/theirs", mount_point);
+	for (int i = 0; i < 400; i++) {
+		char key[16];
+
+		if (i == 20 || i == 200) {
+			fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+			while (write(fd, text, sizeof text) == sizeof text)
+				;
+			close(fd);
+		}
+		snprintf(key, sizeof key, "%d", i);
+		atomic_fetch_add(&f->clock.now, 1);
+		text[0] = (char)('!' + i % 90);
+		assert_ok(put_text(cache, key, text));
+		terrace_clear(cache, TERRACE_L1, NULL);
+		assert_gives(cache, key, text);
+	}
+	assert_misses(cache, "0");
+	assert_ok(terrace_delete(cache, TERRACE_KEY("399")));
+	assert_ok(terrace_clear(cache, 0, &count));
+	assert_true(count > 0);
+	terrace_cache_close(cache);
+	terrace_close(store);
+	umount(mount_point);
+}
+
+static int load_noise(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	(void)key;
+	return terrace_loaded_copy(loaded, terrace_str(ctx));
+}
+
+static void test_full__what_is_computed_reaches_its_caller(void **state)
+{
+	struct fixture *f = *state;
+	char *large = malloc(300000), mount_point[600], path[640];
+	terrace_stats stats = TERRACE_STATS_INIT;
+	terrace_cache *cache;
+	terrace_value *value;
+	terrace *store;
+	int fd;
+
+	snprintf(mount_point, sizeof mount_point, "%s", scratch_path(&f->scratch, "small"));
+	if (!open_small(f, mount_point, &store, &cache)) {
+		free(large);
+		skip();
+	}
+	fill_noise(large, 300000);
+	snprintf(path, sizeof path, "%s/theirs", mount_point);
+	fd = open(path, O_WRONLY | O_CREAT, 0600);
+	while (write(fd, large, 4096) == 4096)
+		;
+	close(fd);
+	assert_ok(terrace_fetch(cache, TERRACE_KEY("k"), load_noise, large, &value));
+	assert_int_equal(terrace_size(value), strlen(large));
+	assert_memory_equal(terrace_data(value), large, strlen(large));
+	terrace_release(value);
+	assert_ok(terrace_cache_stats(cache, &stats));
+	assert_true(stats.errors > 0);
+	free(large);
+	terrace_cache_close(cache);
+	terrace_close(store);
+	umount(mount_point);
+}
+
+static void test_full__a_disk_that_is_too_small_for_a_store_says_so(void **state)
+{
+	struct fixture *f = *state;
+	char mount_point[600], path[640];
+	terrace *store;
+
+	snprintf(mount_point, sizeof mount_point, "%s", scratch_path(&f->scratch, "small"));
+	if (geteuid() != 0 || mkdir(mount_point, 0700) < 0 ||
+	    mount("none", mount_point, "tmpfs", 0, "size=4m") < 0) {
+		print_message("skipped: a small file system cannot be mounted here\n");
+		skip();
+	}
+	snprintf(path, sizeof path, "%s/store", mount_point);
+	assert_status(terrace_open(path, &f->options, &store), TERRACE_EFULL);
+	assert_non_null(strstr(terrace_error_message(), "MiB"));
+	/* and takes nothing away from those who have the disk */
+	snprintf(path, sizeof path, "%s/store/v1/shared.new", mount_point);
+	assert_int_not_equal(access(path, F_OK), 0);
+	umount(mount_point);
+}
+
 static void test_full__of_others_files_put_says_so_and_get_goes_on(void **state)
 {
 	terrace_stats stats = TERRACE_STATS_INIT;
@@ -420,6 +521,7 @@ static void test_full__of_others_files_put_says_so_and_get_goes_on(void **state)
 	assert_true(stats.errors > 0);
 	assert_true(strlen(terrace_error_message()) > 10);
 	assert_misses(cache, "large");
+	assert_gives(cache, "row", "v"); /* what it has would be of no use */
 	for (int i = 0; i < 100 && !failed; i++) {
 		char key[16], text[3000];
 		int rc;
@@ -433,7 +535,6 @@ static void test_full__of_others_files_put_says_so_and_get_goes_on(void **state)
 			failed++;
 		}
 	}
-	assert_gives(cache, "row", "v");
 	/* and with room again, all is well */
 	assert_int_equal(ftruncate(fd, 0), 0);
 	close(fd);
@@ -457,6 +558,9 @@ int main(void)
 		WITH_STORE(test_verify__finds_and_repairs),
 		WITH_STORE(test_full__put_makes_room_among_our_own),
 		WITH_STORE(test_full__a_number_is_counted_once),
+		WITH_STORE(test_full__rows_make_room_for_rows),
+		WITH_STORE(test_full__what_is_computed_reaches_its_caller),
+		WITH_STORE(test_full__a_disk_that_is_too_small_for_a_store_says_so),
 		WITH_STORE(test_full__of_others_files_put_says_so_and_get_goes_on),
 	};
 

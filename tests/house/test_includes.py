@@ -29,7 +29,7 @@ TIERS = {"memory": ["memory"], "sqlite": ["sqlite", "files"], "files": ["files"]
 NAMES_ALL_TIERS = "src/core/tiers.c"
 
 # Shared by all tiers, and part of their tables of functions.
-COMMON_TIER_HEADERS = {"tier.h", "entry.h", "record.h", "extra.h"}
+COMMON_TIER_HEADERS = {"tier.h", "entry.h", "record.h", "status.h", "extra.h", "status.h"}
 
 
 def files(folder):

@@ -7,7 +7,7 @@
  *
  * STEP: try every STEP-th call only; which ones depends on SEED.
  */
-#include "proofs/proofs.h"
+#include "proofs/letters.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -72,50 +72,19 @@ static void close_store(struct opened *opened)
 	terrace_close(opened->store);
 }
 
-static char *value_of(char letter, size_t size)
-{
-	char *bytes = malloc(size);
-	struct random random = { (uint64_t)letter };
-
-	bytes[0] = letter;
-	for (size_t i = 1; i < size; i++)
-		bytes[i] = (char)random_next(&random);
-	return bytes;
-}
-
 static int put(struct opened *o, const char *key, char letter, size_t size)
 {
 	static const char *const tags[] = { "tag" };
 	terrace_put_options options = TERRACE_PUT_INIT;
-	char *bytes = value_of(letter, size);
-	int rc;
 
 	options.tags = tags;
 	options.tag_count = key[0] == 'k';
-	rc = terrace_put(o->cache, terrace_str(key), terrace_bytes(bytes, size), &options);
-	free(bytes);
-	return rc;
+	return terrace_put(o->cache, terrace_str(key), letter_bytes(letter, size), &options);
 }
 
-/* The letter that a key's value begins with, its bytes being right; ' ' for none, '?' for wrong ones. */
 static char look(struct opened *o, const char *key)
 {
-	terrace_value *value;
-	const char *bytes;
-	struct random random;
-	char letter;
-
-	if (terrace_get(o->cache, terrace_str(key), &value) != TERRACE_OK)
-		return ' ';
-	bytes = terrace_data(value);
-	letter = bytes[0];
-	random.state = (uint64_t)letter;
-	for (size_t i = 1; i < terrace_size(value); i++) {
-		if (bytes[i] != (char)random_next(&random))
-			letter = '?';
-	}
-	terrace_release(value);
-	return letter;
+	return letter_look(o->cache, key);
 }
 
 static const char *other(int i, char ret[16])
@@ -166,14 +135,13 @@ static int put_blocks(struct opened *o)
 
 static int stream(struct opened *o)
 {
-	char *bytes = value_of('n', BLOCKS);
+	terrace_slice bytes = letter_bytes('n', BLOCKS);
 	terrace_writer *writer;
 	int rc = terrace_writer_open(o->cache, TERRACE_KEY("key"), NULL, &writer);
 
 	for (size_t at = 0; at < BLOCKS && rc == TERRACE_OK; at += PIECE)
-		rc = terrace_writer_write(writer, terrace_bytes(bytes + at, PIECE));
+		rc = terrace_writer_write(writer, terrace_bytes((const char *)bytes.data + at, PIECE));
 	rc = terrace_writer_commit(writer);
-	free(bytes);
 	return rc == TERRACE_MISS ? TERRACE_EIO : rc;
 }
 

@@ -205,6 +205,10 @@ static void test_config__a_file_that_is_named_must_be_there(void **state)
 	(void)state;
 	assert_status(terrace__config_read("/nonexistent/t.ini", &file), TERRACE_ECONFIG);
 	assert_non_null(strstr(terrace__message(), "/nonexistent/t.ini"));
+	/* it can be opened, and reading fails: that is no empty file */
+	assert_status(terrace__config_read("/", &file), TERRACE_ECONFIG);
+	assert_status(terrace__config_read("/proc/self/mem", &file), TERRACE_EIO);
+	assert_non_null(strstr(terrace__message(), "/proc/self/mem"));
 }
 
 int main(void)

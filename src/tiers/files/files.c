@@ -69,7 +69,7 @@ int terrace__files_open(int dir_fd, struct files **ret)
 	files = calloc(1, sizeof *files);
 	if (!files) {
 		close(fd);
-		return TERRACE_ENOMEM;
+		return no_memory("the files");
 	}
 	files->dir_fd = fd;
 	*ret = files;
@@ -167,7 +167,7 @@ static int read_encoded(int fd, off_t at, const struct record *row, uint64_t has
 	int rc;
 
 	if (!terrace__buf_reserve(&payload, (size_t)row->payload_size))
-		return TERRACE_ENOMEM;
+		return no_memory("a file");
 	rc = terrace__read_full(fd, payload.data, (size_t)row->payload_size, at, &payload.size);
 	if (rc < 0)
 		return failed(-rc, "read", "");
@@ -197,7 +197,7 @@ static int open_checked(struct files *files, uint64_t number, const struct recor
 	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != head_size + row->payload_size)
 		return TERRACE_ECORRUPT;
 	if (!terrace__buf_reserve(&head, head_size))
-		return TERRACE_ENOMEM;
+		return no_memory("a file");
 	rc = terrace__read_full(fd, head.data, head_size, head_at, &head.size);
 	if (rc < 0)
 		return failed(-rc, "read", name.text);
@@ -429,7 +429,7 @@ static int each_in(struct files *files, const char *path, files_visit_fn *visit,
 	dir = fdopendir(fd);
 	if (!dir) {
 		close(fd);
-		return TERRACE_ENOMEM;
+		return no_memory("a directory");
 	}
 	while (*go_on && (item = readdir(dir))) {
 		char below[300];
@@ -476,7 +476,8 @@ bool terrace__files_busy(struct files *files, uint64_t number)
 	CLEANUP(terrace__fd_done) int fd = -1;
 
 	fd = openat(files->dir_fd, name.text, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	return fd >= 0 && terrace__lock_try(fd, 0, false) == -EAGAIN;
+	/* Who cannot look must not say that it is not. */
+	return fd >= 0 ? terrace__lock_try(fd, 0, false) != 0 : errno != ENOENT;
 }
 
 uint64_t terrace__files_charge(uint64_t bytes)

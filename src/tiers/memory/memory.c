@@ -38,7 +38,7 @@ int terrace__memory_open(const struct evict_ops *evict, const struct evict_setti
 	struct memory *memory = aligned_alloc(64, (size + 63) & ~(size_t)63);
 
 	if (!memory)
-		return TERRACE_ENOMEM;
+		return no_memory("a cache in memory");
 	memset(memory, 0, size);
 	memory->evict = evict;
 	memory->pool = pool;
@@ -49,12 +49,15 @@ int terrace__memory_open(const struct evict_ops *evict, const struct evict_setti
 		pthread_mutex_init(&shard->lock, NULL);
 		shard->policy = calloc(1, evict->size);
 		atomic_init(&shard->table, table);
-		memory->shard_count = i + 1;
 		if (!table || !shard->policy) {
+			free(table);
+			free(shard->policy);
+			pthread_mutex_destroy(&shard->lock);
 			memory_close(memory);
-			return TERRACE_ENOMEM;
+			return no_memory("a cache in memory");
 		}
 		evict->start(shard->policy, setting);
+		memory->shard_count = i + 1;
 	}
 	*ret = memory;
 	return TERRACE_OK;
@@ -126,7 +129,7 @@ static int shard_fit(struct shard *shard)
 		return TERRACE_OK;
 	grown = terrace__table_new(shard->entries + shard->entries / 2 + BUCKET_WORDS);
 	if (!grown)
-		return TERRACE_ENOMEM;
+		return no_memory("a cache in memory");
 	for (uint64_t at = 0; at < table_words(old); at++) {
 		struct entry *entry = table_at(old, at);
 

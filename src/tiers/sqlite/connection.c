@@ -66,7 +66,7 @@ int terrace__connection_open(const struct disk *disk, int flags, struct connecti
 	int rc;
 
 	if (!connection)
-		return TERRACE_ENOMEM;
+		return no_memory("a connection");
 	rc = sqlite3_open_v2(
 	    disk->path, &connection->db,
 	    flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE | SQLITE_OPEN_NOFOLLOW, NULL);
@@ -76,6 +76,7 @@ int terrace__connection_open(const struct disk *disk, int flags, struct connecti
 		return rc;
 	}
 	harden(connection->db);
+	connection->round = atomic_load(&disk->round);
 	*ret = connection;
 	return TERRACE_OK;
 }
@@ -216,13 +217,34 @@ void terrace__reader_give(struct disk *disk, struct connection *connection)
 {
 	if (!connection)
 		return;
-	if (!is_inside(disk)) {
+	if (!is_inside(disk) && connection->round != atomic_load(&disk->round)) {
+		terrace__connection_close(connection);
+	} else if (!is_inside(disk)) {
 		pthread_mutex_lock(&disk->lock);
 		connection->next = disk->readers;
 		disk->readers = connection;
 		pthread_mutex_unlock(&disk->lock);
 	}
 	terrace__sqlite_leave();
+}
+
+void terrace__connections_renew(struct disk *disk)
+{
+	struct connection *readers;
+
+	atomic_fetch_add(&disk->round, 1);
+	pthread_mutex_lock(&disk->lock);
+	readers = disk->readers;
+	disk->readers = NULL;
+	pthread_mutex_unlock(&disk->lock);
+	while (readers) {
+		struct connection *connection = readers;
+
+		readers = connection->next;
+		terrace__connection_close(connection);
+	}
+	terrace__connection_close(disk->writer);
+	disk->writer = NULL;
 }
 
 bool terrace__row_read(sqlite3_stmt *statement, struct tier_row *ret)

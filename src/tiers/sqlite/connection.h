@@ -68,6 +68,7 @@
 	X(FREE_PAGES, "PRAGMA freelist_count")                                                 \
 	X(NOTE_PUT, "INSERT INTO note(hash, made, reason, detail) VALUES(?1, ?2, ?3, ?4)")     \
 	X(NOTE_TRIM, "DELETE FROM note WHERE id <= ?1")                                        \
+	X(NOTE_CLEAR, "DELETE FROM note")                                                      \
 	X(NOTE_GET, "SELECT made, reason, detail FROM note WHERE hash = ?1 "                   \
 	            "ORDER BY id DESC LIMIT 1")                                                \
 	X(STATE, "SELECT (SELECT max(seq) FROM cache), seed FROM state")                       \
@@ -84,6 +85,7 @@ struct connection {
 	sqlite3 *db;
 	sqlite3_stmt *statements[STATEMENTS];
 	struct connection *next; /* in the pool */
+	unsigned round;          /* see terrace__connections_renew() */
 };
 
 /* What a transaction has changed of one cache's usage. */
@@ -101,6 +103,7 @@ struct disk {
 	char *path;           /* of the database */
 	pthread_mutex_t lock; /* over the pool */
 	struct connection *readers;
+	_Atomic unsigned round;
 
 	/* The rest belongs to the writer. */
 	struct connection *writer;
@@ -122,6 +125,13 @@ int terrace__sqlite_failed(const struct disk *disk, sqlite3 *db, const char *wha
 
 int terrace__connection_open(const struct disk *disk, int flags, struct connection **ret);
 void terrace__connection_close(struct connection *connection); /* accepts NULL */
+
+/*
+ * Close the writer and all readers, those that are in use when they are given
+ * back. Where a file cannot be opened for writing, SQLite opens it for reading
+ * and says nothing; what was no more than a lack of descriptors would last.
+ */
+void terrace__connections_renew(struct disk *disk);
 
 /* A reset statement; NULL when it cannot be prepared. */
 sqlite3_stmt *terrace__statement(struct connection *connection, enum statement which);
@@ -209,10 +219,11 @@ int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t wh
 int terrace__disk_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t entries,
                         const struct tier_note *note, struct tier_evicted *ret);
 int terrace__disk_note_put(void *tier, uint64_t hash, const struct tier_note *note);
+int terrace__disk_note_clear(void *tier);
 int terrace__disk_cache_add(void *tier, uint32_t cache, const char *name);
 int terrace__disk_cache_floor(void *tier, uint32_t cache, uint64_t floor);
 int terrace__disk_set_seed(void *tier, uint64_t seed);
-void terrace__disk_checkpoint(void *tier, enum disk_checkpoint when);
+bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when);
 
 int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
                          void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);

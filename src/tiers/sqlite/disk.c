@@ -136,12 +136,12 @@ int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make
 	int rc;
 
 	if (!disk)
-		return TERRACE_ENOMEM;
+		return no_memory("a database");
 	pthread_mutex_init(&disk->lock, NULL);
 	disk->log_pages = (int)(log_bytes / PAGE_BYTES);
 	if (asprintf(&disk->path, "%s/%s", path, name) < 0) {
 		disk->path = NULL;
-		rc = TERRACE_ENOMEM;
+		rc = no_memory("a database");
 	} else {
 		rc = terrace__files_open(dir_fd, &disk->files);
 	}
@@ -238,6 +238,7 @@ const struct disk_ops terrace__disk_ops = {
 	.sweep = sweep,
 	.describe = terrace__disk_describe,
 	.note_put = terrace__disk_note_put,
+	.note_clear = terrace__disk_note_clear,
 	.note_get = terrace__disk_note_get,
 	.cache_add = terrace__disk_cache_add,
 	.cache_floor = terrace__disk_cache_floor,

@@ -152,7 +152,7 @@ static int describe_with(struct disk *disk, struct connection *connection,
 		.hits = (uint64_t)sqlite3_column_int64(row, 5),
 	};
 	terrace__buf_append(&ret->extra, record.extra.data, record.extra.size);
-	return ret->extra.failed ? TERRACE_ENOMEM : TERRACE_OK;
+	return ret->extra.failed ? no_memory("the facts of an entry") : TERRACE_OK;
 }
 
 int terrace__disk_describe(void *tier, const struct tier_key *key, struct tier_facts *ret)
@@ -420,8 +420,13 @@ int terrace__disk_caches(void *tier,
 		return TERRACE_EIO;
 	caches = terrace__statement(reader, DO_CACHES);
 	while ((rc = caches ? sqlite3_step(caches) : SQLITE_ERROR) == SQLITE_ROW) {
-		if (!visit(ctx, (uint32_t)sqlite3_column_int64(caches, 0),
-		           (const char *)sqlite3_column_text(caches, 1),
+		const char *name = (const char *)sqlite3_column_text(caches, 1);
+
+		if (!name) { /* it is never NULL: there was no memory */
+			rc = SQLITE_NOMEM;
+			break;
+		}
+		if (!visit(ctx, (uint32_t)sqlite3_column_int64(caches, 0), name,
 		           (uint64_t)sqlite3_column_int64(caches, 2))) {
 			rc = SQLITE_DONE;
 			break;

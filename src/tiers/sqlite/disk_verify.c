@@ -17,6 +17,8 @@ struct verify {
 	uint64_t entries, bytes;
 	uint64_t *files; /* numbers of the files that rows have */
 	size_t file_count, file_capacity;
+	int unread; /* the first failure to look at a row, which says nothing about it */
+	char why[256];
 };
 
 static void report(struct verify *v, terrace_fault_kind kind, const struct tier_row *row,
@@ -37,12 +39,20 @@ static int remember_file(struct verify *v, uint64_t file)
 		void *grown = realloc(v->files, capacity * sizeof *v->files);
 
 		if (!grown)
-			return TERRACE_ENOMEM;
+			return no_memory("a list of files");
 		v->files = grown;
 		v->file_capacity = capacity;
 	}
 	v->files[v->file_count++] = file;
 	return TERRACE_OK;
+}
+
+static void keep_failure(struct verify *v, int rc, const char *why)
+{
+	if (v->unread != TERRACE_OK)
+		return;
+	v->unread = rc;
+	snprintf(v->why, sizeof v->why, "%s", why);
 }
 
 /* One row of ALL: what is wrong with it, NULL when nothing is. */
@@ -80,7 +90,9 @@ static const char *row_fault(struct verify *v, sqlite3_stmt *row, const struct t
 		return file ? "its file's checksum does not hold" :
 		              "the value's checksum does not hold";
 	}
-	return terrace__message();
+	/* No descriptor, no memory, a disk that fails: it may be as good as the others. */
+	keep_failure(v, rc, terrace__message());
+	return NULL;
 }
 
 /* Is the fault still there, now that the row was read again? */
@@ -223,22 +235,57 @@ static int verify_orphans(struct verify *v, struct listing *listing)
 	return rc;
 }
 
-static int verify_database(struct verify *v)
+/* SQLite's check takes a page that could not be read for a damaged one; but it says why. */
+static bool could_not_read(const char *text)
+{
+	static const char before[] = "error code=";
+
+	while ((text = strstr(text, before))) {
+		long code = strtol(text + sizeof before - 1, NULL, 10) & 0xff;
+
+		if (code != SQLITE_CORRUPT && code != SQLITE_NOTADB)
+			return true;
+		text++;
+	}
+	return false;
+}
+
+/* SQLite's own check; whether it finds something, and says it where it is to be said. */
+static int check_database(struct verify *v, bool say, bool *ret_found)
 {
 	sqlite3_stmt *check = NULL;
-	int step;
+	int step = SQLITE_DONE, rc = TERRACE_OK;
 
+	*ret_found = false;
 	if (sqlite3_prepare_v2(v->connection->db, "PRAGMA integrity_check(20)", -1, &check, NULL) !=
 	    SQLITE_OK)
 		return terrace__sqlite_failed(v->disk, v->connection->db, "check the database");
 	while (v->go_on && (step = sqlite3_step(check)) == SQLITE_ROW) {
 		const char *text = (const char *)sqlite3_column_text(check, 0);
 
-		if (text && strcmp(text, "ok") != 0)
+		if (!text || strcmp(text, "ok") == 0)
+			continue;
+		if (could_not_read(text)) {
+			keep_failure(v, TERRACE_EIO, text);
+			continue;
+		}
+		*ret_found = true;
+		if (say)
 			report(v, TERRACE_FAULT_DATABASE, NULL, NULL, text);
 	}
+	if (step != SQLITE_DONE && step != SQLITE_ROW)
+		rc = terrace__sqlite_failed(v->disk, v->connection->db, "check the database");
 	sqlite3_finalize(check);
-	return TERRACE_OK;
+	return rc;
+}
+
+/* Damage is what is still there when it is looked at again. */
+static int verify_database(struct verify *v)
+{
+	bool found;
+	int rc = check_database(v, false, &found);
+
+	return rc == TERRACE_OK && found ? check_database(v, true, &found) : rc;
 }
 
 int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
@@ -254,13 +301,17 @@ int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_
 		return TERRACE_EIO;
 	rc = terrace__files_each(v.disk->files, list_file, &listing);
 	if (listing.failed)
-		rc = TERRACE_ENOMEM;
+		rc = no_memory("a list of files");
 	if (rc == TERRACE_OK)
 		rc = verify_database(&v);
 	while (rc == TERRACE_OK)
 		rc = verify_some(&v, &after);
 	if (rc == TERRACE_MISS) {
 		rc = v.go_on ? verify_orphans(&v, &listing) : TERRACE_OK;
+	}
+	if (rc == TERRACE_OK && v.unread != TERRACE_OK) {
+		terrace__message_set("not everything could be checked: %s", v.why);
+		rc = v.unread;
 	}
 	terrace__reader_give(tier, v.connection);
 	*ret_entries = v.entries;

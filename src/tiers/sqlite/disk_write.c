@@ -5,6 +5,7 @@
 #include "util/message.h"
 #include "util/util.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -24,13 +25,19 @@ static int on_wal(void *ctx, sqlite3 *db, const char *name, int pages)
 static int writer_open(struct disk *disk)
 {
 	char pragmas[160];
-	int rc;
+	int rc, chunk = PAGE_BYTES; /* for reserve() */
 
 	if (disk->writer)
 		return TERRACE_OK;
 	rc = terrace__connection_open(disk, SQLITE_OPEN_READWRITE, &disk->writer);
 	if (rc != TERRACE_OK)
 		return rc;
+	if (sqlite3_db_readonly(disk->writer->db, "main") == 1) {
+		terrace__message_set("l2 cannot open %s for writing", disk->path);
+		terrace__connection_close(disk->writer);
+		disk->writer = NULL;
+		return TERRACE_EACCESS;
+	}
 	/* NORMAL: no fsync for a commit; a power cut may take the last ones back. */
 	snprintf(pragmas, sizeof pragmas,
 	         "PRAGMA synchronous = NORMAL; PRAGMA secure_delete = OFF;"
@@ -38,6 +45,9 @@ static int writer_open(struct disk *disk)
 	         disk->log_pages * PAGE_BYTES);
 	sqlite3_exec(disk->writer->db, pragmas, NULL, NULL, NULL);
 	sqlite3_wal_hook(disk->writer->db, on_wal, disk);
+	sqlite3_file_control(disk->writer->db, "main", SQLITE_FCNTL_CHUNK_SIZE, &chunk);
+	/* Now, because there may be no memory for it when it is needed. */
+	terrace__statement(disk->writer, DO_ROLLBACK);
 	return TERRACE_OK;
 }
 
@@ -52,9 +62,14 @@ int terrace__disk_begin(void *tier)
 	int rc;
 
 	terrace__sqlite_enter(); /* until it ends */
-	rc = writer_open(disk);
-	if (rc == TERRACE_OK)
-		rc = simple(disk, DO_BEGIN, "begin a transaction");
+	for (int tries = 0; tries < 2; tries++) {
+		rc = writer_open(disk);
+		if (rc == TERRACE_OK)
+			rc = simple(disk, DO_BEGIN, "begin a transaction");
+		if (rc != TERRACE_EACCESS)
+			break;
+		terrace__connections_renew(disk);
+	}
 	if (rc != TERRACE_OK)
 		terrace__sqlite_leave();
 	atomic_store(&disk->inside, rc == TERRACE_OK ? (uintptr_t)&terrace__thread : 0);
@@ -69,8 +84,12 @@ void terrace__disk_rollback(void *tier)
 	struct disk *disk = tier;
 
 	/* SQLite may have done so itself, after a full disk for one. */
-	if (is_inside(disk) && !sqlite3_get_autocommit(disk->writer->db))
-		simple(disk, DO_ROLLBACK, "roll back");
+	if (is_inside(disk) && !sqlite3_get_autocommit(disk->writer->db) &&
+	    simple(disk, DO_ROLLBACK, "roll back") != TERRACE_OK) {
+		/* Left open, it would hold the database for ever; closing it drops it. */
+		terrace__connection_close(disk->writer);
+		disk->writer = NULL;
+	}
 	if (is_inside(disk))
 		terrace__sqlite_leave();
 	atomic_store(&disk->inside, 0);
@@ -112,11 +131,37 @@ static int usage_write(struct disk *disk)
 	return TERRACE_OK;
 }
 
+static int ask(struct disk *disk, enum statement which, uint64_t *ret);
+
+/*
+ * The database's file gets its blocks before the commit: else a disk that fills
+ * up finds the log full of pages that cannot be moved, and no way to delete
+ * anything. The blocks are written to by SQLite, through its own descriptor.
+ */
+static int reserve(struct disk *disk)
+{
+	sqlite3 *db = disk->writer->db;
+	uint64_t pages = 0;
+	sqlite3_int64 bytes;
+	int err = 0, rc = ask(disk, DO_PAGES, &pages);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	bytes = (sqlite3_int64)(pages * PAGE_BYTES);
+	if (sqlite3_file_control(db, "main", SQLITE_FCNTL_SIZE_HINT, &bytes) == SQLITE_OK)
+		return TERRACE_OK;
+	sqlite3_file_control(db, "main", SQLITE_FCNTL_LAST_ERRNO, &err);
+	terrace__message_set("l2 cannot make %s longer: %s", disk->path, strerror(err));
+	return err == ENOSPC || err == EDQUOT || err == EFBIG ? TERRACE_EFULL : TERRACE_EIO;
+}
+
 int terrace__disk_commit(void *tier)
 {
 	struct disk *disk = tier;
 	int rc = usage_write(disk);
 
+	if (rc == TERRACE_OK)
+		rc = reserve(disk);
 	if (rc == TERRACE_OK)
 		rc = simple(disk, DO_COMMIT, "commit");
 	if (rc != TERRACE_OK) {
@@ -146,7 +191,7 @@ static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int
 			void *grown = realloc(disk->changes, capacity * sizeof *change);
 
 			if (!grown)
-				return TERRACE_ENOMEM;
+				return no_memory("a transaction");
 			disk->changes = grown;
 			disk->change_capacity = capacity;
 		}
@@ -167,7 +212,7 @@ static int doom(struct disk *disk, uint64_t file)
 		void *grown = realloc(disk->doomed, capacity * sizeof *disk->doomed);
 
 		if (!grown)
-			return TERRACE_ENOMEM;
+			return no_memory("a transaction");
 		disk->doomed = grown;
 		disk->doomed_capacity = capacity;
 	}
@@ -221,7 +266,7 @@ static int find(struct disk *disk, enum statement which, uint64_t value, const s
 	head = column_slice(row, 5);
 	terrace__buf_append(&ret->head, head.data, head.size);
 	if (ret->head.failed)
-		return TERRACE_ENOMEM;
+		return no_memory("a row");
 	ret->has_key = terrace__record_read(head, &record) == TERRACE_OK;
 	ret->is_key = ret->has_key && key && record.cache == key->cache &&
 	              record.key.size == key->key.size &&
@@ -350,7 +395,7 @@ int terrace__disk_put(void *tier, const struct tier_put *put)
 
 	terrace__record_write(record, &head);
 	if (head.failed)
-		return TERRACE_ENOMEM;
+		return no_memory("a row");
 	bytes = head.size + ROW_OVERHEAD;
 	bytes += put->file ? terrace__files_charge(head.size + record->payload_size) :
 	                     put->payload.size;
@@ -471,7 +516,7 @@ int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, in
 	terrace__record_write(&record, &head);
 	touch = terrace__statement(disk->writer, DO_TOUCH);
 	if (head.failed)
-		return TERRACE_ENOMEM;
+		return no_memory("a row");
 	if (!touch)
 		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a touch");
 	sqlite3_bind_int64(touch, 1, (sqlite3_int64)old.id);
@@ -576,6 +621,11 @@ int terrace__disk_note_put(void *tier, uint64_t hash, const struct tier_note *no
 	return terrace__run(disk, disk->writer, trim, "trim the notes");
 }
 
+int terrace__disk_note_clear(void *tier)
+{
+	return simple(tier, DO_NOTE_CLEAR, "forget the notes");
+}
+
 int terrace__disk_cache_add(void *tier, uint32_t cache, const char *name)
 {
 	struct disk *disk = tier;
@@ -651,20 +701,24 @@ int terrace__disk_give_back(void *tier, uint64_t bytes)
 	return TERRACE_OK;
 }
 
-void terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
+bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 {
 	struct disk *disk = tier;
 	/* Pages of log that are worth it: at work, on leaving, at once. */
 	const int worth[] = { disk->log_pages, disk->log_pages / 10, 0 };
 	int in_log = 0, moved = 0;
+	bool done = false;
 
 	if (!disk->writer || disk->wal_pages < worth[when])
-		return;
+		return false;
 	terrace__sqlite_enter();
 	/* PASSIVE waits for nobody; with all of it moved the next writer starts the log anew. */
 	if (sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_log,
 	                              &moved) == SQLITE_OK &&
-	    moved == in_log)
+	    moved == in_log) {
+		done = in_log > 0;
 		disk->wal_pages = 0;
+	}
 	terrace__sqlite_leave();
+	return done;
 }

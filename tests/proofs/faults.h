@@ -1,0 +1,69 @@
+/* What faults.c, which lets calls fail and looks at what is left, has of the operations. */
+#ifndef PROOFS_FAULTS_H
+#define PROOFS_FAULTS_H
+
+#include "proofs/letters.h"
+
+enum { SMALL = 200, LARGE = 6000, OTHERS = 4 };
+
+/* X(name, what people call it): a cache for each */
+#define PLACES_OF(X)                    \
+	X(ROWS, "rows")                 \
+	X(FILES, "files")               \
+	X(ROWS_BEHIND, "rows behind")   \
+	X(FILES_BEHIND, "files behind") \
+	X(MEMORY, "memory")             \
+	X(FORM, "form")
+
+enum place {
+#define X(name, text) name,
+	PLACES_OF(X)
+#undef X
+	    PLACES
+};
+
+enum {
+	IN_ROWS = 1 << ROWS,
+	IN_FILES = 1 << FILES,
+	THROUGH = IN_ROWS | IN_FILES,
+	BEHIND = 1 << ROWS_BEHIND | 1 << FILES_BEHIND,
+	DISK = THROUGH | BEHIND,
+	ALL = DISK | 1 << MEMORY | 1 << FORM,
+};
+
+struct opened {
+	const char *dir;  /* of the case: the store, a source, whatever an operation wants */
+	enum place place; /* of the cache */
+	terrace *store;
+	terrace_cache *cache;
+};
+
+struct operation {
+	const char *name;
+	int (*run)(struct opened *o);
+	const char *done; /* the letters that "key" may have when it did not fail; ' ': none */
+	unsigned places;
+	char before; /* what "key" has before: 'o', or 0: it is not there */
+	bool drops_others;
+	bool counts;    /* "number" is 6 afterwards, not 5 */
+	bool must;      /* a system call that fails must not make it fail */
+	bool waits;     /* behind, what it puts is written later, or cannot be */
+	bool opens;     /* it opens and closes the store itself */
+	bool new_store; /* one that has never been there */
+};
+
+extern const struct operation operations[];
+extern const size_t operation_count;
+
+/* A lie, or another broken promise: what is said and where we are. */
+void lie(const char *what, const char *detail);
+
+int open_store(struct opened *o);
+int open_cache(struct opened *o);
+void close_store(struct opened *o);
+int put(struct opened *o, const char *key, char letter);
+size_t size_in(enum place place);
+char letter_of_value(const terrace_value *value);
+const char *other(int i, char ret[16]);
+
+#endif

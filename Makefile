@@ -17,12 +17,13 @@
 #   make coverage  which lines the tests reach
 #   make slides    terrace slides with all its parts and its page
 #   make fuzz-slides  what it reads from outside, at random, for a minute
+#   make fuzz      records, database, settings, keys, patterns, words, at random
 #   make install   to PREFIX (default /usr/local)
 
 BUILD  ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean bench-evict bench-check repomap fuzz-repomap proofs soak
+.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean bench-evict bench-check repomap fuzz-repomap fuzz proofs soak
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -143,6 +144,11 @@ fuzz-slides:
 	@tools/setup.sh build lint slides
 	@tools/fuzz_slides.sh $(BUILD) $(FUZZ_SECONDS)
 
+# 30 seconds each, two at a time. The targets are in tests/fuzz.
+fuzz:
+	@tools/setup.sh build lint sanitize
+	@tools/fuzz_core.sh $(BUILD)-fuzz $${FUZZ_SECONDS:-30}
+
 install: all
 	meson install -C $(BUILD)
 	@tools/install_grammars.sh $(BUILD)/grammars $(DESTDIR)$(PREFIX)/lib/terrace/grammars
@@ -152,4 +158,4 @@ format:
 	git ls-files '*.c' '*.h' | xargs clang-format-14 -i
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-python $(BUILD)-asan $(BUILD)-tsan $(BUILD)-bench $(BUILD)-coverage
+	rm -rf $(BUILD) $(BUILD)-python $(BUILD)-asan $(BUILD)-tsan $(BUILD)-bench $(BUILD)-coverage $(BUILD)-fuzz

@@ -14,7 +14,7 @@
 #   make lint      formatting, static checks, who may include whom
 #   make asan      the tests under the address and undefined-behaviour sanitizers
 #   make tsan      the tests under the thread sanitizer
-#   make coverage  which lines the tests reach
+#   make coverage  which lines and branches of the core the tests reach
 #   make slides    terrace slides with all its parts and its page
 #   make fuzz-slides  what it reads from outside, at random, for a minute
 #   make fuzz      records, database, settings, keys, patterns, words, at random
@@ -121,16 +121,13 @@ tsan:
 	TEST_OPERATIONS=100000 TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 \
 		meson test -C $(BUILD)-tsan --print-errorlogs --no-rebuild --no-suite house
 
+# Not optimized: branches are those of the source.
 coverage:
 	@tools/setup.sh coverage
 	@test -f $(BUILD)-coverage/build.ninja || \
-		meson setup $(BUILD)-coverage -Db_coverage=true >/dev/null
+		meson setup $(BUILD)-coverage -Db_coverage=true -Doptimization=0 >/dev/null
 	ninja -C $(BUILD)-coverage
-	TEST_OPERATIONS=200000 meson test -C $(BUILD)-coverage \
-		--print-errorlogs --no-rebuild --no-suite house
-	gcovr --root . --filter src/ --object-directory $(BUILD)-coverage \
-		--exclude-unreachable-branches --print-summary --txt $(BUILD)-coverage/coverage.txt
-	@tail -4 $(BUILD)-coverage/coverage.txt
+	tools/coverage.sh $(BUILD)-coverage
 
 # npm fetches OpenSeadragon for the page, and what drives the browser in its test.
 slides:

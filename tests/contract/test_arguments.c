@@ -132,7 +132,7 @@ STORE_VERBS(X)
 #undef X
 
 #define X(name, expression) { #name, call_##name },
-    static const struct verb key_verbs[] = { KEY_VERBS(X) };
+static const struct verb key_verbs[] = { KEY_VERBS(X) };
 static const struct verb cache_verbs[] = { CACHE_VERBS(X) };
 static const struct verb store_verbs[] = { STORE_VERBS(X) };
 #undef X
@@ -491,6 +491,217 @@ static void test_names__of_statuses_tiers_and_reasons(void **state)
 	assert_string_equal(terrace_reason_name((terrace_reason)99), "unknown");
 }
 
+/* --- what may be left out ---------------------------------------------------------------------------- */
+
+static void test_outputs__may_be_left_out(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	const terrace_match prefix = terrace_match_text(TERRACE_MATCH_PREFIX, "k");
+	terrace_slice keys[2] = { TERRACE_KEY("k1"), TERRACE_KEY("none") };
+	terrace_value *values[2];
+
+	for (int i = 0; i < 2; i++) {
+		terrace_cache *either = i ? NULL : cache;
+
+		assert_ok(put_text(cache, "k1", "v"));
+		assert_ok(terrace_get_many(either, keys, 2, values, NULL));
+		assert_int_equal(terrace_size(values[0]), i ? 0 : 1);
+		assert_null(values[1]);
+		terrace_release(values[0]);
+		assert_ok(terrace_get_many(either, keys, 0, NULL, NULL));
+		assert_ok(terrace_put_many(either, NULL, 0, NULL));
+		assert_ok(terrace_delete_many(either, NULL, 0, NULL));
+		assert_ok(terrace_delete_many(either, keys, 2, NULL));
+		assert_misses(cache, i ? "none" : "k1");
+		assert_ok(terrace_incr(either, TERRACE_KEY("n"), 2, 5, NULL));
+		assert_status(terrace_incr(either, TERRACE_KEY("m"), INT64_MIN, -1, NULL),
+		              TERRACE_EINVAL);
+		assert_ok(terrace_invalidate(either, &prefix, NULL));
+		assert_ok(terrace_evict(either, 1, NULL));
+		assert_ok(terrace_check_sources(either, NULL));
+		assert_ok(terrace_clear(either, TERRACE_L1 | TERRACE_L2 | TERRACE_L3, NULL));
+		assert_misses(cache, "n");
+		assert_ok(terrace_cleanup(f->store, either, NULL));
+	}
+	terrace_cache_close(cache);
+}
+
+static void test_get_or__of_nothing_is_an_empty_value(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	terrace_value *value;
+
+	assert_ok(terrace_get_or(cache, TERRACE_KEY("k"), terrace_str(""), &value));
+	assert_non_null(value);
+	assert_int_equal(terrace_size(value), 0);
+	assert_int_equal(terrace_value_tier(value), 0);
+	terrace_release(value);
+	terrace_cache_close(cache);
+}
+
+static void test_keys__of_one_key_are_that_key_or_none(void **state)
+{
+	struct fixture *f = *state;
+	static const unsigned tiers[] = { TERRACE_L1, TERRACE_L2, TERRACE_L1 | TERRACE_L3 };
+
+	for (size_t i = 0; i < COUNT(tiers); i++) {
+		terrace_policy policy = TERRACE_POLICY_INIT;
+		const terrace_match one = terrace_match_text(TERRACE_MATCH_KEY, "k*"),
+				    none = terrace_match_text(TERRACE_MATCH_KEY, "k");
+		terrace_cache *cache;
+		terrace_keys *keys;
+		terrace_slice key;
+		char name[8];
+
+		snprintf(name, sizeof name, "c%zu", i);
+		policy.tiers = tiers[i];
+		cache = fixture_cache(f, name, &policy);
+		assert_ok(put_text(cache, "k*", "v"));
+		assert_ok(put_text(cache, "kk", "v")); /* a key is no pattern */
+		assert_ok(terrace_keys_open(cache, &one, &keys));
+		assert_ok(terrace_keys_next(keys, &key));
+		assert_int_equal(key.size, 2);
+		assert_memory_equal(key.data, "k*", 2);
+		assert_status(terrace_keys_next(keys, &key), TERRACE_MISS);
+		assert_status(terrace_keys_next(keys, &key), TERRACE_MISS);
+		terrace_keys_close(keys);
+		assert_ok(terrace_keys_open_newest(cache, &none, &keys));
+		assert_status(terrace_keys_next(keys, &key), TERRACE_MISS);
+		terrace_keys_close(keys);
+		terrace_cache_close(cache);
+	}
+}
+
+static int count_settings(void *ctx, const terrace_setting *setting)
+{
+	(void)setting;
+	return ++*(int *)ctx == 3;
+}
+
+static int count_caches(void *ctx, const char *name)
+{
+	(void)name;
+	return ++*(int *)ctx == 2;
+}
+
+static int count_open(void *ctx, const terrace_open_cache *open)
+{
+	(void)open;
+	return ++*(int *)ctx == 2;
+}
+
+/* A callback that has seen enough is not called again. */
+static void test_each__stops_when_told(void **state)
+{
+	struct fixture *f = *state;
+	char ini[600];
+	terrace_cache *caches[3];
+	int count = 0;
+
+	snprintf(ini, sizeof ini, "%s/terrace.ini", scratch_path(&f->scratch, "store"));
+	write_file(ini, "[cache only configured]\nttl = 1s\n[cache b]\nttl = 2s\n");
+	fixture_reopen(f);
+	caches[0] = fixture_cache(f, "a", NULL);
+	caches[1] = fixture_cache(f, "b", NULL);
+	caches[2] = fixture_cache(f, "c", NULL);
+	terrace_config_each(f->store, count_settings, &count);
+	assert_int_equal(count, 3);
+	count = 100; /* all: one table of the store, one for each of four caches */
+	terrace_config_each(f->store, count_settings, &count);
+	assert_int_equal((count - 100 - 8) % 4, 0);
+	assert_true(count > 150);
+	count = 0;
+	assert_ok(terrace_caches_each(f->store, count_caches, &count));
+	assert_int_equal(count, 2);
+	count = 0;
+	assert_int_equal(terrace_registry_each(count_open, &count), 2);
+	assert_int_equal(terrace_registry_each(NULL, NULL), 3);
+	for (int i = 0; i < 3; i++)
+		terrace_cache_close(caches[i]);
+
+	/* without a store there is nothing to call for */
+	terrace_config_each(NULL, count_settings, &count);
+	assert_ok(terrace_caches_each(NULL, count_caches, &count));
+	assert_ok(terrace_flush(NULL));
+	assert_int_equal(count, 2);
+	assert_string_equal(terrace_dir(NULL), "");
+	assert_status(terrace_processes_each(f->store, NULL, NULL), TERRACE_EINVAL);
+}
+
+static int run_nothing(void *ctx, uint64_t item)
+{
+	(void)item;
+	atomic_fetch_add((_Atomic int *)ctx, 1);
+	return TERRACE_OK;
+}
+
+static void test_jobs__that_cannot_be_are_refused(void **state)
+{
+	terrace_jobs_options options = TERRACE_JOBS_INIT;
+	terrace_progress progress = TERRACE_PROGRESS_INIT;
+	terrace_job_spec spec = TERRACE_JOB_INIT;
+	_Atomic int runs = 0;
+	terrace_jobs *jobs;
+	terrace_job *job;
+
+	(void)state;
+	assert_status(terrace_jobs_open(NULL, NULL), TERRACE_EINVAL);
+	options.workers = 65;
+	assert_status(terrace_jobs_open(&options, &jobs), TERRACE_EINVAL);
+	options.workers = 0;
+	options.bulk_workers = 65;
+	assert_status(terrace_jobs_open(&options, &jobs), TERRACE_EINVAL);
+	assert_ok(terrace_jobs_open(NULL, &jobs));
+	spec.ctx = &runs;
+	spec.items = 3;
+	assert_status(terrace_jobs_submit(jobs, &spec, &job), TERRACE_EINVAL); /* nothing to run */
+	spec.run = run_nothing;
+	spec.priority = (terrace_priority)(TERRACE_BULK + 1);
+	assert_status(terrace_jobs_submit(jobs, &spec, &job), TERRACE_EINVAL);
+	spec.priority = TERRACE_BULK;
+	assert_status(terrace_jobs_submit(NULL, &spec, &job), TERRACE_EINVAL);
+	assert_status(terrace_jobs_submit(jobs, NULL, &job), TERRACE_EINVAL);
+	assert_ok(terrace_jobs_submit(jobs, &spec, &job));
+	assert_ok(terrace_job_wait(job, -1));
+	assert_int_equal(runs, 3);
+	assert_status(terrace_job_progress(NULL, &progress), TERRACE_EINVAL);
+	assert_status(terrace_job_progress(job, NULL), TERRACE_EINVAL);
+	progress.size = 8;
+	assert_status(terrace_job_progress(job, &progress), TERRACE_EINVAL);
+	terrace_job_release(job);
+	terrace_job_release(NULL);
+	terrace_job_cancel(NULL);
+	terrace_jobs_close(jobs);
+}
+
+static void test_sources__that_cannot_be_looked_at(void **state)
+{
+	struct fixture *f = *state;
+	terrace_sources *sources;
+	terrace_digest digest;
+	char loop[300], below[400], long_name[300];
+
+	assert_ok(terrace_sources_new(&sources));
+	snprintf(loop, sizeof loop, "%s", scratch_path(&f->scratch, "loop"));
+	snprintf(below, sizeof below, "%s/below", loop);
+	assert_int_equal(symlink(loop, loop), 0);
+	memset(long_name, 'x', sizeof long_name);
+	long_name[0] = '/';
+	long_name[sizeof long_name - 1] = '\0';
+	assert_status(terrace_sources_absent(sources, below), TERRACE_EIO);
+	assert_non_null(strstr(terrace_error_message(), below));
+	assert_status(terrace_sources_absent(sources, long_name), TERRACE_EIO);
+	assert_status(terrace_sources_absent(sources, ""), TERRACE_EINVAL);
+	assert_status(terrace_sources_file(sources, below, 0), TERRACE_EIO);
+	assert_status(terrace_sources_file(sources, f->scratch.path, 0), TERRACE_EINVAL);
+	assert_status(terrace_file_digest(f->store, f->scratch.path, &digest), TERRACE_EINVAL);
+	assert_status(terrace_file_digest(NULL, below, &digest), TERRACE_EIO);
+	assert_int_equal(terrace_sources_count(sources), 0);
+	terrace_sources_free(sources);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -511,6 +722,15 @@ int main(void)
 		cmocka_unit_test(test_null__every_verb_works_and_keeps_nothing),
 		cmocka_unit_test(test_handle__that_is_none_aborts_and_says_so),
 		cmocka_unit_test(test_names__of_statuses_tiers_and_reasons),
+		cmocka_unit_test_setup_teardown(test_outputs__may_be_left_out, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_get_or__of_nothing_is_an_empty_value, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(test_keys__of_one_key_are_that_key_or_none, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(test_each__stops_when_told, setup, teardown),
+		cmocka_unit_test(test_jobs__that_cannot_be_are_refused),
+		cmocka_unit_test_setup_teardown(test_sources__that_cannot_be_looked_at, setup,
+		                                teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -282,7 +282,8 @@ static void test_policy__each_field_is_checked(void **state)
 		const char *says;
 	} bad[] = {
 		{ { .ttl_ms = -3 }, "ttl_ms" },
-		{ { .codec = (terrace_codec)4 }, "codec" },
+		{ { .codec = TERRACE_CODEC_DICTIONARY }, "codec" }, /* of entries alone */
+		{ { .codec = (terrace_codec)6 }, "codec" },
 		{ { .check = (terrace_check)4 }, "check" },
 		{ { .write = (terrace_write)3 }, "write" },
 		{ { .stale_ms = -2 }, "duration" },

@@ -67,7 +67,7 @@ static void check_settings(const struct config_file *file, terrace_slice text, c
 			check_range(&cache[i], -1, INT64_MAX);
 		}
 		check_range(&cache[CACHE_tiers], 1, 7);
-		check_range(&cache[CACHE_codec], 0, 3);
+		check_range(&cache[CACHE_codec], 0, TERRACE_CODEC_AUTO);
 		check_range(&cache[CACHE_jitter], 0, 100);
 		check_range(&cache[CACHE_memory_bytes], 0, INT64_MAX);
 		check_range(&cache[CACHE_disk_entries], 0, INT64_MAX);

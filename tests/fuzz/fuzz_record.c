@@ -21,14 +21,35 @@
 enum { VALUE_MAX = 1 << 20 };
 
 static struct files *files;
+static struct dictionary *dictionary;
 static uint64_t number;
+
+/* Of records that resemble each other; the same each time. */
+static void train_dictionary(int fd)
+{
+	enum { SAMPLES = 300, SAMPLE = 120 };
+	static char samples[SAMPLES * SAMPLE];
+	size_t sizes[SAMPLES], size = 0;
+
+	for (unsigned i = 0; i < SAMPLES; i++) {
+		sizes[i] = (size_t)snprintf(samples + size, SAMPLE,
+		                            "{\"name\": \"item %u\", \"kind\": \"word %u\", "
+		                            "\"again\": %u, \"some words\": \"that come\"}",
+		                            i * 7919, i % 13, i * i);
+		size += sizes[i];
+	}
+	must(terrace__dictionaries_open(fd) == TERRACE_OK &&
+	         terrace__dictionary_train(samples, sizes, SAMPLES, &dictionary) == TERRACE_OK &&
+	         terrace__dictionary_keep(dictionary, fd, 1) == 0,
+	     "a dictionary is made");
+}
 
 static void open_files(void)
 {
-	int fd = open(fuzz_folder(), O_DIRECTORY | O_RDONLY);
+	int fd = open(fuzz_folder(), O_DIRECTORY | O_RDONLY); /* stays, for the dictionaries */
 
 	must(fd >= 0 && terrace__files_open(fd, &files) == TERRACE_OK, "the tier opens");
-	close(fd);
+	train_dictionary(fd);
 }
 
 /* The codec's own library, given more room, makes as many bytes. */
@@ -65,7 +86,7 @@ static void check_entry(const struct record *record, terrace_slice payload,
 	if (record->codec == TERRACE_CODEC_NONE)
 		must(same_bytes(payload, terrace_bytes(entry_value(entry), entry->value_size)),
 		     "plain bytes are the value");
-	else
+	else if (record->codec != TERRACE_CODEC_DICTIONARY)
 		check_size(record, payload);
 }
 
@@ -96,7 +117,7 @@ static void check_again(const struct entry *entry, terrace_codec codec)
 	struct buf encoded = { 0 };
 	uint8_t *raw = malloc(value.size ? value.size : 1);
 
-	codec = terrace__codec_encode(codec, value, &encoded);
+	codec = terrace__codec_encode(codec, dictionary, value, &encoded);
 	if (codec != TERRACE_CODEC_NONE) {
 		must(terrace__codec_plausible(codec, encoded.size, value.size),
 		     "no true size is refused");
@@ -168,6 +189,8 @@ static void mend(uint8_t *bytes, size_t size)
 	if (bytes[28] == TERRACE_CODEC_NONE && !(bytes[64] & 1))
 		terrace__store_u64(bytes + 64, payload);
 	terrace__store_u64(bytes + 72, payload);
+	if (bytes[28] == TERRACE_CODEC_DICTIONARY && payload >= DICTIONARY_ID_BYTES)
+		terrace__store_u64(bytes + head, terrace__dictionary_id(dictionary));
 	terrace__record_sum(terrace_bytes(bytes + head, payload), bytes + 88);
 	put_u32(bytes + 104, (uint32_t)key);
 	put_u32(bytes + 108, (uint32_t)extra);
@@ -202,8 +225,8 @@ static void check_written(struct input *in, terrace_codec wanted)
 		terrace__buf_append(&value, part.data, part.size);
 	terrace__extra_counts(&extra, 1, 0);
 	terrace__extra_tag(&extra, tag);
-	record.codec = (uint8_t)terrace__codec_encode(wanted, terrace_bytes(value.data, value.size),
-	                                              &payload);
+	record.codec = (uint8_t)terrace__codec_encode(
+	    wanted, dictionary, terrace_bytes(value.data, value.size), &payload);
 	if (record.codec == TERRACE_CODEC_NONE)
 		terrace__buf_append(&payload, value.data, value.size);
 	record.value_size = value.size;
@@ -233,6 +256,8 @@ static void check_written(struct input *in, terrace_codec wanted)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, data + size };
+	static const terrace_codec codecs[] = { TERRACE_CODEC_NONE, TERRACE_CODEC_LZ4,
+		                                TERRACE_CODEC_ZSTD, TERRACE_CODEC_DICTIONARY };
 	uint8_t what = take_u8(&in);
 
 	if (!files)
@@ -242,6 +267,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	else if (what == 'm' && size > RECORD_HEAD_FIXED + 1)
 		check_mended(in.at, (size_t)(in.end - in.at));
 	else if (what != 'm')
-		check_written(&in, TERRACE_CODEC_NONE + what % 3);
+		check_written(&in, codecs[what % 4]);
 	return 0;
 }

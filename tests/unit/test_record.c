@@ -269,11 +269,13 @@ static void test_codec__that_is_unknown_or_has_impossible_sizes(void **state)
 	char raw[8] = "";
 
 	(void)state;
-	assert_null(terrace__codec_name(4));
-	assert_status(terrace__codec_decode(4, terrace_str("abcd"), raw, 4), TERRACE_ECORRUPT);
+	assert_null(terrace__codec_name(6));
+	assert_status(terrace__codec_decode(6, terrace_str("abcd"), raw, 4), TERRACE_ECORRUPT);
+	assert_status(terrace__codec_decode(TERRACE_CODEC_AUTO, terrace_str("abcd"), raw, 4),
+	              TERRACE_ECORRUPT);
 	assert_status(terrace__codec_decode(TERRACE_CODEC_DEFAULT, terrace_str("abcd"), raw, 4),
 	              TERRACE_ECORRUPT);
-	assert_false(terrace__codec_plausible(4, 4, 4));
+	assert_false(terrace__codec_plausible(6, 4, 4));
 	assert_status(terrace__codec_decode(TERRACE_CODEC_NONE, terrace_str("abcd"), raw, 3),
 	              TERRACE_ECORRUPT);
 	/* sizes that lz4's own numbers cannot hold are not cut down to ones they can */
@@ -289,7 +291,7 @@ static void *encode_and_decode(void *text)
 {
 	uint8_t back[4000];
 	struct buf encoded = { 0 };
-	bool good = terrace__codec_encode(TERRACE_CODEC_ZSTD, terrace_bytes(text, 4000),
+	bool good = terrace__codec_encode(TERRACE_CODEC_ZSTD, NULL, terrace_bytes(text, 4000),
 	                                  &encoded) == TERRACE_CODEC_ZSTD;
 
 	good = good &&

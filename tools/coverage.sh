@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 build=$1
 # What holds now; raise it with every test that reaches more.
-lines=90 branches=75
+lines=94 branches=83
 
 find "$build" -name '*.gcda' -delete
 TEST_OPERATIONS=200000 meson test -C "$build" --print-errorlogs --no-rebuild --no-suite house

@@ -14,15 +14,16 @@
 #   make lint      formatting, static checks, who may include whom
 #   make asan      the tests under the address and undefined-behaviour sanitizers
 #   make tsan      the tests under the thread sanitizer
-#   make coverage  which lines the tests reach
+#   make coverage  which lines and branches of the core the tests reach
 #   make slides    terrace slides with all its parts and its page
 #   make fuzz-slides  what it reads from outside, at random, for a minute
+#   make fuzz      records, database, settings, keys, patterns, words, at random
 #   make install   to PREFIX (default /usr/local)
 
 BUILD  ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean bench-evict bench-check repomap fuzz-repomap proofs soak
+.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean bench-evict bench-check repomap fuzz-repomap fuzz proofs soak
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -120,16 +121,13 @@ tsan:
 	TEST_OPERATIONS=100000 TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 \
 		meson test -C $(BUILD)-tsan --print-errorlogs --no-rebuild --no-suite house
 
+# Not optimized: branches are those of the source.
 coverage:
 	@tools/setup.sh coverage
 	@test -f $(BUILD)-coverage/build.ninja || \
-		meson setup $(BUILD)-coverage -Db_coverage=true >/dev/null
+		meson setup $(BUILD)-coverage -Db_coverage=true -Doptimization=0 >/dev/null
 	ninja -C $(BUILD)-coverage
-	TEST_OPERATIONS=200000 meson test -C $(BUILD)-coverage \
-		--print-errorlogs --no-rebuild --no-suite house
-	gcovr --root . --filter src/ --object-directory $(BUILD)-coverage \
-		--exclude-unreachable-branches --print-summary --txt $(BUILD)-coverage/coverage.txt
-	@tail -4 $(BUILD)-coverage/coverage.txt
+	tools/coverage.sh $(BUILD)-coverage
 
 # npm fetches OpenSeadragon for the page, and what drives the browser in its test.
 slides:
@@ -143,6 +141,11 @@ fuzz-slides:
 	@tools/setup.sh build lint slides
 	@tools/fuzz_slides.sh $(BUILD) $(FUZZ_SECONDS)
 
+# 30 seconds each, two at a time. The targets are in tests/fuzz.
+fuzz:
+	@tools/setup.sh build lint sanitize
+	@tools/fuzz_core.sh $(BUILD)-fuzz $${FUZZ_SECONDS:-30}
+
 install: all
 	meson install -C $(BUILD)
 	@tools/install_grammars.sh $(BUILD)/grammars $(DESTDIR)$(PREFIX)/lib/terrace/grammars
@@ -152,4 +155,4 @@ format:
 	git ls-files '*.c' '*.h' | xargs clang-format-14 -i
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-python $(BUILD)-asan $(BUILD)-tsan $(BUILD)-bench $(BUILD)-coverage
+	rm -rf $(BUILD) $(BUILD)-python $(BUILD)-asan $(BUILD)-tsan $(BUILD)-bench $(BUILD)-coverage $(BUILD)-fuzz

@@ -42,6 +42,13 @@ else
 fi
 proof "model of the protocol" MODEL=short MODEL=long tests/model/check.sh
 
+if command -v clang-14 >/dev/null; then
+	proof "fuzzing, each of six targets" SECONDS_EACH=30 SECONDS_EACH=600 \
+		sh -c 'tools/fuzz_core.sh "$1" "$SECONDS_EACH"' fuzz "$build-fuzz"
+else
+	skipped="$skipped; fuzzing (no clang-14)"
+fi
+
 [ -z "$skipped" ] || echo "proofs: could not run here:${skipped#;}"
 if [ -n "$failed" ]; then
 	echo "proofs: FAILED:${failed#;}"

@@ -3,6 +3,7 @@
 #include "codec/contexts.h"
 #include "util/fs.h"
 #include "util/hash.h"
+#include "util/message.h"
 #include "util/util.h"
 
 #include <dirent.h>
@@ -15,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zdict.h>
+#include <zstd_errors.h>
 
 #define DIR_NAME "dictionaries"
 
@@ -53,6 +55,18 @@ static void after_fork(void)
 static void watch_forks(void)
 {
 	pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+static int no_memory(void)
+{
+	terrace__message_set("out of memory for a dictionary");
+	return TERRACE_ENOMEM;
+}
+
+static int failed(const char *what, int error)
+{
+	terrace__message_set("cannot %s a dictionary: %s", what, strerror(error));
+	return TERRACE_EIO;
 }
 
 /* --- one of them ------------------------------------------------------------------------------- */
@@ -138,8 +152,8 @@ static bool parse_name(const char *text, struct name *ret)
 	return true;
 }
 
-/* Call `fn` with each name until it returns false. */
-static void each_name(int dir_fd, bool (*fn)(void *ctx, const struct name *name), void *ctx)
+/* Call `fn` with each name until it returns false. TERRACE_OK also where there are none. */
+static int each_name(int dir_fd, bool (*fn)(void *ctx, const struct name *name), void *ctx)
 {
 	int fd = openat(dir_fd, DIR_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
@@ -147,20 +161,28 @@ static void each_name(int dir_fd, bool (*fn)(void *ctx, const struct name *name)
 	struct name name;
 
 	if (!dir) {
+		int error = errno;
+
 		terrace__fd_done(&fd);
-		return;
+		return error == ENOENT ? TERRACE_OK : failed("open the folder of", error);
 	}
 	while ((entry = readdir(dir))) {
 		if (parse_name(entry->d_name, &name) && !fn(ctx, &name))
 			break;
 	}
 	closedir(dir);
+	return TERRACE_OK;
 }
 
-static struct dictionary *read_file(int dir_fd, const struct name *name)
+/*
+ * TERRACE_MISS when it is not there or damaged, which is for good; any other
+ * failure passes, and must not cost what was encoded with it.
+ */
+static int read_file(int dir_fd, const struct name *name, struct dictionary **ret)
 {
 	CLEANUP(terrace__fd_done) int fd = -1;
 	struct dictionary *d = NULL;
+	int rc = TERRACE_MISS;
 	char path[64];
 	uint8_t *bytes;
 	struct stat st;
@@ -168,20 +190,32 @@ static struct dictionary *read_file(int dir_fd, const struct name *name)
 
 	snprintf(path, sizeof path, DIR_NAME "/%s", name->text);
 	fd = openat(dir_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size <= 0 ||
-	    st.st_size > DICTIONARY_BYTES_MAX)
-		return NULL;
+	if (fd < 0)
+		return errno == ENOENT || errno == ELOOP ? TERRACE_MISS : failed("open", errno);
+	if (fstat(fd, &st) < 0)
+		return failed("look at", errno);
+	if (!S_ISREG(st.st_mode) || st.st_size <= 0 || st.st_size > DICTIONARY_BYTES_MAX)
+		return TERRACE_MISS;
 	bytes = malloc((size_t)st.st_size);
-	if (bytes && terrace__read_full(fd, bytes, (size_t)st.st_size, 0, &got) == 0 &&
-	    terrace__hash64(bytes, got, 0) == name->id)
+	if (!bytes)
+		return no_memory();
+	rc = terrace__read_full(fd, bytes, (size_t)st.st_size, 0, &got);
+	if (rc < 0) {
+		rc = failed("read", -rc);
+	} else if (terrace__hash64(bytes, got, 0) != name->id) {
+		rc = TERRACE_MISS;
+	} else {
 		d = dictionary_new(bytes, got);
+		rc = d ? TERRACE_OK : no_memory();
+	}
 	free(bytes);
-	if (!d)
-		return NULL;
+	if (rc != TERRACE_OK)
+		return rc;
 	d->dir_fd = dir_fd;
 	d->cache = name->cache;
 	d->version = name->version;
-	return d;
+	*ret = d;
+	return TERRACE_OK;
 }
 
 static struct dictionary *find_loaded(uint64_t id)
@@ -193,19 +227,20 @@ static struct dictionary *find_loaded(uint64_t id)
 	return d;
 }
 
-/* Load it, unless it is. Under the lock. */
-static struct dictionary *load(int dir_fd, const struct name *name)
+/* Load it, unless it is; as read_file(). Under the lock. */
+static int load(int dir_fd, const struct name *name, struct dictionary **ret)
 {
-	struct dictionary *d = find_loaded(name->id);
+	int rc = TERRACE_OK;
 
-	if (d)
-		return d;
-	d = read_file(dir_fd, name);
-	if (d) {
-		d->next = loaded;
-		loaded = d;
+	*ret = find_loaded(name->id);
+	if (!*ret) {
+		rc = read_file(dir_fd, name, ret);
+		if (rc == TERRACE_OK) {
+			(*ret)->next = loaded;
+			loaded = *ret;
+		}
 	}
-	return d;
+	return rc;
 }
 
 struct search {
@@ -248,7 +283,7 @@ int terrace__dictionaries_open(int dir_fd)
 	struct directory *directory = malloc(sizeof *directory);
 
 	if (!directory)
-		return TERRACE_ENOMEM;
+		return no_memory();
 	pthread_once(&once, watch_forks);
 	directory->fd = dir_fd;
 	pthread_mutex_lock(&lock);
@@ -291,31 +326,36 @@ struct dictionary *terrace__dictionary_latest(int dir_fd, uint32_t cache)
 
 	pthread_mutex_lock(&lock);
 	each_name(dir_fd, of_cache, &search);
-	if (search.count)
-		d = load(dir_fd, &search.name);
+	if (search.count && load(dir_fd, &search.name, &d) != TERRACE_OK)
+		d = NULL;
 	if (d)
 		atomic_fetch_add(&d->refs, 1);
 	pthread_mutex_unlock(&lock);
 	return d;
 }
 
-static struct dictionary *by_id(uint64_t id)
+/* As read_file(), with a reference. */
+static int by_id(uint64_t id, struct dictionary **ret)
 {
 	struct search search = { .id = id };
-	struct dictionary *d;
+	int rc = TERRACE_MISS;
 
 	pthread_mutex_lock(&lock);
-	d = find_loaded(id);
-	for (struct directory *at = directories; at && !d; at = at->next) {
-		each_name(at->fd, is_id, &search);
+	*ret = find_loaded(id);
+	if (*ret)
+		rc = TERRACE_OK;
+	for (struct directory *at = directories; at && rc == TERRACE_MISS; at = at->next) {
+		rc = each_name(at->fd, is_id, &search);
 		if (search.found)
-			d = load(at->fd, &search.name);
+			rc = load(at->fd, &search.name, ret);
+		else if (rc == TERRACE_OK)
+			rc = TERRACE_MISS;
 		search.found = false;
 	}
-	if (d)
-		atomic_fetch_add(&d->refs, 1);
+	if (rc == TERRACE_OK)
+		atomic_fetch_add(&(*ret)->refs, 1);
 	pthread_mutex_unlock(&lock);
-	return d;
+	return rc;
 }
 
 /* --- making one ----------------------------------------------------------------------------------- */
@@ -328,7 +368,7 @@ int terrace__dictionary_train(const void *samples, const size_t *sizes, unsigned
 	size_t size;
 
 	if (!bytes)
-		return TERRACE_ENOMEM;
+		return no_memory();
 	size = ZDICT_trainFromBuffer(bytes, DICTIONARY_BYTES, samples, sizes, count);
 	if (!ZDICT_isError(size))
 		d = dictionary_new(bytes, size);
@@ -336,7 +376,7 @@ int terrace__dictionary_train(const void *samples, const size_t *sizes, unsigned
 	if (ZDICT_isError(size))
 		return TERRACE_MISS;
 	*ret = d;
-	return d ? TERRACE_OK : TERRACE_ENOMEM;
+	return d ? TERRACE_OK : no_memory();
 }
 
 static int write_synced(int fd, const void *bytes, size_t size)
@@ -435,18 +475,21 @@ int terrace__dictionary_decode(terrace_slice encoded, void *raw, size_t raw_size
 	struct dictionary *d;
 	uint64_t id = 0;
 	size_t size;
+	int rc;
 
 	if (!context)
-		return TERRACE_ENOMEM;
+		return no_memory();
 	if (encoded.size < DICTIONARY_ID_BYTES)
 		return TERRACE_ECORRUPT;
 	for (int i = DICTIONARY_ID_BYTES; i-- > 0;)
 		id = id << 8 | bytes[i];
-	d = by_id(id);
-	if (!d)
-		return TERRACE_ECORRUPT;
+	rc = by_id(id, &d);
+	if (rc != TERRACE_OK)
+		return rc == TERRACE_MISS ? TERRACE_ECORRUPT : rc;
 	size = ZSTD_decompress_usingDDict(context, raw, raw_size, bytes + DICTIONARY_ID_BYTES,
 	                                  encoded.size - DICTIONARY_ID_BYTES, d->decompress);
 	terrace__dictionary_unref(d);
+	if (ZSTD_isError(size) && ZSTD_getErrorCode(size) == ZSTD_error_memory_allocation)
+		return no_memory();
 	return !ZSTD_isError(size) && size == raw_size ? TERRACE_OK : TERRACE_ECORRUPT;
 }

@@ -45,7 +45,9 @@ struct reader {
 
 static inline struct reader terrace__reader(const void *data, size_t size)
 {
-	return (struct reader){ data, (const uint8_t *)data + size, false };
+	const uint8_t *bytes = data;
+
+	return (struct reader){ bytes, size ? bytes + size : bytes, false };
 }
 
 const uint8_t *terrace__read_bytes(struct reader *reader, size_t size);

@@ -69,8 +69,9 @@ bool terrace__text_size(const char *text, uint64_t *ret_bytes)
 	scale = UINT64_C(1) << (10 * power);
 	if (__builtin_mul_overflow(whole, scale, &bytes) || bytes > INT64_MAX)
 		return false;
+	/* 0.999… may be one, in binary */
 	*ret_bytes = bytes + (uint64_t)(fraction * (double)scale);
-	return true;
+	return *ret_bytes <= INT64_MAX;
 }
 
 static const struct {

@@ -10,30 +10,43 @@
 
 enum { DEPFILE_MAX = 64 << 20 };
 
-static char *read_file(const char *path, size_t *ret_size)
+/* All of it, with a NUL behind; NULL with errno where it is not there, or is no text. */
+static char *read_file(const char *path)
 {
 	FILE *file = fopen(path, "re");
 	char *data = NULL;
-	size_t size = 0, capacity = 0, n;
+	size_t size = 0, capacity = 0, n = 1;
+	int err = 0;
 
 	if (!file)
 		return NULL;
-	do {
+	while (n > 0 && !err) {
 		if (capacity - size < 65536) {
 			char *grown = realloc(data, capacity + 131072);
 
-			if (!grown)
+			if (!grown) {
+				err = ENOMEM;
 				break;
+			}
 			data = grown;
 			capacity += 131072;
 		}
 		n = fread(data + size, 1, capacity - size - 1, file);
+		if (ferror(file))
+			err = errno;
+		else if (size + n > DEPFILE_MAX)
+			err = EFBIG;
+		else if (memchr(data + size, '\0', n))
+			err = EILSEQ;
 		size += n;
-	} while (n > 0 && size < DEPFILE_MAX);
-	if (data)
-		data[size] = '\0';
+	}
 	fclose(file);
-	*ret_size = size;
+	if (err) {
+		free(data);
+		errno = err;
+		return NULL;
+	}
+	data[size] = '\0';
 	return data;
 }
 
@@ -49,13 +62,21 @@ static size_t backslashes_before_space(const char *p)
 	return p[count] == ' ' || p[count] == '\t' ? count : 0;
 }
 
-/* The next word; false at the end of a line that is not continued (`*at` behind it). */
-static bool next_word(const char **at, char *word, size_t word_size, bool *ret_target)
-{
-	const char *p = *at;
-	size_t size = 0;
+struct word {
+	char text[PATH_MAX];
+	size_t size; /* more than fits: the text is cut */
+	bool is_target;
+};
 
-	*ret_target = false;
+static void add_char(struct word *word, char c)
+{
+	if (word->size + 1 < sizeof word->text)
+		word->text[word->size] = c;
+	word->size++;
+}
+
+static const char *skip_blanks(const char *p)
+{
 	for (;;) {
 		if (p[0] == '\\' && p[1] == '\n')
 			p += 2;
@@ -64,21 +85,28 @@ static bool next_word(const char **at, char *word, size_t word_size, bool *ret_t
 		else if (*p == ' ' || *p == '\t' || *p == '\r')
 			p++;
 		else
-			break;
+			return p;
 	}
+}
+
+/* The next word; false at the end of a line that is not continued (`*at` behind it). */
+static bool next_word(const char **at, struct word *word)
+{
+	const char *p = skip_blanks(*at);
+
+	word->size = 0;
+	word->is_target = false;
 	while (*p && !strchr(" \t\r\n", *p)) {
 		size_t slashes = backslashes_before_space(p);
 		char c = *p;
 
-		for (size_t i = 0; i < slashes / 2 && size + 1 < word_size; i++)
-			word[size++] = '\\';
+		for (size_t i = 0; i < slashes / 2; i++)
+			add_char(word, '\\');
 		if (slashes) {
 			p += slashes;
 			if (slashes % 2 == 0)
 				break;
-			if (size + 1 < word_size)
-				word[size++] = *p;
-			p++;
+			add_char(word, *p++);
 			continue;
 		}
 		if (c == '\\' && (p[1] == '\n' || p[1] == '\r'))
@@ -89,56 +117,64 @@ static bool next_word(const char **at, char *word, size_t word_size, bool *ret_t
 			p++;
 		else if (c == ':' && (p[1] == '\0' || strchr(" \t\r\n", p[1]))) {
 			p++;
-			*ret_target = true;
+			word->is_target = true;
 			break;
 		}
-		if (size + 1 < word_size)
-			word[size++] = c;
+		add_char(word, c);
 		p++;
 	}
-	word[size] = '\0';
+	if (word->size < sizeof word->text)
+		word->text[word->size] = '\0';
 	*at = p;
-	return size > 0 || *ret_target;
+	return word->size > 0 || word->is_target;
+}
+
+static int add_prerequisite(struct file_set *set, const struct place *place,
+                            const struct word *word)
+{
+	char name[PATH_MAX];
+
+	if (word->size >= sizeof word->text || place_name(place, word->text, name) < 0) {
+		note("the depfile has a name of over %d bytes; the result is not kept",
+		     PATH_MAX - 1);
+		return -1;
+	}
+	if (file_set_add(set, name) < 0) {
+		note("out of memory for the names in the depfile; the result is not kept");
+		return -1;
+	}
+	return 0;
 }
 
 int depfile_read(struct file_set *set, const struct place *place, const char *path)
 {
-	char word[PATH_MAX], name[PATH_MAX];
-	bool seen_target = false, is_target;
-	size_t size;
-	char *data = read_file(path, &size);
+	char *data = read_file(path);
 	const char *at = data;
+	bool seen_target = false;
+	struct word word;
+	int rc = 0;
 
-	if (!data) {
-		note("the command did not write the depfile %s: %s; its result is not kept", path,
+	if (!data && errno == EILSEQ)
+		note("the depfile %s is no text; the result is not kept", path);
+	else if (!data && errno == ENOENT)
+		note("the command did not write the depfile %s; its result is not kept", path);
+	else if (!data)
+		note("cannot read the depfile %s: %s; the result is not kept", path,
 		     strerror(errno));
+	if (!data)
 		return -1;
-	}
-	while (*at) {
-		if (!next_word(&at, word, sizeof word, &is_target)) {
-			if (*at == '#') {
-				at += strcspn(at, "\n");
-			} else if (*at == '\n') {
+	while (*at && rc == 0) {
+		if (!next_word(&at, &word)) {
+			if (*at == '\n')
 				seen_target = false;
-				at++;
-			} else if (*at) {
-				at++;
-			}
-			continue;
-		}
-		if (is_target) {
+			at += *at != '\0';
+		} else if (word.is_target) {
 			seen_target = true;
-			continue;
-		}
-		/* Words before the colon are further targets. */
-		if (!seen_target || place_name(place, word, name) < 0)
-			continue;
-		if (file_set_add(set, name) < 0) {
-			free(data);
-			return -1;
+		} else if (seen_target) { /* words before the colon are further targets */
+			rc = add_prerequisite(set, place, &word);
 		}
 	}
 	free(data);
 	file_set_sort(set);
-	return 0;
+	return rc;
 }

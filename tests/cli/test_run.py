@@ -197,6 +197,19 @@ class Run(CommandTest):
             self.assertIn("did not write the depfile missing", done.err)
             self.assertEqual(self.runs(), expected)
 
+    def test_depfile__that_cannot_be_read_to_its_end_is_told_and_not_kept(self):
+        """Half a list of inputs would be a result that never grows old."""
+        self.write("h", "1")
+        for script, why in ((r"printf 'x: h\0 i\n' > d", "is no text"),
+                            ("mkdir d", "cannot read the depfile"),
+                            ("printf 'x: h %05000d\n' 0 > d", "a name of over"),
+                            ("printf 'x: h %04090d\n' 0 > d", "a name of over")):
+            before = self.runs()
+            for again in (1, 2):
+                done = self.run_sh("rm -rf d; " + script, "--depfile", "d")
+                self.assertIn(why, done.err)
+                self.assertEqual((done.code, self.runs()), (0, before + again))
+
     def test_input_that_changes_while_the_command_runs_is_not_kept(self):
         self.write("in", "1")
         done = self.run_sh("cat in; echo 2 > in", "--in", "in", "--explain")

@@ -468,6 +468,69 @@ static void test_keeper__caches_close_while_it_works(void **state)
 	terrace_cache_close(cache);
 }
 
+/* --- without paths: the machine's and the process's own ------------------------------------------- */
+
+/* The directory of this process's group, as the kernel names it; false where there is none. */
+static bool own_directory(char ret[700])
+{
+	FILE *file = fopen("/proc/self/cgroup", "r");
+	char line[600];
+	bool found = false;
+
+	while (file && !found && fgets(line, sizeof line, file)) {
+		char *memory = strstr(line, ":memory:");
+
+		line[strcspn(line, "\n")] = '\0';
+		found = memory || strncmp(line, "0::", 3) == 0;
+		if (memory)
+			snprintf(ret, 700, "/sys/fs/cgroup/memory%s", memory + 8);
+		else if (found)
+			snprintf(ret, 700, "/sys/fs/cgroup%s", line + 3);
+	}
+	if (file)
+		fclose(file);
+	return found;
+}
+
+static void test_pressure__of_the_process_itself(void **state)
+{
+	struct pressure own = { 0 }, named = { .stall_path = "" };
+	char directory[700];
+
+	(void)state;
+	terrace__pressure_read(&own);
+	assert_true(own.stalled >= 0 && own.stalled <= 100);
+	if (!own_directory(directory)) {
+		assert_true(own.used == 0);
+		return;
+	}
+	/* What is around the group may be tighter; nothing is looser than the group. */
+	named.group_path = directory;
+	terrace__pressure_read(&named);
+	assert_true(own.used >= named.used * 0.9);
+	assert_true(own.used <= 101);
+}
+
+static void test_pressure__what_makes_no_sense_is_none(void **state)
+{
+	static const char *const stalls[] = { "full avg10=99.00\n", "some avg60=99.00\n", "\n" };
+	struct fixture *f = *state;
+	struct pressure pressure = { 0 };
+
+	for (size_t i = 0; i < sizeof stalls / sizeof *stalls; i++) {
+		write_file(scratch_path(&f->scratch, "stall"), stalls[i]);
+		assert_int_equal(level_of(f, &pressure), PRESSURE_CALM);
+		assert_true(pressure.stalled == 0);
+	}
+	group_file(f, "memory.current", "1000\n");
+	group_file(f, "memory.max", "0\n");
+	assert_int_equal(level_of(f, &pressure), PRESSURE_CALM);
+	group_file(f, "memory.max", "max\n");
+	group_file(f, "memory.high", "1000\n");
+	group_file(f, "memory.stat", "inactive_files 900\nanon 1\n"); /* another word */
+	assert_int_equal(level_of(f, &pressure), PRESSURE_TIGHT);
+}
+
 int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
@@ -485,6 +548,8 @@ int main(void)
 		test(keeper__others_see_what_a_process_does_while_it_works),
 		test(keeper__processes_are_seen_until_they_go_or_are_silent),
 		test(keeper__caches_close_while_it_works),
+		test(pressure__of_the_process_itself),
+		test(pressure__what_makes_no_sense_is_none),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -185,6 +185,29 @@ static void test_digest__is_xxh3_128(void **state)
 	assert_string_equal(text, "3e958ea347847eafdb4b915d0d34470b");
 }
 
+static void test_composite__with_too_long_a_prefix_is_refused(void **state)
+{
+	char *prefix = malloc(TERRACE_KEY_MAX + 1);
+	terrace_key_builder *builder;
+	terrace_slice key = { NULL, 7 };
+
+	(void)state;
+	memset(prefix, 'p', TERRACE_KEY_MAX);
+	prefix[TERRACE_KEY_MAX] = '\0';
+	assert_ok(terrace_key_builder_new(prefix, &builder));
+	assert_status(terrace_key_builder_finish(builder, &key), TERRACE_ETOOBIG);
+	assert_int_equal(key.size, 7);
+	terrace_key_builder_free(builder);
+	prefix[TERRACE_KEY_MAX - 33] = '\0'; /* '@' and 32 digits behind it */
+	assert_ok(terrace_key_builder_new(prefix, &builder));
+	assert_ok(terrace_key_builder_finish(builder, &key));
+	assert_int_equal(key.size, TERRACE_KEY_MAX);
+	terrace_key_free(key);
+	terrace_key_builder_free(builder);
+	terrace_key_builder_free(NULL);
+	free(prefix);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -195,6 +218,7 @@ int main(void)
 		cmocka_unit_test(test_composite__order_matters_nowhere_it_should_not),
 		cmocka_unit_test(test_composite__a_field_is_no_set_and_no_field_comes_twice),
 		cmocka_unit_test(test_digest__is_xxh3_128),
+		cmocka_unit_test(test_composite__with_too_long_a_prefix_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

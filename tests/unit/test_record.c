@@ -6,6 +6,8 @@
 #include "tiers/record.h"
 #include "util/hash.h"
 
+#include <pthread.h>
+
 /* A record with every field different, so that no two can be mistaken for each other. */
 static struct record sample(void)
 {
@@ -262,6 +264,83 @@ static void test_extra__counts_that_lie_are_refused(void **state)
 	assert_true(terrace__extra_valid(terrace_bytes(NULL, 0)));
 }
 
+static void test_codec__that_is_unknown_or_has_impossible_sizes(void **state)
+{
+	char raw[8] = "";
+
+	(void)state;
+	assert_null(terrace__codec_name(6));
+	assert_status(terrace__codec_decode(6, terrace_str("abcd"), raw, 4), TERRACE_ECORRUPT);
+	assert_status(terrace__codec_decode(TERRACE_CODEC_AUTO, terrace_str("abcd"), raw, 4),
+	              TERRACE_ECORRUPT);
+	assert_status(terrace__codec_decode(TERRACE_CODEC_DEFAULT, terrace_str("abcd"), raw, 4),
+	              TERRACE_ECORRUPT);
+	assert_false(terrace__codec_plausible(6, 4, 4));
+	assert_status(terrace__codec_decode(TERRACE_CODEC_NONE, terrace_str("abcd"), raw, 3),
+	              TERRACE_ECORRUPT);
+	/* sizes that lz4's own numbers cannot hold are not cut down to ones they can */
+	assert_status(terrace__codec_decode(TERRACE_CODEC_LZ4,
+	                                    terrace_bytes(raw, (size_t)INT32_MAX + 2), raw, 1),
+	              TERRACE_ECORRUPT);
+	assert_status(terrace__codec_decode(TERRACE_CODEC_LZ4, terrace_bytes(raw, 1), raw,
+	                                    (size_t)INT32_MAX + 2),
+	              TERRACE_ECORRUPT);
+}
+
+static void *encode_and_decode(void *text)
+{
+	uint8_t back[4000];
+	struct buf encoded = { 0 };
+	bool good = terrace__codec_encode(TERRACE_CODEC_ZSTD, NULL, terrace_bytes(text, 4000),
+	                                  &encoded) == TERRACE_CODEC_ZSTD;
+
+	good = good &&
+	       terrace__codec_decode(TERRACE_CODEC_ZSTD, terrace_bytes(encoded.data, encoded.size),
+	                             back, 4000) == TERRACE_OK;
+	good = good && memcmp(back, text, 4000) == 0;
+	terrace__buf_done(&encoded);
+	return good ? text : NULL;
+}
+
+/* Each thread has its own contexts; they go with it, or the leak checker says so. */
+static void test_codec__of_threads_that_come_and_go(void **state)
+{
+	static char text[4000];
+	pthread_t thread;
+	void *result;
+
+	(void)state;
+	memset(text, 'a', sizeof text);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(pthread_create(&thread, NULL, encode_and_decode, text), 0);
+		pthread_join(thread, &result);
+		assert_ptr_equal(result, text);
+	}
+}
+
+static void test_record__sizes_that_do_not_add_up(void **state)
+{
+	struct record record = sample(), read;
+	struct buf out = { 0 };
+
+	(void)state;
+	terrace__record_write(&record, &out);
+	out.data[104] = 2; /* the key's size, smaller: the rest would belong to nobody */
+	resum(&out);
+	assert_status(terrace__record_read(terrace_bytes(out.data, out.size), &read),
+	              TERRACE_ECORRUPT);
+	out.data[104] = 0;
+	resum(&out);
+	assert_status(terrace__record_read(terrace_bytes(out.data, out.size), &read),
+	              TERRACE_ECORRUPT);
+	out.data[104] = 3;
+	out.data[30] = 1; /* where this version writes zero */
+	resum(&out);
+	assert_status(terrace__record_read(terrace_bytes(out.data, out.size), &read),
+	              TERRACE_EFORMAT);
+	terrace__buf_done(&out);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -273,6 +352,9 @@ int main(void)
 		cmocka_unit_test(test_codec__round_trips_and_skips_what_does_not_shrink),
 		cmocka_unit_test(test_extra__packs_and_walks_tags_and_sources),
 		cmocka_unit_test(test_extra__counts_that_lie_are_refused),
+		cmocka_unit_test(test_codec__that_is_unknown_or_has_impossible_sizes),
+		cmocka_unit_test(test_codec__of_threads_that_come_and_go),
+		cmocka_unit_test(test_record__sizes_that_do_not_add_up),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -211,6 +211,86 @@ static void test_config__a_file_that_is_named_must_be_there(void **state)
 	assert_non_null(strstr(terrace__message(), "/proc/self/mem"));
 }
 
+/* Every kind of value from code, in the spelling that the file takes. */
+static void test_config__values_of_code_read_as_the_file_writes_them(void **state)
+{
+	struct setting settings[CACHE_SETTING_COUNT], again[CACHE_SETTING_COUNT];
+	terrace_policy code = TERRACE_POLICY_INIT;
+	struct config_file *file;
+	char text[2000] = "[caches]\n";
+
+	(void)state;
+	code.tiers = TERRACE_L1 | TERRACE_L3;
+	code.ttl_ms = TERRACE_TTL_FOREVER;
+	code.codec = TERRACE_CODEC_LZ4;
+	code.inline_bytes = 4096;
+	code.memory_entries = 77;
+	code.check = TERRACE_CHECK_INTERVAL;
+	code.check_interval_ms = 90000;
+	code.write = TERRACE_WRITE_BEHIND;
+	code.jitter_percent = 100;
+	code.disabled = true;
+	code.eviction = "cost";
+	for (int check = 0; check < 3; check++) {
+		assert_ok(terrace__settings_cache(NULL, "a", &code, settings));
+		for (size_t i = 0; i < CACHE_SETTING_COUNT; i++)
+			snprintf(text + strlen(text), sizeof text - strlen(text), "%s = %s\n",
+			         terrace__cache_setting_name(i), settings[i].text);
+		assert_ok(read_text(text, &file));
+		cache_settings(file, "a", again);
+		for (size_t i = 0; i < CACHE_SETTING_COUNT; i++) {
+			assert_int_equal(again[i].number, settings[i].number);
+			assert_string_equal(again[i].text, settings[i].text);
+		}
+		assert_int_equal(settings[CACHE_tiers].number, TERRACE_L1 | TERRACE_L3);
+		assert_int_equal(settings[CACHE_check].number, check == 0 ? 90000 :
+		                                               check == 1 ? -1 :
+		                                                            0);
+		terrace__settings_free(settings, CACHE_SETTING_COUNT);
+		terrace__settings_free(again, CACHE_SETTING_COUNT);
+		terrace__config_free(file);
+		code.check = check == 0 ? TERRACE_CHECK_MANUAL : TERRACE_CHECK_ON_HIT;
+		snprintf(text, sizeof text, "[caches]\n");
+	}
+}
+
+static void test_config__values_at_the_edge(void **state)
+{
+	(void)state;
+	assert_refused("[cache x]\njitter = 101\n", 2, "a whole number up to 100");
+	assert_refused("[cache x]\njitter = 5%\n", 2, "a whole number up to 100");
+	assert_refused("[cache x]\nmemory_entries = 1K\n", 2, "a whole number");
+	assert_refused("[cache x]\nmemory_entries =\n", 2, "a whole number");
+	assert_refused("[cache x]\ncheck = 0\n", 2, "an interval");
+	assert_refused("[cache x]\nwrite = around\n", 2, "through or behind");
+	assert_refused("[cache ]\nttl = 1s\n", 2, "unknown section");
+	assert_refused("[cache]\nttl = 1s\n", 2, "unknown section");
+}
+
+static int stop_at_two(void *ctx, const char *cache)
+{
+	char *seen = ctx;
+
+	snprintf(seen + strlen(seen), 20, "%s ", cache);
+	return strcmp(cache, "two") == 0;
+}
+
+static void test_config__names_each_cache_once_until_told_to_stop(void **state)
+{
+	struct config_file *file;
+	char seen[100] = "";
+
+	(void)state;
+	assert_ok(read_text("[store]\nwait = 1s\n[caches]\nttl = 1s\n[cache one]\nttl = 1s\n"
+	                    "[cache two]\nttl = 1s\n[cache one]\nstale = 1s\n[cache three]\n"
+	                    "ttl = 1s\n",
+	                    &file));
+	terrace__config_caches(file, stop_at_two, seen);
+	assert_string_equal(seen, "one two ");
+	terrace__config_free(file);
+	terrace__config_free(NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -221,6 +301,9 @@ int main(void)
 		cmocka_unit_test(test_config__a_long_line_is_refused_and_not_cut),
 		cmocka_unit_test(test_config__a_bad_variable_is_named),
 		cmocka_unit_test(test_config__a_file_that_is_named_must_be_there),
+		cmocka_unit_test(test_config__values_of_code_read_as_the_file_writes_them),
+		cmocka_unit_test(test_config__values_at_the_edge),
+		cmocka_unit_test(test_config__names_each_cache_once_until_told_to_stop),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

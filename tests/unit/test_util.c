@@ -166,6 +166,8 @@ static void test_text__sizes_as_people_write_them(void **state)
 	assert_no_size("64MiBs");
 	assert_no_size("9223372036854775808");
 	assert_no_size("9999999999T");
+	/* digits behind the point that make one more: 2^63 */
+	assert_no_size("8388607.99999999999999999999T");
 }
 
 static void assert_duration(const char *text, int64_t expected)

@@ -180,12 +180,12 @@ int terrace__disk_commit(void *tier)
 static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int64_t entries,
                   uint64_t seq)
 {
-	struct usage_change *change = disk->changes;
-	struct usage_change *end = change + disk->change_count;
+	struct usage_change *change;
+	size_t at = 0;
 
-	while (change < end && change->cache != cache)
-		change++;
-	if (change == end) {
+	while (at < disk->change_count && disk->changes[at].cache != cache)
+		at++;
+	if (at == disk->change_count) {
 		if (disk->change_count == disk->change_capacity) {
 			size_t capacity = disk->change_capacity ? 2 * disk->change_capacity : 8;
 			void *grown = realloc(disk->changes, capacity * sizeof *change);
@@ -195,9 +195,9 @@ static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int
 			disk->changes = grown;
 			disk->change_capacity = capacity;
 		}
-		change = &disk->changes[disk->change_count++];
-		*change = (struct usage_change){ .cache = cache };
+		disk->changes[disk->change_count++] = (struct usage_change){ .cache = cache };
 	}
+	change = &disk->changes[at];
 	change->bytes[l3] += bytes;
 	change->entries[l3] += entries;
 	change->seq = max_u64(change->seq, seq);

@@ -29,8 +29,8 @@ proof "oracle" OPERATIONS=2000000 OPERATIONS=30000000 $build/tests/proofs/oracle
 proof "oracle, processes killed" ROUNDS=500 ROUNDS=10000 $build/tests/proofs/oracle kill
 proof "killed at every system call" STEP=1 STEP=1 $build/tests/proofs/killed
 proof "calls that fail" STEP=48 STEP=1 $build/tests/proofs/faults
-proof "terrace run, calls that fail" STEP=256 STEP=1 python3 tests/proofs/faults_run.py \
-	"$PWD/$build/cli/terrace" "$PWD/$build/tests/proofs/libterrace_proof_shim.so"
+proof "terrace run, calls that fail" STEP=128 STEP=1 python3 tests/proofs/faults_run.py \
+	$build/cli/terrace $build/tests/proofs/libterrace_proof_shim.so
 proof "single flight, owners killed" ROUNDS=100 ROUNDS=1000 $build/tests/proofs/flight
 if [ -x "$tsan/tests/proofs/oracle" ]; then
 	proof "oracle, 8 threads, thread sanitizer" \

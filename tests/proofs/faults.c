@@ -72,6 +72,11 @@ void lie(const char *what, const char *detail)
 		        detail);
 }
 
+bool may_evict(void)
+{
+	return here->kind == FAULT_ENOSPC;
+}
+
 static void lie_with(const char *what, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -436,7 +441,7 @@ static const char *allowed_after(const struct opened *o, const struct operation 
 		return op->before ? "on " : "n ";
 	/* A value that waited and could not be written is a miss. On a full disk,
 	 * anything may have made room. */
-	snprintf(ret, 8, "%s%s", op->done, waits || here->kind == FAULT_ENOSPC ? " " : "");
+	snprintf(ret, 8, "%s%s", op->done, waits || may_evict() ? " " : "");
 	return ret;
 }
 

@@ -55,6 +55,9 @@ struct operation {
 extern const struct operation operations[];
 extern const size_t operation_count;
 
+/* Is it a full disk that is tried, where anything may go? */
+bool may_evict(void);
+
 /* A lie, or another broken promise: what is said and where we are. */
 void lie(const char *what, const char *detail);
 

@@ -91,7 +91,7 @@ static int incr(struct opened *o)
 	int64_t number = 0;
 	int rc = terrace_incr(o->cache, TERRACE_KEY("number"), 1, 100, &number);
 
-	if (rc == TERRACE_OK && number != 6)
+	if (rc == TERRACE_OK && number != 6 && !(number == 101 && may_evict()))
 		lie("incr", "it forgot what was counted");
 	return rc;
 }

@@ -13,7 +13,7 @@ import tempfile
 import time
 
 KINDS = ["no memory", "EIO", "ENOSPC", "EMFILE", "EINTR", "short", "no kernel memory"]
-TERRACE, SHIM = sys.argv[1:3]
+TERRACE, SHIM = (os.path.abspath(path) for path in sys.argv[1:3])
 STEP = int(os.environ.get("STEP", "1"))
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 1 << 48)
 COMMAND = ["sh", "-c", "echo out; echo err >&2; cat in.txt > out.txt; exit 3"]

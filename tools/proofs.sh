@@ -28,6 +28,7 @@ proof() {
 proof "oracle" OPERATIONS=2000000 OPERATIONS=30000000 $build/tests/proofs/oracle
 proof "oracle, processes killed" ROUNDS=500 ROUNDS=10000 $build/tests/proofs/oracle kill
 proof "killed at every system call" STEP=1 STEP=1 $build/tests/proofs/killed
+proof "power cuts" ROUNDS=20 ROUNDS=200 $build/tests/proofs/power
 proof "single flight, owners killed" ROUNDS=100 ROUNDS=1000 $build/tests/proofs/flight
 if [ -x "$tsan/tests/proofs/oracle" ]; then
 	proof "oracle, 8 threads, thread sanitizer" \

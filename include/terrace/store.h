@@ -44,6 +44,8 @@ typedef struct terrace_options {
 	/* Where shortage of memory is read, borrowed until terrace_close(): NULL = the
 	 * kernel's and the process's own control group; "" = not there. See memory.h */
 	const char *pressure_path, *cgroup_path;
+	const char *boot_id_path; /* for tests: a file that says which boot this is; read by
+	                           * terrace_open() alone; NULL = the kernel's */
 } terrace_options;
 TERRACE_DEFINE_INIT(terrace_options)
 #define TERRACE_OPTIONS_INIT terrace_options_init()

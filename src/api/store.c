@@ -211,6 +211,7 @@ static int store_new(const char *dir, const terrace_options *options, struct ter
 	store->dir_fd = store->lock_fd = -1;
 	store->clock.fn = options->clock;
 	store->clock.ctx = options->clock_ctx;
+	store->boot_id_path = options->boot_id_path;
 	init_locks(store);
 	store->keeper.pressure.stall_path = options->pressure_path;
 	store->keeper.pressure.group_path = options->cgroup_path;

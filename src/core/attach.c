@@ -3,6 +3,7 @@
 
 #include "core/behind.h"
 #include "core/locks.h"
+#include "core/power.h"
 #include "core/write.h"
 #include "util/fs.h"
 #include "util/lock.h"
@@ -122,7 +123,8 @@ static int open_format(struct terrace *store, int dir_fd, char *name, size_t nam
 /* --- the database and what is shared beside it -------------------------------------------------- */
 
 /* A store that is new to this machine's memory takes what the database knows. */
-static bool restore_cache(void *ctx, uint32_t number, const char *name, uint64_t floor)
+static bool restore_cache(void *ctx, uint32_t number, const char *name, uint64_t floor,
+                          bool immutable)
 {
 	struct shared *shared = ctx;
 	struct shared_cache *cache;
@@ -132,6 +134,7 @@ static bool restore_cache(void *ctx, uint32_t number, const char *name, uint64_t
 	cache = &shared->caches[number];
 	strcpy(cache->name, name);
 	atomic_store(&cache->floor, floor);
+	atomic_store(&cache->immutable, immutable);
 	atomic_store(&cache->in_use, 1);
 	return true;
 }
@@ -163,6 +166,8 @@ static int refill(struct terrace *store, void *ctx)
 		if (!atomic_load(&shared->caches[i].in_use))
 			break;
 		rc = store->disk_ops->cache_add(store->disk, i, shared->caches[i].name);
+		if (rc == TERRACE_OK && atomic_load(&shared->caches[i].immutable))
+			rc = store->disk_ops->cache_immutable(store->disk, i);
 	}
 	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);
@@ -204,20 +209,25 @@ static int refill_new(struct terrace *store)
 /* Under the attach lock: nobody else looks at a store that is half made. */
 static int open_parts(struct terrace *store, const char *path)
 {
-	bool fresh;
-	int rc = terrace__shared_open(store->dir_fd, &store->shared, &fresh);
+	/* Locks fall when a machine does: with others attached, this is their boot. */
+	bool alone = terrace__lock_try(store->lock_fd, LOCK_ATTACHED, true) == 0, fresh;
+	uint8_t boot[16];
+	int rc;
 
+	terrace__boot_id(store->boot_id_path, boot);
+	rc = terrace__shared_open(store->dir_fd, boot, alone, &store->shared, &fresh);
 	if (rc != TERRACE_OK)
 		return rc;
-	if (fresh)
-		store->shared->generation = 1;
 	rc = open_database(store, path);
 	if (rc != TERRACE_OK)
 		return rc;
-	if (fresh)
+	if (fresh) {
 		rc = restore(store);
-	terrace__clock_settle(store->shared);
+		terrace__clock_settle(store->shared);
+	}
 	terrace__clock_start(store);
+	if (fresh && alone && rc == TERRACE_OK)
+		rc = terrace__power_check(store);
 	if (fresh && rc == TERRACE_OK)
 		rc = terrace__shared_publish(store->dir_fd, store->shared);
 	else if (rc == TERRACE_OK)
@@ -246,6 +256,7 @@ int terrace__attach(struct terrace *store)
 		rc = failed(store->dir, -rc);
 	} else {
 		rc = open_parts(store, path);
+		terrace__lock_try(store->lock_fd, LOCK_ATTACHED, false);
 		terrace__unlock(store->lock_fd, LOCK_ATTACH);
 		if (rc == TERRACE_OK)
 			terrace__behind_reap(store);
@@ -288,6 +299,8 @@ void terrace__detach(struct terrace *store)
 		if (terrace__write_alone(store, leave, NULL) != TERRACE_OK)
 			terrace__swallow(store, NULL, "closing");
 	}
+	if (store->disk)
+		terrace__power_leave(store);
 	if (store->disk)
 		store->disk_ops->tier.close(store->disk);
 	terrace__shared_close(store->shared);

@@ -3,6 +3,7 @@
 #include "core/entries.h"
 #include "core/flight.h"
 #include "core/locks.h"
+#include "core/power.h"
 #include "util/lock.h"
 #include "util/message.h"
 #include "util/time.h"
@@ -412,13 +413,17 @@ int terrace__behind_put(struct terrace_cache *cache, const struct tier_key *key,
 	struct behind *behind = &store->behind;
 	uint64_t epoch = lease ? lease->epoch : atomic_load(&cache->shared->epoch);
 	struct pending *older;
-	int rc = TERRACE_EXISTS;
+	int rc;
 
 	if (UNLIKELY(!atomic_load(&behind->started)))
 		start(store);
 	if (atomic_load(&behind->lane) < 0 || weight(entry) > bytes_max(store) / 4 ||
 	    atomic_load(&store->shared->transaction))
 		return TERRACE_EXISTS;
+	rc = terrace__power_note(cache);
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = TERRACE_EXISTS;
 	pthread_mutex_lock(&behind->lock);
 	if (wait_room(store, weight(entry))) {
 		older = find(behind, cache, key);

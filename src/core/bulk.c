@@ -1,6 +1,7 @@
 #include "core/bulk.h"
 
 #include "core/behind.h"
+#include "core/power.h"
 #include "core/sources.h"
 #include "util/util.h"
 
@@ -74,12 +75,15 @@ static int remove_taken(struct doomed *doomed, struct transaction *transaction)
 /* Under the writers' lock. */
 static int remove_batch(struct terrace *store, void *ctx)
 {
+	struct doomed *doomed = ctx;
 	struct transaction transaction;
-	int rc = terrace__transaction_begin(store, &transaction);
+	int rc = terrace__power_note(doomed->cache);
 
+	if (rc == TERRACE_OK)
+		rc = terrace__transaction_begin(store, &transaction);
 	if (rc != TERRACE_OK)
 		return rc;
-	rc = remove_taken(ctx, &transaction);
+	rc = remove_taken(doomed, &transaction);
 	if (rc == TERRACE_OK)
 		return terrace__transaction_commit(&transaction);
 	terrace__transaction_rollback(&transaction);
@@ -285,8 +289,10 @@ static int raise_floor(struct terrace *store, void *ctx)
 	struct terrace_cache *cache = ctx;
 	struct transaction transaction;
 	uint64_t floor;
-	int rc = terrace__transaction_begin(store, &transaction);
+	int rc = terrace__power_note(cache);
 
+	if (rc == TERRACE_OK)
+		rc = terrace__transaction_begin(store, &transaction);
 	if (rc != TERRACE_OK)
 		return rc;
 	floor = shared_draw(store->shared);

@@ -110,6 +110,32 @@ static int take_number(struct terrace *store, void *ctx)
 	return TERRACE_OK;
 }
 
+/* Under the writers' lock. */
+static int declare_immutable(struct terrace *store, void *ctx)
+{
+	struct terrace_cache *cache = ctx;
+	struct transaction transaction;
+	int rc;
+
+	if (terrace__transaction_mine(store)) {
+		terrace__message_set("cache %s becomes immutable; open it before the transaction",
+		                     cache->name);
+		return TERRACE_EINVAL;
+	}
+	rc = terrace__transaction_begin(store, &transaction);
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = store->disk_ops->cache_immutable(store->disk, cache->number);
+	if (rc != TERRACE_OK) {
+		terrace__transaction_rollback(&transaction);
+		return rc;
+	}
+	rc = terrace__transaction_commit(&transaction);
+	if (rc == TERRACE_OK)
+		atomic_store(&cache->shared->immutable, 1);
+	return rc;
+}
+
 static int number_cache(struct terrace *store, struct terrace_cache *cache)
 {
 	struct new_number new = { .name = cache->name };
@@ -123,6 +149,8 @@ static int number_cache(struct terrace *store, struct terrace_cache *cache)
 	cache->shared = &store->shared->caches[new.number];
 	/* Caches must not share hashes: their rows share an index. */
 	cache->seed = terrace__hash64(&new.number, sizeof new.number, store->shared->seed);
+	if (cache->settings[CACHE_immutable].number && !atomic_load(&cache->shared->immutable))
+		return terrace__write_alone(store, declare_immutable, cache);
 	return TERRACE_OK;
 }
 

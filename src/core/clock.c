@@ -2,49 +2,19 @@
 #include "util/time.h"
 #include "util/util.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 /* A wider step between the two clocks than slewing and ticks explain. */
 enum { APART_MS = 50 };
 
-/* The boot's own id; zeros where the kernel does not say. */
-static void boot_id(uint8_t ret[16])
-{
-	char text[37] = "";
-	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC), at = 0;
-
-	memset(ret, 0, 16);
-	if (fd < 0)
-		return;
-	if (read(fd, text, 36) == 36) {
-		for (const char *c = text; *c && at < 32; c++) {
-			char digit[2] = { *c, '\0' };
-
-			if (*c == '-')
-				continue;
-			ret[at / 2] = (uint8_t)(ret[at / 2] << 4 | strtoul(digit, NULL, 16));
-			at++;
-		}
-	}
-	close(fd);
-}
-
 void terrace__clock_settle(struct shared *shared)
 {
-	uint8_t boot[16];
-	int64_t now;
-
-	boot_id(boot);
-	if (memcmp(boot, shared->boot_id, sizeof boot) == 0)
-		return;
 	/* The date may be wrong after a boot; what was written is not younger than that. */
-	now = terrace__clock_ms(CLOCK_REALTIME);
+	int64_t now = terrace__clock_ms(CLOCK_REALTIME);
+
 	if (now < atomic_load(&shared->last_time))
 		now = atomic_load(&shared->last_time);
 	atomic_store(&shared->clock_base, now - terrace__clock_ms(CLOCK_BOOTTIME));
-	memcpy(shared->boot_id, boot, sizeof boot);
 }
 
 static void calibrate(struct terrace *store)

@@ -1,5 +1,6 @@
 #include "core/coherence.h"
 
+#include "core/power.h"
 #include "util/fs.h"
 #include "util/hash.h"
 #include "util/message.h"
@@ -143,11 +144,15 @@ static int make(int dir_fd, struct shared **ret)
 	return TERRACE_OK;
 }
 
-int terrace__shared_open(int dir_fd, struct shared **ret, bool *ret_fresh)
+int terrace__shared_open(int dir_fd, const uint8_t boot[16], bool alone, struct shared **ret,
+                         bool *ret_fresh)
 {
 	CLEANUP(terrace__fd_done) int fd = -1;
+	uint32_t generation = 1;
+	int64_t last_time = 0;
 	struct shared *shared;
 	struct stat st;
+	int rc;
 
 	fd = openat(dir_fd, SHARED_NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 && errno != ENOENT)
@@ -156,15 +161,26 @@ int terrace__shared_open(int dir_fd, struct shared **ret, bool *ret_fresh)
 		shared = map(fd);
 		if (!shared)
 			return failed(errno, "map");
-		if (is_whole(shared)) {
+		if (is_whole(shared) && (!alone || terrace__boot_same(shared->boot_id, boot))) {
 			*ret = shared;
 			*ret_fresh = false;
 			return TERRACE_OK;
 		}
+		/* Of another boot: the rest of it may be older than what the database says. */
+		if (is_whole(shared)) {
+			generation = shared->generation;
+			last_time = atomic_load(&shared->last_time);
+		}
 		munmap(shared, sizeof *shared);
 	}
+	rc = make(dir_fd, ret);
+	if (rc != TERRACE_OK)
+		return rc;
+	(*ret)->generation = generation;
+	atomic_store(&(*ret)->last_time, last_time);
+	memcpy((*ret)->boot_id, boot, sizeof(*ret)->boot_id);
 	*ret_fresh = true;
-	return make(dir_fd, ret);
+	return TERRACE_OK;
 }
 
 int terrace__shared_publish(int dir_fd, struct shared *shared)

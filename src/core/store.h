@@ -163,7 +163,8 @@ struct terrace {
 	int dir_fd; /* of the format's directory */
 	int lock_fd;
 	struct shared *shared;
-	uint64_t token; /* of this process and store: what `holder` names */
+	const char *boot_id_path; /* NULL: the kernel's */
+	uint64_t token;           /* of this process and store: what `holder` names */
 	const struct disk_ops *disk_ops;
 	void *disk;
 	_Atomic bool wrote;         /* since it was opened */
@@ -248,7 +249,7 @@ void terrace__swallow(struct terrace *store, struct terrace_cache *cache, const 
  */
 int64_t terrace__now(struct terrace *store);
 void terrace__clock_start(struct terrace *store);
-/* The base for a boot that the store has not seen, or seen already. Under the attach lock. */
+/* The base of a boot: for what is shared and was made anew. Under the attach lock. */
 void terrace__clock_settle(struct shared *shared);
 
 /* --- access.c, note.c ---------------------------------------------------------------- */

@@ -4,6 +4,7 @@
 #include "core/entries.h"
 #include "core/flight.h"
 #include "core/locks.h"
+#include "core/power.h"
 #include "util/lock.h"
 #include "util/message.h"
 #include "util/time.h"
@@ -327,6 +328,10 @@ static int drop_inside(struct transaction *transaction, struct write *write)
 
 static int apply(struct transaction *transaction, struct write *write)
 {
+	int rc = write->kind == WRITE_DROP ? TERRACE_OK : terrace__power_note(write->cache);
+
+	if (rc != TERRACE_OK)
+		return rc;
 	if (write->lease && !terrace__lease_holds(write->cache, &write->put.key, write->lease))
 		return TERRACE_MISS;
 	switch (write->kind) {

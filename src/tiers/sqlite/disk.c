@@ -46,6 +46,7 @@ static const char schema[] =
     "  l2_entries INTEGER NOT NULL DEFAULT 0,"
     "  l3_bytes INTEGER NOT NULL DEFAULT 0,"
     "  l3_entries INTEGER NOT NULL DEFAULT 0) STRICT;"
+    "CREATE TABLE IF NOT EXISTS immutable(cache INTEGER PRIMARY KEY) STRICT;"
     "CREATE TABLE IF NOT EXISTS note(" /* why what is gone is gone */
     "  id INTEGER PRIMARY KEY,"
     "  hash INTEGER NOT NULL,"
@@ -120,7 +121,7 @@ static int look(struct disk *disk)
 
 	if (!reader)
 		return TERRACE_EIO;
-	if (!terrace__statement(reader, DO_GET)) {
+	if (!terrace__statement(reader, DO_GET) || !terrace__statement(reader, DO_CACHES)) {
 		rc = terrace__sqlite_failed(disk, reader->db, "read the tables");
 		if (sqlite3_errcode(reader->db) == SQLITE_ERROR)
 			rc = TERRACE_MISS;
@@ -210,11 +211,13 @@ const struct disk_ops terrace__disk_ops = {
 	.note_put = terrace__disk_note_put,
 	.note_get = terrace__disk_note_get,
 	.cache_add = terrace__disk_cache_add,
+	.cache_immutable = terrace__disk_cache_immutable,
 	.cache_floor = terrace__disk_cache_floor,
 	.caches = terrace__disk_caches,
 	.state = terrace__disk_state,
 	.set_seed = terrace__disk_set_seed,
 	.checkpoint = terrace__disk_checkpoint,
+	.sync = terrace__disk_sync,
 	.verify = terrace__disk_verify,
 	.file_remove_path = file_remove_path,
 };

@@ -385,9 +385,7 @@ int terrace__disk_note_get(void *tier, uint64_t hash, struct tier_note *ret, cha
 	return rc;
 }
 
-int terrace__disk_caches(void *tier,
-                         bool (*visit)(void *ctx, uint32_t cache, const char *name, uint64_t floor),
-                         void *ctx)
+int terrace__disk_caches(void *tier, disk_visit_cache_fn *visit, void *ctx)
 {
 	struct disk *disk = tier;
 	struct connection *reader = terrace__reader_take(disk);
@@ -400,7 +398,8 @@ int terrace__disk_caches(void *tier,
 	while ((rc = caches ? sqlite3_step(caches) : SQLITE_ERROR) == SQLITE_ROW) {
 		if (!visit(ctx, (uint32_t)sqlite3_column_int64(caches, 0),
 		           (const char *)sqlite3_column_text(caches, 1),
-		           (uint64_t)sqlite3_column_int64(caches, 2))) {
+		           (uint64_t)sqlite3_column_int64(caches, 2),
+		           sqlite3_column_int64(caches, 3) != 0)) {
 			rc = SQLITE_DONE;
 			break;
 		}

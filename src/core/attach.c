@@ -4,6 +4,7 @@
 #include "core/behind.h"
 #include "core/locks.h"
 #include "core/power.h"
+#include "core/present.h"
 #include "core/write.h"
 #include "util/fs.h"
 #include "util/lock.h"
@@ -97,8 +98,8 @@ static int open_dir(struct terrace *store, int *ret_fd)
 	if (is_network(fd))
 		return refuse(path, "it lies on a network file system; choose a local one with "
 		                    "--dir or TERRACE_DIR");
-	if (faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
-		return refuse(path, "it is not writable");
+	if (faccessat(fd, ".", X_OK, AT_EACCESS) < 0)
+		return refuse(path, "it may not be searched");
 	store->device = st.st_dev;
 	store->inode = st.st_ino;
 	return TERRACE_OK;
@@ -113,8 +114,12 @@ static int open_format(struct terrace *store, int dir_fd, char *name, size_t nam
 	store->dir_fd = openat(dir_fd, name, O_DIRECTORY | O_NOFOLLOW | O_RDONLY | O_CLOEXEC);
 	if (store->dir_fd < 0)
 		return failed(store->dir, errno);
-	store->lock_fd = openat(store->dir_fd, "lock", O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC,
-	                        0600);
+	store->read_only = !terrace__may_write(store->dir_fd);
+	store->lock_fd = openat(
+	    store->dir_fd, "lock",
+	    (store->read_only ? O_RDONLY : O_CREAT | O_RDWR) | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (store->lock_fd < 0 && errno == ENOENT)
+		return refuse(store->dir, "it is not writable, and holds no whole store to read");
 	if (store->lock_fd < 0)
 		return failed(store->dir, errno);
 	return terrace__dictionaries_open(store->dir_fd);
@@ -139,7 +144,7 @@ static bool restore_cache(void *ctx, uint32_t number, const char *name, uint64_t
 	return true;
 }
 
-static int restore(struct terrace *store)
+int terrace__attach_restore(struct terrace *store)
 {
 	struct shared *shared = store->shared;
 	uint64_t seq;
@@ -186,12 +191,12 @@ static uint64_t log_bytes(const struct terrace *store)
 	return max_u64(LEAST, min_u64(MOST, store->disk_bytes / 64));
 }
 
-static int open_database(struct terrace *store, const char *path)
+int terrace__attach_database(struct terrace *store, const char *path)
 {
 	char name[32];
 
 	snprintf(name, sizeof name, "db-%u", store->shared->generation);
-	return terrace__tiers_disk(store->dir_fd, path, name, true, log_bytes(store),
+	return terrace__tiers_disk(store->dir_fd, path, name, !store->read_only, log_bytes(store),
 	                           &store->disk_ops, &store->disk);
 }
 
@@ -218,11 +223,11 @@ static int open_parts(struct terrace *store, const char *path)
 	rc = terrace__shared_open(store->dir_fd, boot, alone, &store->shared, &fresh);
 	if (rc != TERRACE_OK)
 		return rc;
-	rc = open_database(store, path);
+	rc = terrace__attach_database(store, path);
 	if (rc != TERRACE_OK)
 		return rc;
 	if (fresh) {
-		rc = restore(store);
+		rc = terrace__attach_restore(store);
 		terrace__clock_settle(store->shared);
 	}
 	terrace__clock_start(store);
@@ -247,6 +252,11 @@ int terrace__attach(struct terrace *store)
 		return rc;
 	if (asprintf(&path, "%s/%s", store->dir, name) < 0)
 		return TERRACE_ENOMEM;
+	if (store->read_only) {
+		rc = terrace__attach_read_only(store, path);
+		free(path);
+		return rc;
+	}
 	while (store->token == 0 || store->token == HELD_BY_MANY) {
 		if (getrandom(&store->token, sizeof store->token, 0) < 0)
 			store->token = (uint64_t)getpid() << 32 | (uint32_t)time(NULL);
@@ -294,17 +304,19 @@ void terrace__detach(struct terrace *store)
 {
 	if (store->disk)
 		terrace__behind_close(store);
-	if (store->disk && (atomic_load(&store->wrote) || terrace__access_pending(store))) {
+	if (store->disk && !store->read_only &&
+	    (atomic_load(&store->wrote) || terrace__access_pending(store))) {
 		store->wait_ms = LEAVE_WAIT_MS;
 		if (terrace__write_alone(store, leave, NULL) != TERRACE_OK)
 			terrace__swallow(store, NULL, "closing");
 	}
-	if (store->disk)
+	if (store->disk && !store->read_only)
 		terrace__power_leave(store);
 	if (store->disk)
 		store->disk_ops->tier.close(store->disk);
 	terrace__shared_close(store->shared);
 	terrace__dictionaries_close(store->dir_fd);
+	terrace__detach_read_only(store);
 	terrace__fd_done(&store->dir_fd);
 	terrace__fd_done(&store->lock_fd);
 	store->disk = NULL;

@@ -217,7 +217,7 @@ int terrace__behind_get(struct terrace_cache *cache, const struct tier_key *key,
 		rc = TERRACE_OK;
 	} else if (!pending && waits_here(behind, key->slot)) {
 		rc = TERRACE_EXISTS;
-	} else if (!pending && now - behind->reaped >= REAP_AFTER_MS) {
+	} else if (!pending && !cache->store->read_only && now - behind->reaped >= REAP_AFTER_MS) {
 		behind->reaped = now;
 		look = true;
 	}
@@ -651,7 +651,7 @@ void terrace__behind_settle(struct terrace *store, uint32_t slot)
 {
 	struct behind *behind = &store->behind;
 
-	if (!version_is_behind(version_load(store->shared, slot)))
+	if (store->read_only || !version_is_behind(version_load(store->shared, slot)))
 		return;
 	pthread_mutex_lock(&behind->lock);
 	if (waits_here(behind, slot))

@@ -110,10 +110,9 @@ static int failed(int err, const char *what)
 	return err == ENOMEM ? TERRACE_ENOMEM : TERRACE_EIO;
 }
 
-static struct shared *map(int fd)
+static struct shared *map(int fd, int access)
 {
-	struct shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-	                             0);
+	struct shared *shared = mmap(NULL, sizeof *shared, access, MAP_SHARED, fd, 0);
 
 	return shared == MAP_FAILED ? NULL : shared;
 }
@@ -134,7 +133,7 @@ static int make(int dir_fd, struct shared **ret)
 	err = posix_fallocate(fd, 0, sizeof *shared);
 	if (err)
 		return failed(err, "allocate");
-	shared = map(fd);
+	shared = map(fd, PROT_READ | PROT_WRITE);
 	if (!shared)
 		return failed(errno, "map");
 	memcpy(shared->magic, magic, sizeof magic);
@@ -158,7 +157,7 @@ int terrace__shared_open(int dir_fd, const uint8_t boot[16], bool alone, struct 
 	if (fd < 0 && errno != ENOENT)
 		return failed(errno, "open");
 	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size == sizeof *shared) {
-		shared = map(fd);
+		shared = map(fd, PROT_READ | PROT_WRITE);
 		if (!shared)
 			return failed(errno, "map");
 		if (is_whole(shared) && (!alone || terrace__boot_same(shared->boot_id, boot))) {
@@ -180,6 +179,32 @@ int terrace__shared_open(int dir_fd, const uint8_t boot[16], bool alone, struct 
 	atomic_store(&(*ret)->last_time, last_time);
 	memcpy((*ret)->boot_id, boot, sizeof(*ret)->boot_id);
 	*ret_fresh = true;
+	return TERRACE_OK;
+}
+
+int terrace__shared_look(int dir_fd, struct shared **ret, ino_t *ret_inode)
+{
+	CLEANUP(terrace__fd_done) int fd = -1;
+	struct shared *shared;
+	struct stat st;
+
+	*ret = NULL;
+	*ret_inode = 0;
+	fd = openat(dir_fd, SHARED_NAME, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return TERRACE_OK;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return failed(errno, "open");
+	*ret_inode = st.st_ino;
+	if (st.st_size != sizeof *shared)
+		return TERRACE_OK;
+	shared = map(fd, PROT_READ);
+	if (!shared)
+		return failed(errno, "map");
+	if (is_whole(shared))
+		*ret = shared;
+	else
+		munmap(shared, sizeof *shared);
 	return TERRACE_OK;
 }
 

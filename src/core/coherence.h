@@ -52,6 +52,7 @@
 #include <terrace/base.h>
 
 #include <stdatomic.h>
+#include <sys/types.h>
 
 enum {
 	FORMAT_VERSION = 1,
@@ -192,6 +193,8 @@ void terrace__bulk_move(struct shared *shared, struct shared_cache *cache);
  */
 int terrace__shared_open(int dir_fd, const uint8_t boot[16], bool alone, struct shared **ret,
                          bool *ret_fresh);
+/* For reading alone; NULL where it is missing or damaged. And which file it is; 0: none. */
+int terrace__shared_look(int dir_fd, struct shared **ret, ino_t *ret_inode);
 int terrace__shared_publish(int dir_fd, struct shared *shared);
 void terrace__shared_close(struct shared *shared);
 

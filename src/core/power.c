@@ -145,20 +145,37 @@ static int drop(struct terrace *store, void *ctx)
 	return rc == TERRACE_OK ? store->disk_ops->sync(store->disk) : rc;
 }
 
+/* May the latest writes be lost? *ret_this_boot: no, but they are not synced either. */
+static bool may_be_lost(const struct terrace *store, bool *ret_this_boot)
+{
+	struct unsynced unsynced;
+	bool whole = unsynced_read(store, &unsynced);
+
+	*ret_this_boot = whole && terrace__boot_same(unsynced.boot, store->shared->boot_id);
+	return !*ret_this_boot && !(whole && memcmp(unsynced.boot, none, sizeof none) == 0);
+}
+
+void terrace__power_check_snapshot(struct terrace *store)
+{
+	bool this_boot, lost = may_be_lost(store, &this_boot);
+
+	for (uint32_t i = 0; i < CACHES_MAX && lost; i++) {
+		struct shared_cache *cache = &store->shared->caches[i];
+
+		if (!atomic_load(&cache->immutable))
+			atomic_store(&cache->floor, UINT64_MAX);
+	}
+}
+
 int terrace__power_check(struct terrace *store)
 {
 	struct shared *shared = store->shared;
-	struct unsynced unsynced;
-	bool whole = unsynced_read(store, &unsynced);
+	bool this_boot, lost = may_be_lost(store, &this_boot);
 	int rc;
 
 	/* This boot's: what was written is still there, synced or not. */
-	if (whole && terrace__boot_same(unsynced.boot, shared->boot_id)) {
-		atomic_store(&shared->unsynced, 1);
-		return TERRACE_OK;
-	}
-	atomic_store(&shared->unsynced, 0);
-	if (whole && memcmp(unsynced.boot, none, sizeof none) == 0)
+	atomic_store(&shared->unsynced, this_boot);
+	if (!lost)
 		return TERRACE_OK;
 	if (atomic_load(&shared->caches[0].in_use)) {
 		terrace__log(store, TERRACE_LOG_WARN,

@@ -18,6 +18,9 @@
  */
 int terrace__power_check(struct terrace *store);
 
+/* The same for what is only read: here it is dropped, and for nobody else. */
+void terrace__power_check_snapshot(struct terrace *store);
+
 /* See terrace__power_note(). */
 int terrace__power_mark(struct terrace *store);
 

@@ -139,6 +139,14 @@ struct memory_limit {
 	uint64_t pressed;      /* without a limit: what was in use when memory became short */
 };
 
+/* present.c: a store that cannot be written to, as it was when it was opened */
+struct snapshot {
+	bool taken;
+	const struct shared *watched; /* the shared file; NULL: there was none that is good */
+	uint64_t seq;                 /* the last number drawn there */
+	ino_t inode;                  /* of the file; 0: there was none */
+};
+
 struct terrace {
 	uint32_t magic;
 	unsigned handles; /* guarded by the registry */
@@ -167,6 +175,9 @@ struct terrace {
 	uint64_t token;           /* of this process and store: what `holder` names */
 	const struct disk_ops *disk_ops;
 	void *disk;
+	bool read_only;
+	struct snapshot snapshot;
+	_Atomic bool gone;          /* removed, or a snapshot that is no longer good */
 	_Atomic bool wrote;         /* since it was opened */
 	_Atomic unsigned beginning; /* transactions that this process begins, or has open */
 
@@ -229,6 +240,8 @@ struct terrace_cache {
 
 /* Counts up in a child at fork: handles from before are no longer valid. */
 extern _Atomic unsigned terrace__forks;
+/* From now on it does. */
+void terrace__watch_forks(void);
 
 /* --- log.c ------------------------------------------------------------------------- */
 

@@ -206,7 +206,9 @@ struct connection *terrace__reader_take(struct disk *disk)
 		disk->readers = connection->next;
 	pthread_mutex_unlock(&disk->lock);
 	if (!connection)
-		terrace__connection_open(disk, SQLITE_OPEN_READWRITE, &connection);
+		terrace__connection_open(
+		    disk, disk->read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE,
+		    &connection);
 	if (!connection)
 		terrace__sqlite_leave();
 	return connection;

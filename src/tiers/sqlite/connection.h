@@ -100,7 +100,8 @@ enum { PAGE_BYTES = 4096 };
 
 struct disk {
 	struct files *files;
-	char *path;           /* of the database */
+	char *path; /* of the database */
+	bool read_only;
 	pthread_mutex_t lock; /* over the pool */
 	struct connection *readers;
 

@@ -139,6 +139,7 @@ int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make
 	if (!disk)
 		return TERRACE_ENOMEM;
 	pthread_mutex_init(&disk->lock, NULL);
+	disk->read_only = !make;
 	disk->log_pages = (int)(log_bytes / PAGE_BYTES);
 	if (asprintf(&disk->path, "%s/%s", path, name) < 0) {
 		disk->path = NULL;

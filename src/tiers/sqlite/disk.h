@@ -24,7 +24,8 @@ extern const struct disk_ops terrace__disk_ops;
 
 /*
  * Open the database `name` in the directory. With `create`, make it where it is
- * missing or half made (the caller sees to it that only one process does).
+ * missing or half made (the caller sees to it that only one process does);
+ * without, it is there, and read alone.
  *
  * path: of the directory, for SQLite and for messages; it is not followed
  *       through links by the caller's choice of it.

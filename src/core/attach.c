@@ -73,6 +73,16 @@ static bool is_network(int fd)
 	return false;
 }
 
+/* Whoever else may write there could put anything into our place. */
+static int check_owner(const char *path, const struct stat *st)
+{
+	if (st->st_uid != geteuid())
+		return refuse(path, "it belongs to another user");
+	if (st->st_mode & (S_IWGRP | S_IWOTH))
+		return refuse(path, "others may write to it; chmod go-w, or choose another");
+	return TERRACE_OK;
+}
+
 static int open_dir(struct terrace *store, int *ret_fd)
 {
 	const char *path = store->dir;
@@ -91,10 +101,9 @@ static int open_dir(struct terrace *store, int *ret_fd)
 		return failed(path, err);
 	}
 	*ret_fd = fd;
-	if (st.st_uid != geteuid())
-		return refuse(path, "it belongs to another user");
-	if (st.st_mode & (S_IWGRP | S_IWOTH))
-		return refuse(path, "others may write to it; chmod go-w, or choose another");
+	err = check_owner(path, &st);
+	if (err != TERRACE_OK)
+		return err;
 	if (is_network(fd))
 		return refuse(path, "it lies on a network file system; choose a local one with "
 		                    "--dir or TERRACE_DIR");
@@ -108,12 +117,18 @@ static int open_dir(struct terrace *store, int *ret_fd)
 /* The format's own directory: another version of Terrace has another one. */
 static int open_format(struct terrace *store, int dir_fd, char *name, size_t name_size)
 {
+	struct stat st;
+	int rc;
+
 	snprintf(name, name_size, "v%d", FORMAT_VERSION);
 	if (mkdirat(dir_fd, name, 0700) < 0 && errno != EEXIST)
 		return failed(store->dir, errno);
 	store->dir_fd = openat(dir_fd, name, O_DIRECTORY | O_NOFOLLOW | O_RDONLY | O_CLOEXEC);
-	if (store->dir_fd < 0)
+	if (store->dir_fd < 0 || fstat(store->dir_fd, &st) < 0)
 		return failed(store->dir, errno);
+	rc = check_owner(store->dir, &st);
+	if (rc != TERRACE_OK)
+		return rc;
 	store->read_only = !terrace__may_write(store->dir_fd);
 	store->lock_fd = openat(
 	    store->dir_fd, "lock",
@@ -197,7 +212,7 @@ int terrace__attach_database(struct terrace *store, const char *path)
 
 	snprintf(name, sizeof name, "db-%u", store->shared->generation);
 	return terrace__tiers_disk(store->dir_fd, path, name, !store->read_only, log_bytes(store),
-	                           &store->disk_ops, &store->disk);
+	                           terrace__value_max(store), &store->disk_ops, &store->disk);
 }
 
 /* A database that was made anew has another seed than what is shared, until it is filled. */

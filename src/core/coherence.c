@@ -130,7 +130,9 @@ static int make(int dir_fd, struct shared **ret)
 	if (fd < 0)
 		return failed(errno, "make");
 	/* Every block now: a full disk later would be a SIGBUS. */
+	terrace__limit_enter();
 	err = posix_fallocate(fd, 0, sizeof *shared);
+	terrace__limit_leave();
 	if (err)
 		return failed(err, "allocate");
 	shared = map(fd, PROT_READ | PROT_WRITE);

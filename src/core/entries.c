@@ -170,6 +170,12 @@ int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, stru
 
 	write->put.entry = entry;
 	write->file_fd = -1;
+	if (terrace__value_max(cache->store) && value.size > terrace__value_max(cache->store)) {
+		terrace__message_set("a value of %zu bytes is over the limits of memory and disk; "
+		                     "raise memory_bytes or disk_bytes",
+		                     value.size);
+		return TERRACE_ETOOBIG;
+	}
 	codec = terrace__codecs_encode(cache, value, &write->payload);
 	write->put.payload = codec == TERRACE_CODEC_NONE ?
 	                         value :

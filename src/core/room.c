@@ -1,6 +1,7 @@
 /* Making room on disk: expired entries first, then by rank. */
 #include "core/write.h"
 
+#include "util/fs.h"
 #include "util/util.h"
 
 /* Rows that one transaction removes: others wait no longer than for that. */
@@ -297,6 +298,9 @@ bool terrace__free_space(struct terrace *store)
 {
 	struct sacrifice sacrifice = { .count = 0 };
 
+	/* A limit of file sizes is met whatever else goes. */
+	if (terrace__limit_met())
+		return false;
 	store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW);
 	for (uint32_t i = 0; i < CACHES_MAX && sacrifice.count < FREE_FILES; i++) {
 		struct disk_where where = { .kind = DISK_RANKED, .cache = i };

@@ -278,6 +278,15 @@ void terrace__note_put(struct terrace *store, uint64_t hash, terrace_reason reas
                        const char *detail);
 bool terrace__note_get(struct terrace *store, uint64_t hash, terrace_why *ret);
 
+/* How large a value may be at most, decoded: larger than all of memory and disk is a bomb. 0: any. */
+static inline uint64_t terrace__value_max(const struct terrace *store)
+{
+	int64_t disk = (int64_t)store->disk_bytes;
+	int64_t memory = store->settings[STORE_memory_bytes].number;
+
+	return disk && memory ? (uint64_t)(disk > memory ? disk : memory) : 0;
+}
+
 /* A key of a cache, hashed. */
 static inline struct tier_key cache_key(const struct terrace_cache *cache, terrace_slice key)
 {

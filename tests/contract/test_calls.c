@@ -939,7 +939,7 @@ static void test_removed__every_call_goes_on(void **state)
 		int bad = 0;
 
 		fill(cache);
-		assert_gives(cache, "k", "v"); /* in L1, too */
+		assert_gives(cache, "file", long_text); /* in L1, too */
 		subject_open(&s, f->store, cache);
 		snprintf(command, sizeof command, "rm -r '%s'%s", dir_of(f),
 		         contents_alone ? "/v1" : "");
@@ -949,6 +949,7 @@ static void test_removed__every_call_goes_on(void **state)
 			bad += check_outcome(&calls[i], calls[i].run(&s), calls[i].removed);
 		assert_int_equal(bad, 0);
 		assert_misses(cache, "k");
+		assert_misses(cache, "file");
 		/* who opens it again has a new one */
 		assert_ok(terrace_open(dir_of(f), &f->options, &anew));
 		assert_ptr_not_equal(anew, f->store);

@@ -102,6 +102,7 @@ struct disk {
 	struct files *files;
 	char *path; /* of the database */
 	bool read_only;
+	uint64_t value_max;   /* bytes of a value, decoded */
 	pthread_mutex_t lock; /* over the pool */
 	struct connection *readers;
 

@@ -131,7 +131,7 @@ static int look(struct disk *disk)
 }
 
 int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make,
-                       uint64_t log_bytes, struct disk **ret)
+                       uint64_t log_bytes, uint64_t value_max, struct disk **ret)
 {
 	struct disk *disk = calloc(1, sizeof *disk);
 	int rc;
@@ -140,6 +140,7 @@ int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make
 		return TERRACE_ENOMEM;
 	pthread_mutex_init(&disk->lock, NULL);
 	disk->read_only = !make;
+	disk->value_max = value_max ? value_max : UINT64_MAX;
 	disk->log_pages = (int)(log_bytes / PAGE_BYTES);
 	if (asprintf(&disk->path, "%s/%s", path, name) < 0) {
 		disk->path = NULL;

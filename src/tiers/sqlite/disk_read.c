@@ -30,6 +30,9 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 	/* The column decides which write is newer: it must be the head's. */
 	if (record.seq != (uint64_t)sqlite3_column_int64(row, 1))
 		return TERRACE_ECORRUPT;
+	/* Put by a program that may have more. */
+	if (record.value_size > disk->value_max)
+		return TERRACE_MISS;
 	if (!file)
 		return terrace__record_entry(&record, column_slice(row, 4), key->hash, TERRACE_L2,
 		                             ret);

@@ -67,6 +67,7 @@ static void test_links__no_part_of_a_store_may_be_one(void **state)
 	assert_ok(put_text(cache, "k", "v"));
 	terrace_cache_close(cache);
 	terrace_close(f->store);
+	f->store = NULL;
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		snprintf(command, sizeof command,
 		         "mv store/%s elsewhere && ln -s '%s/elsewhere' store/%s", names[i],
@@ -140,6 +141,7 @@ static void test_keys__none_becomes_a_path(void **state)
 static void assert_refused(struct fixture *f, const char *says)
 {
 	terrace_close(f->store);
+	f->store = NULL;
 	assert_status(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store),
 	              TERRACE_EACCESS);
 	if (!strstr(terrace_error_message(), says))
@@ -171,6 +173,7 @@ static void test_modes__everything_is_its_owners_alone(void **state)
 	terrace_cache *cache;
 
 	terrace_close(f->store);
+	f->store = NULL;
 	shell(f, "rm -r store");
 	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
 	policy.inline_bytes = 5;
@@ -218,6 +221,7 @@ static void test_database__connections_are_opened_defensively(void **state)
 
 	snprintf(dir, sizeof dir, "%s/v1", scratch_path(&f->scratch, "store"));
 	terrace_close(f->store);
+	f->store = NULL;
 	fd = open(dir, O_RDONLY | O_DIRECTORY);
 	assert_ok(terrace__disk_open(fd, dir, "db-1", true, 1 << 20, 0, &disk));
 	assert_ok(terrace__disk_begin(disk));
@@ -268,6 +272,7 @@ static void test_database__its_triggers_do_not_run(void **state)
 	assert_ok(put_text(cache, "k", "v"));
 	terrace_cache_close(cache);
 	terrace_close(f->store);
+	f->store = NULL;
 	run_sql(f, "CREATE TRIGGER evil AFTER INSERT ON entry BEGIN DELETE FROM entry; END;"
 	           "CREATE TRIGGER worse AFTER UPDATE ON cache BEGIN UPDATE cache SET floor = 99; "
 	           "END");
@@ -387,6 +392,7 @@ static void test_size__a_value_over_all_limits_is_neither_put_nor_read(void **st
 	assert_ok(terrace_put(cache, TERRACE_KEY("k"), terrace_bytes(zeros, size), NULL));
 	terrace_cache_close(cache);
 	terrace_close(f->store);
+	f->store = NULL;
 	f->options.disk_bytes = f->options.memory_bytes = 2 << 20;
 	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
 	cache = fixture_cache(f, "a", &policy);
@@ -397,6 +403,7 @@ static void test_size__a_value_over_all_limits_is_neither_put_nor_read(void **st
 	              TERRACE_ETOOBIG);
 	terrace_cache_close(cache);
 	terrace_close(f->store);
+	f->store = NULL;
 	f->options.disk_bytes = f->options.memory_bytes = 0;
 	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
 	cache = fixture_cache(f, "a", &policy);
@@ -491,6 +498,7 @@ static void test_file_limit__is_a_status_and_no_signal(void **state)
 	int status;
 
 	terrace_close(f->store);
+	f->store = NULL;
 	child = fork();
 	if (child == 0) {
 		signal(SIGXFSZ, SIG_DFL);

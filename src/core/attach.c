@@ -255,6 +255,28 @@ static int open_parts(struct terrace *store, const char *path)
 	return rc;
 }
 
+/*
+ * The path of the format's directory for SQLite, which opens by path and follows
+ * no link on the way: parents of ours may well be links.
+ */
+static int real_path(struct terrace *store, const char *name, char **ret)
+{
+	char *real = realpath(store->dir, NULL);
+	struct stat st;
+	int rc;
+
+	if (!real)
+		return failed(store->dir, errno);
+	if (stat(real, &st) < 0)
+		rc = failed(store->dir, errno);
+	else if (st.st_dev != store->device || st.st_ino != store->inode)
+		rc = refuse(store->dir, "it is being moved");
+	else
+		rc = asprintf(ret, "%s/%s", real, name) < 0 ? TERRACE_ENOMEM : TERRACE_OK;
+	free(real);
+	return rc;
+}
+
 int terrace__attach(struct terrace *store)
 {
 	CLEANUP(terrace__fd_done) int dir_fd = -1;
@@ -265,8 +287,9 @@ int terrace__attach(struct terrace *store)
 		rc = open_format(store, dir_fd, name, sizeof name);
 	if (rc != TERRACE_OK)
 		return rc;
-	if (asprintf(&path, "%s/%s", store->dir, name) < 0)
-		return TERRACE_ENOMEM;
+	rc = real_path(store, name, &path);
+	if (rc != TERRACE_OK)
+		return rc;
 	if (store->read_only) {
 		rc = terrace__attach_read_only(store, path);
 		free(path);

@@ -87,6 +87,28 @@ static void test_links__no_part_of_a_store_may_be_one(void **state)
 	terrace_cache_close(cache);
 }
 
+/* The user's own: ~/.cache on another disk, say. */
+static void test_links__the_directorys_parents_may_be_links(void **state)
+{
+	struct fixture *f = *state;
+	char dir[300];
+	terrace_cache *cache;
+	terrace *store;
+
+	shell(f, "mkdir disk && ln -s disk cache");
+	snprintf(dir, sizeof dir, "%s/cache/store", f->scratch.path);
+	for (int i = 0; i < 2; i++) {
+		assert_ok(terrace_open(dir, &f->options, &store));
+		assert_ok(terrace_cache_open(store, "a", NULL, &cache));
+		if (i == 0)
+			assert_ok(put_text(cache, "k", "v"));
+		assert_gives(cache, "k", "v");
+		terrace_cache_close(cache);
+		terrace_close(store);
+		snprintf(dir, sizeof dir, "%s/disk/store", f->scratch.path);
+	}
+}
+
 /* Nothing is read, written or removed through it. */
 static void test_links__a_directory_of_files_may_not_be_one(void **state)
 {
@@ -517,6 +539,7 @@ int main(void)
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		WITH_STORE(test_links__no_part_of_a_store_may_be_one),
+		WITH_STORE(test_links__the_directorys_parents_may_be_links),
 		WITH_STORE(test_links__a_directory_of_files_may_not_be_one),
 		WITH_STORE(test_keys__none_becomes_a_path),
 		WITH_STORE(test_owner__the_formats_directory_is_looked_at_as_well),

@@ -68,7 +68,8 @@ TERRACE_DEFINE_INIT(terrace_options)
  * Owns:    on TERRACE_OK the caller closes *ret; otherwise *ret is untouched.
  * Returns: TERRACE_OK; TERRACE_EINVAL; TERRACE_ECONFIG (the message names file,
  *          line, key and what would be right); TERRACE_EACCESS (it is not there
- *          and cannot be made, another user's, writable by others, a link, a network file system);
+ *          and cannot be made, another user's, writable by others, a link, a
+ *          network file system);
  *          TERRACE_EFORMAT, TERRACE_EFULL, TERRACE_EIO, TERRACE_ENOMEM.
  * Threads: safe.
  * Cost:    a few system calls and one SQLite connection, whatever the store's size.

@@ -30,10 +30,11 @@ static terrace_slice k(void)
 	return TERRACE_KEY("k");
 }
 
-static int release(int rc, terrace_value *value)
+/* By its address: what is in it is known after the call alone. */
+static int release(int rc, terrace_value **value)
 {
 	if (rc == TERRACE_OK)
-		terrace_release(value);
+		terrace_release(*value);
 	return rc;
 }
 
@@ -159,7 +160,7 @@ static int call_fetch(struct subject *s)
 {
 	terrace_value *value;
 
-	return release(terrace_fetch(s->cache, TERRACE_KEY("fetched"), load, NULL, &value), value);
+	return release(terrace_fetch(s->cache, TERRACE_KEY("fetched"), load, NULL, &value), &value);
 }
 
 static int call_fetch_encoded(struct subject *s)
@@ -167,7 +168,7 @@ static int call_fetch_encoded(struct subject *s)
 	terrace_value *value;
 
 	return release(terrace_fetch_encoded(s->cache, TERRACE_KEY("fetched"), load, NULL, &value),
-	               value);
+	               &value);
 }
 
 static int call_fetch_with(struct subject *s)
@@ -175,7 +176,7 @@ static int call_fetch_with(struct subject *s)
 	terrace_value *value;
 
 	return release(
-	    terrace_fetch_with(s->cache, TERRACE_KEY("fetched"), load, NULL, NULL, &value), value);
+	    terrace_fetch_with(s->cache, TERRACE_KEY("fetched"), load, NULL, NULL, &value), &value);
 }
 
 static int call_file_digest(struct subject *s)
@@ -194,14 +195,14 @@ static int call_get(struct subject *s)
 {
 	terrace_value *value;
 
-	return release(terrace_get(s->cache, k(), &value), value);
+	return release(terrace_get(s->cache, k(), &value), &value);
 }
 
 static int call_get_encoded(struct subject *s)
 {
 	terrace_value *value;
 
-	return release(terrace_get_encoded(s->cache, k(), &value), value);
+	return release(terrace_get_encoded(s->cache, k(), &value), &value);
 }
 
 static int call_get_many(struct subject *s)
@@ -218,7 +219,7 @@ static int call_get_or(struct subject *s)
 {
 	terrace_value *value;
 
-	return release(terrace_get_or(s->cache, k(), terrace_str("other"), &value), value);
+	return release(terrace_get_or(s->cache, k(), terrace_str("other"), &value), &value);
 }
 
 static int call_incr(struct subject *s)
@@ -320,7 +321,7 @@ static int call_lease_begin(struct subject *s)
 
 	if (rc == TERRACE_MISS)
 		terrace_lease_drop(lease);
-	return release(rc, value);
+	return release(rc, &value);
 }
 
 /* Of an inherited lease; elsewhere of one that is begun here. */

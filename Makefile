@@ -93,9 +93,11 @@ bench-evict:
 	python3 bench/evict.py $(BUILD)-bench $(TRACES) $(BUILD)/evict.tsv
 
 proofs: all
+	@tools/setup.sh proofs
 	@tools/proofs.sh short
 
 soak: all
+	@tools/setup.sh proofs
 	@tools/proofs.sh long
 
 lint:

@@ -31,6 +31,7 @@ proof "killed at every system call" STEP=1 STEP=1 $build/tests/proofs/killed
 proof "calls that fail" STEP=48 STEP=1 $build/tests/proofs/faults
 proof "terrace run, calls that fail" STEP=128 STEP=1 python3 tests/proofs/faults_run.py \
 	$build/cli/terrace $build/tests/proofs/libterrace_proof_shim.so
+proof "power cuts" ROUNDS=20 ROUNDS=200 $build/tests/proofs/power
 proof "single flight, owners killed" ROUNDS=100 ROUNDS=1000 $build/tests/proofs/flight
 if [ -x "$tsan/tests/proofs/oracle" ]; then
 	proof "oracle, 8 threads, thread sanitizer" \

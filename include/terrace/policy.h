@@ -101,6 +101,14 @@ typedef struct terrace_policy {
 	unsigned jitter_percent;   /* each time to live is shortened by up to so much */
 	/* Of L1, guaranteed: what others borrow comes back before this cache gives. */
 	uint64_t memory_min_bytes;
+	/*
+	 * What a key holds follows from the key alone, as where it is a hash of
+	 * all that the value was made from: then an older value is as good as a
+	 * newer one, and the cache keeps its entries over a power cut. Recorded in
+	 * the store: once a program has said so, it is so for everybody and for good.
+	 * A power cut may bring back what was deleted shortly before.
+	 */
+	bool immutable;
 } terrace_policy;
 TERRACE_DEFINE_INIT(terrace_policy)
 #define TERRACE_POLICY_INIT terrace_policy_init()

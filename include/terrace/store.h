@@ -44,6 +44,8 @@ typedef struct terrace_options {
 	/* Where shortage of memory is read, borrowed until terrace_close(): NULL = the
 	 * kernel's and the process's own control group; "" = not there. See memory.h */
 	const char *pressure_path, *cgroup_path;
+	const char *boot_id_path; /* for tests: a file that says which boot this is; read by
+	                           * terrace_open() alone; NULL = the kernel's */
 } terrace_options;
 TERRACE_DEFINE_INIT(terrace_options)
 #define TERRACE_OPTIONS_INIT terrace_options_init()
@@ -56,13 +58,18 @@ TERRACE_DEFINE_INIT(terrace_options)
  * (by option, TERRACE_DISABLED or configuration) opens without touching the
  * disk, and keeps nothing.
  *
+ * A store whose directory or files are not writable opens and serves; what would
+ * write says TERRACE_EACCESS. Once the directory is removed, everything misses,
+ * and what would write says TERRACE_EIO, until it is opened again.
+ *
  * dir:     NULL means TERRACE_DIR, else $XDG_CACHE_HOME/terrace, else
  *          ~/.cache/terrace.
  * options: may be NULL.
  * Owns:    on TERRACE_OK the caller closes *ret; otherwise *ret is untouched.
  * Returns: TERRACE_OK; TERRACE_EINVAL; TERRACE_ECONFIG (the message names file,
- *          line, key and what would be right); TERRACE_EACCESS (not writable,
- *          another user's, writable by others, a link, a network file system);
+ *          line, key and what would be right); TERRACE_EACCESS (it is not there
+ *          and cannot be made, another user's, writable by others, a link, a
+ *          network file system);
  *          TERRACE_EFORMAT, TERRACE_EFULL, TERRACE_EIO, TERRACE_ENOMEM.
  * Threads: safe.
  * Cost:    a few system calls and one SQLite connection, whatever the store's size.

@@ -5,6 +5,7 @@
 #include "core/caches.h"
 #include "core/flight.h"
 #include "core/lookup.h"
+#include "core/present.h"
 
 #include <terrace/terrace.h>
 
@@ -30,6 +31,9 @@ static inline struct entry *value_entry(const terrace_value *value)
  */
 int terrace__check_store(const struct terrace *store);
 int terrace__check_cache(const struct terrace_cache *cache);
+
+/* The same for calls that write: TERRACE_EACCESS where the store may only be read. */
+int terrace__check_writing(const struct terrace_cache *cache);
 
 int terrace__check_key(terrace_slice key);
 /* For functions that take a cache: NULL and disabled ones hold nothing. */

@@ -103,6 +103,15 @@ int terrace__check_cache(const struct terrace_cache *cache)
 	return check_fork(cache->store);
 }
 
+int terrace__check_writing(const struct terrace_cache *cache)
+{
+	int rc = terrace__check_cache(cache);
+
+	if (rc == TERRACE_OK && cache && cache->store->read_only)
+		rc = terrace__check_writable(cache->store);
+	return rc;
+}
+
 int terrace__check_key(terrace_slice key)
 {
 	if (key.data && key.size > 0 && key.size <= TERRACE_KEY_MAX)

@@ -209,7 +209,7 @@ static int put_items(terrace_cache *cache, const terrace_item *items, size_t cou
 	terrace_put_options ours;
 	struct put_item single, *puts = &single;
 	struct write_lease lease;
-	int rc = terrace__check_cache(cache);
+	int rc = terrace__check_writing(cache);
 
 	if (rc == TERRACE_OK)
 		rc = terrace__check_put_options(options, &ours);
@@ -270,7 +270,7 @@ int terrace_add(terrace_cache *cache, terrace_slice key, terrace_slice value,
 int terrace_incr(terrace_cache *cache, terrace_slice key, int64_t delta, int64_t initial,
                  int64_t *ret)
 {
-	int rc = terrace__check_cache(cache);
+	int rc = terrace__check_writing(cache);
 
 	if (rc == TERRACE_OK)
 		rc = terrace__check_key(key);
@@ -295,7 +295,7 @@ int terrace_delete_many(terrace_cache *cache, const terrace_slice *keys, size_t 
                         uint64_t *ret_count)
 {
 	uint64_t deleted = 0;
-	int rc = terrace__check_cache(cache);
+	int rc = terrace__check_writing(cache);
 
 	for (size_t i = 0; i < count && rc == TERRACE_OK; i++)
 		rc = terrace__check_key(keys[i]);
@@ -318,7 +318,7 @@ int terrace_delete(terrace_cache *cache, terrace_slice key)
 
 int terrace_touch(terrace_cache *cache, terrace_slice key, int64_t ttl_ms)
 {
-	int rc = terrace__check_cache(cache);
+	int rc = terrace__check_writing(cache);
 
 	if (rc == TERRACE_OK)
 		rc = terrace__check_key(key);
@@ -335,7 +335,7 @@ int terrace_clear(terrace_cache *cache, unsigned tiers, uint64_t *ret_count)
 {
 	const unsigned all = TERRACE_L1 | TERRACE_L2 | TERRACE_L3;
 	uint64_t count = 0;
-	int rc = terrace__check_cache(cache);
+	int rc = tiers == TERRACE_L1 ? terrace__check_cache(cache) : terrace__check_writing(cache);
 
 	if (rc == TERRACE_OK && tiers & ~all)
 		rc = terrace_fail(TERRACE_EINVAL, "there is no such tier to clear");
@@ -355,7 +355,7 @@ int terrace_invalidate(terrace_cache *cache, const terrace_match *match, uint64_
 	char path[PATH_MAX];
 	terrace_match ours;
 	uint64_t count = 0;
-	int rc = terrace__check_cache(cache);
+	int rc = terrace__check_writing(cache);
 
 	if (rc == TERRACE_OK)
 		rc = terrace__check_match(match, &ours, path, sizeof path);
@@ -420,8 +420,13 @@ int terrace_keys_open_newest(terrace_cache *cache, const terrace_match *match, t
 
 int terrace_keys_next(terrace_keys *keys, terrace_slice *ret)
 {
+	int rc;
+
 	if (!keys->has_list)
 		return TERRACE_MISS;
+	rc = terrace__check_cache(keys->list.cache);
+	if (rc != TERRACE_OK)
+		return rc;
 	if (!keys->single)
 		return terrace__keys_next(&keys->list, ret);
 	if (keys->list.at_end)
@@ -448,6 +453,9 @@ int terrace_cleanup(terrace *store, terrace_cache *cache, uint64_t *ret_count)
 	struct terrace_cache *all[CACHES_MAX];
 	size_t open;
 	int rc = store ? terrace__check_store(store) : TERRACE_OK;
+
+	if (rc == TERRACE_OK && store && store->read_only)
+		rc = terrace__check_writable(store);
 
 	if (rc == TERRACE_OK && cache) {
 		rc = terrace__check_cache(cache);

@@ -78,7 +78,7 @@ static int store_loaded(struct terrace_lease *lease, terrace_slice value,
 	struct entry *entry = NULL;
 	int rc = TERRACE_MISS;
 
-	if (cache->tiers == 0)
+	if (cache->tiers == 0 || cache->store->read_only)
 		return unstored(cache, lease->key, value, shape, ret);
 	if (terrace__sources_stand(cache, options->sources))
 		rc = terrace__put_shaped(cache, lease->key, value, options, &lease->lease, kept,
@@ -129,8 +129,10 @@ int terrace_lease_put(terrace_lease *lease, terrace_slice value, const terrace_p
 	CLEANUP(terrace__buf_done) struct buf extra = { 0 };
 	terrace_put_options ours;
 	struct entry *entry = NULL;
-	int rc = terrace__check_put_options(options, &ours);
+	int rc = terrace__check_cache(lease->cache);
 
+	if (rc == TERRACE_OK)
+		rc = terrace__check_put_options(options, &ours);
 	if (rc == TERRACE_OK)
 		rc = terrace__extra_pack(&ours, &extra);
 	if (rc != TERRACE_OK)
@@ -152,7 +154,7 @@ int terrace_lease_put(terrace_lease *lease, terrace_slice value, const terrace_p
 
 void terrace_lease_drop(terrace_lease *lease)
 {
-	if (lease)
+	if (lease && terrace__check_cache(lease->cache) == TERRACE_OK)
 		terrace__lease_end(lease, NULL, 0);
 }
 
@@ -206,7 +208,7 @@ void terrace__store_absent(struct terrace_lease *lease, terrace_put_options *opt
 {
 	struct terrace_cache *cache = lease->cache;
 
-	if (cache->tiers == 0 || cache->absent_ttl_ms == 0 ||
+	if (cache->tiers == 0 || cache->store->read_only || cache->absent_ttl_ms == 0 ||
 	    !terrace__sources_stand(cache, options->sources))
 		return;
 	if (!options->ttl_ms)
@@ -319,7 +321,10 @@ int terrace_fetch_encoded(terrace_cache *cache, terrace_slice key, terrace_load_
 int terrace_lease_absent(terrace_lease *lease)
 {
 	terrace_put_options options = TERRACE_PUT_INIT;
+	int rc = terrace__check_cache(lease->cache);
 
+	if (rc != TERRACE_OK)
+		return rc;
 	terrace__store_absent(lease, &options);
 	terrace__lease_end(lease, NULL, TERRACE_ABSENT);
 	return TERRACE_OK;

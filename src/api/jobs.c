@@ -42,6 +42,7 @@ struct pool {
 
 struct terrace_jobs {
 	uint32_t magic;
+	unsigned forks;              /* see terrace__forks: a child has none of its threads */
 	_Atomic unsigned references; /* the program's and one of each job */
 	pthread_mutex_t lock;
 	pthread_cond_t finished;
@@ -405,6 +406,18 @@ static void pool_init(struct terrace_jobs *jobs, struct pool *pool, bool bulk)
 	pool->bulk = bulk;
 }
 
+/* A child's are dead: no thread is there to let go of a lock, or to run anything. */
+static bool is_inherited(const struct terrace_jobs *jobs)
+{
+	return jobs->forks != atomic_load_explicit(&terrace__forks, memory_order_relaxed);
+}
+
+static int inherited(void)
+{
+	return terrace_fail(TERRACE_EFORK, "these jobs were opened before fork(), and their "
+	                                   "threads are the parent's; open your own in the child");
+}
+
 int terrace_jobs_open(const terrace_jobs_options *options, terrace_jobs **ret)
 {
 	terrace_jobs_options ours;
@@ -423,6 +436,8 @@ int terrace_jobs_open(const terrace_jobs_options *options, terrace_jobs **ret)
 	if (!jobs)
 		return terrace_fail(TERRACE_ENOMEM, "out of memory for jobs");
 	jobs->magic = JOBS_MAGIC;
+	terrace__watch_forks();
+	jobs->forks = atomic_load(&terrace__forks);
 	atomic_init(&jobs->references, 1);
 	pthread_mutex_init(&jobs->lock, NULL);
 	pthread_condattr_init(&monotonic);
@@ -444,7 +459,7 @@ int terrace_jobs_open(const terrace_jobs_options *options, terrace_jobs **ret)
 
 void terrace_jobs_close(terrace_jobs *jobs)
 {
-	if (!jobs)
+	if (!jobs || is_inherited(jobs))
 		return;
 	pthread_mutex_lock(&jobs->lock);
 	jobs->closing = true;
@@ -491,6 +506,8 @@ int terrace_jobs_submit(terrace_jobs *jobs, const terrace_job_spec *spec, terrac
 		return terrace_fail(TERRACE_EINVAL,
 		                    "a job needs an engine, something to run and a priority, and "
 		                    "no fields that this version does not know");
+	if (is_inherited(jobs))
+		return inherited();
 	job = calloc(1, sizeof *job);
 	if (!job)
 		return terrace_fail(TERRACE_ENOMEM, "out of memory for a job");
@@ -526,6 +543,8 @@ int terrace_job_progress(terrace_job *job, terrace_progress *ret)
 	if (!job || !ret || ret->size < sizeof *ret)
 		return terrace_fail(TERRACE_EINVAL, "progress needs a job and an initialized "
 		                                    "struct of this version");
+	if (is_inherited(job->jobs))
+		return inherited();
 	pthread_mutex_lock(&job->jobs->lock);
 	*ret = (terrace_progress){
 		.size = sizeof *ret,
@@ -549,7 +568,7 @@ void terrace_job_cancel(terrace_job *job)
 {
 	struct terrace_jobs *jobs;
 
-	if (!job)
+	if (!job || is_inherited(job->jobs))
 		return;
 	jobs = job->jobs;
 	pthread_mutex_lock(&jobs->lock);
@@ -574,6 +593,8 @@ int terrace_job_wait(terrace_job *job, int64_t wait_ms)
 	if (!job)
 		return terrace_fail(TERRACE_EINVAL, "there is no job to wait for");
 	jobs = job->jobs;
+	if (is_inherited(jobs))
+		return inherited();
 	deadline = add_sat_i64(terrace__clock_ms(CLOCK_MONOTONIC), wait_ms < 0 ? 0 : wait_ms);
 	until = (struct timespec){ deadline / 1000, (long)(deadline % 1000) * 1000000 };
 	pthread_mutex_lock(&jobs->lock);

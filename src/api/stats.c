@@ -373,6 +373,8 @@ int terrace_verify(terrace *store, bool repair, int (*fn)(void *ctx, const terra
 	}
 	rc = terrace__check_store(store);
 	if (rc == TERRACE_OK)
+		rc = repair && store->read_only ? terrace__check_writable(store) : TERRACE_OK;
+	if (rc == TERRACE_OK)
 		rc = terrace__verify(store, repair, fn, ctx, &report);
 	if (rc != TERRACE_OK)
 		return rc;

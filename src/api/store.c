@@ -35,10 +35,17 @@ static void in_child(void)
 	pthread_mutex_init(&registry_lock, NULL);
 }
 
-static void watch_forks(void)
+static void watch(void)
 {
 	pthread_atfork(NULL, NULL, in_child);
 	terrace__tiers_watch_forks();
+}
+
+void terrace__watch_forks(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, watch);
 }
 
 static bool is_ours(const struct terrace *store)
@@ -211,6 +218,7 @@ static int store_new(const char *dir, const terrace_options *options, struct ter
 	store->dir_fd = store->lock_fd = -1;
 	store->clock.fn = options->clock;
 	store->clock.ctx = options->clock_ctx;
+	store->boot_id_path = options->boot_id_path;
 	init_locks(store);
 	store->keeper.pressure.stall_path = options->pressure_path;
 	store->keeper.pressure.group_path = options->cgroup_path;
@@ -257,7 +265,7 @@ static struct terrace *find_open(const char *dir)
 	bool there = lstat(dir, &st) == 0; /* a link is refused, whatever it leads to */
 
 	for (struct terrace *store = registry; store; store = store->next) {
-		if (!is_ours(store))
+		if (!is_ours(store) || atomic_load(&store->gone))
 			continue;
 		if (there && !store->disabled && store->device == st.st_dev &&
 		    store->inode == st.st_ino)
@@ -270,7 +278,6 @@ static struct terrace *find_open(const char *dir)
 
 int terrace_open(const char *dir, const terrace_options *options, terrace **ret)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	char given[PATH_MAX], path[PATH_MAX];
 	terrace_options ours;
 	struct terrace *store;
@@ -281,7 +288,7 @@ int terrace_open(const char *dir, const terrace_options *options, terrace **ret)
 	if (!terrace__struct_in(&ours, sizeof ours, options))
 		return terrace_fail(TERRACE_EINVAL,
 		                    "the options have fields that this version does not know");
-	pthread_once(&once, watch_forks);
+	terrace__watch_forks();
 	if (!dir) {
 		rc = default_dir(given, sizeof given);
 		dir = given;

@@ -11,6 +11,8 @@ int terrace_begin(terrace *store, int64_t wait_ms)
 
 	if (rc != TERRACE_OK || !store || store->disabled)
 		return rc;
+	if (store->read_only)
+		return terrace__check_writable(store);
 	if (wait_ms < 0)
 		return terrace_fail(TERRACE_EINVAL, "wait_ms is negative");
 	if (has_one(store))

@@ -144,6 +144,12 @@ static int decode_zstd(terrace_slice encoded, void *raw, size_t raw_size)
 	ZSTD_DCtx *context = terrace__zstd_decompressor();
 	size_t size;
 
+	/*
+	 * Ours say how much they hold. In one go, straight into the value: no
+	 * window is allocated, whatever size the frame asks for.
+	 */
+	if (ZSTD_getFrameContentSize(encoded.data, encoded.size) != raw_size)
+		return TERRACE_ECORRUPT;
 	if (!context)
 		return no_memory();
 	size = ZSTD_decompressDCtx(context, raw, raw_size, encoded.data, encoded.size);

@@ -3,6 +3,8 @@
 
 #include "core/behind.h"
 #include "core/locks.h"
+#include "core/power.h"
+#include "core/present.h"
 #include "core/write.h"
 #include "util/fs.h"
 #include "util/lock.h"
@@ -72,6 +74,16 @@ static int refuse_network(const char *path, int fd)
 	return TERRACE_OK;
 }
 
+/* Whoever else may write there could put anything into our place. */
+static int check_owner(const char *path, const struct stat *st)
+{
+	if (st->st_uid != geteuid())
+		return refuse(path, "it belongs to another user");
+	if (st->st_mode & (S_IWGRP | S_IWOTH))
+		return refuse(path, "others may write to it; chmod go-w, or choose another");
+	return TERRACE_OK;
+}
+
 static int open_dir(struct terrace *store, int *ret_fd)
 {
 	const char *path = store->dir;
@@ -90,15 +102,13 @@ static int open_dir(struct terrace *store, int *ret_fd)
 		return failed(path, err);
 	}
 	*ret_fd = fd;
-	if (st.st_uid != geteuid())
-		return refuse(path, "it belongs to another user");
-	if (st.st_mode & (S_IWGRP | S_IWOTH))
-		return refuse(path, "others may write to it; chmod go-w, or choose another");
-	rc = refuse_network(path, fd);
+	rc = check_owner(path, &st);
+	if (rc == TERRACE_OK)
+		rc = refuse_network(path, fd);
 	if (rc != TERRACE_OK)
 		return rc;
-	if (faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
-		return refuse(path, "it is not writable");
+	if (faccessat(fd, ".", X_OK, AT_EACCESS) < 0)
+		return refuse(path, "it may not be searched");
 	store->device = st.st_dev;
 	store->inode = st.st_ino;
 	return TERRACE_OK;
@@ -107,14 +117,24 @@ static int open_dir(struct terrace *store, int *ret_fd)
 /* The format's own directory: another version of Terrace has another one. */
 static int open_format(struct terrace *store, int dir_fd, char *name, size_t name_size)
 {
+	struct stat st;
+	int rc;
+
 	snprintf(name, name_size, "v%d", FORMAT_VERSION);
 	if (mkdirat(dir_fd, name, 0700) < 0 && errno != EEXIST)
 		return failed(store->dir, errno);
 	store->dir_fd = openat(dir_fd, name, O_DIRECTORY | O_NOFOLLOW | O_RDONLY | O_CLOEXEC);
-	if (store->dir_fd < 0)
+	if (store->dir_fd < 0 || fstat(store->dir_fd, &st) < 0)
 		return failed(store->dir, errno);
-	store->lock_fd = openat(store->dir_fd, "lock", O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC,
-	                        0600);
+	rc = check_owner(store->dir, &st);
+	if (rc != TERRACE_OK)
+		return rc;
+	store->read_only = !terrace__may_write(store->dir_fd);
+	store->lock_fd = openat(
+	    store->dir_fd, "lock",
+	    (store->read_only ? O_RDONLY : O_CREAT | O_RDWR) | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (store->lock_fd < 0 && errno == ENOENT)
+		return refuse(store->dir, "it is not writable, and holds no whole store to read");
 	if (store->lock_fd < 0)
 		return failed(store->dir, errno);
 	return terrace__dictionaries_open(store->dir_fd);
@@ -123,7 +143,8 @@ static int open_format(struct terrace *store, int dir_fd, char *name, size_t nam
 /* --- the database and what is shared beside it -------------------------------------------------- */
 
 /* A store that is new to this machine's memory takes what the database knows. */
-static bool restore_cache(void *ctx, uint32_t number, const char *name, uint64_t floor)
+static bool restore_cache(void *ctx, uint32_t number, const char *name, uint64_t floor,
+                          bool immutable)
 {
 	struct shared *shared = ctx;
 	struct shared_cache *cache;
@@ -133,11 +154,12 @@ static bool restore_cache(void *ctx, uint32_t number, const char *name, uint64_t
 	cache = &shared->caches[number];
 	strcpy(cache->name, name);
 	atomic_store(&cache->floor, floor);
+	atomic_store(&cache->immutable, immutable);
 	atomic_store(&cache->in_use, 1);
 	return true;
 }
 
-static int restore(struct terrace *store)
+int terrace__attach_restore(struct terrace *store)
 {
 	struct shared *shared = store->shared;
 	uint64_t seq;
@@ -164,6 +186,8 @@ static int refill(struct terrace *store, void *ctx)
 		if (!atomic_load(&shared->caches[i].in_use))
 			break;
 		rc = store->disk_ops->cache_add(store->disk, i, shared->caches[i].name);
+		if (rc == TERRACE_OK && atomic_load(&shared->caches[i].immutable))
+			rc = store->disk_ops->cache_immutable(store->disk, i);
 	}
 	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);
@@ -182,13 +206,13 @@ static uint64_t log_bytes(const struct terrace *store)
 	return max_u64(LEAST, min_u64(MOST, store->disk_bytes / 64));
 }
 
-static int open_database(struct terrace *store, const char *path)
+int terrace__attach_database(struct terrace *store, const char *path)
 {
 	char name[32];
 
 	snprintf(name, sizeof name, "db-%u", store->shared->generation);
-	return terrace__tiers_disk(store->dir_fd, path, name, true, log_bytes(store),
-	                           &store->disk_ops, &store->disk);
+	return terrace__tiers_disk(store->dir_fd, path, name, !store->read_only, log_bytes(store),
+	                           terrace__value_max(store), &store->disk_ops, &store->disk);
 }
 
 /* A database that was made anew has another seed than what is shared, until it is filled. */
@@ -205,25 +229,52 @@ static int refill_new(struct terrace *store)
 /* Under the attach lock: nobody else looks at a store that is half made. */
 static int open_parts(struct terrace *store, const char *path)
 {
-	bool fresh;
-	int rc = terrace__shared_open(store->dir_fd, &store->shared, &fresh);
+	/* Locks fall when a machine does: with others attached, this is their boot. */
+	bool alone = terrace__lock_try(store->lock_fd, LOCK_ATTACHED, true) == 0, fresh;
+	uint8_t boot[16];
+	int rc;
 
-	if (rc != TERRACE_OK)
-		return rc;
-	if (fresh)
-		store->shared->generation = 1;
-	rc = open_database(store, path);
-	if (rc != TERRACE_OK)
-		return rc;
-	if (fresh)
-		rc = restore(store);
+	rc = terrace__boot_id(store->boot_id_path, boot);
 	if (rc == TERRACE_OK)
-		rc = terrace__clock_settle(store->shared);
+		rc = terrace__shared_open(store->dir_fd, boot, alone, &store->shared, &fresh);
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = terrace__attach_database(store, path);
+	if (rc != TERRACE_OK)
+		return rc;
+	if (fresh) {
+		rc = terrace__attach_restore(store);
+		terrace__clock_settle(store->shared);
+	}
 	terrace__clock_start(store);
+	if (fresh && alone && rc == TERRACE_OK)
+		rc = terrace__power_check(store);
 	if (fresh && rc == TERRACE_OK)
 		rc = terrace__shared_publish(store->dir_fd, store->shared);
 	else if (rc == TERRACE_OK)
 		rc = refill_new(store);
+	return rc;
+}
+
+/*
+ * The path of the format's directory for SQLite, which opens by path and follows
+ * no link on the way: parents of ours may well be links.
+ */
+static int real_path(struct terrace *store, const char *name, char **ret)
+{
+	char *real = realpath(store->dir, NULL);
+	struct stat st;
+	int rc;
+
+	if (!real)
+		return failed(store->dir, errno);
+	if (stat(real, &st) < 0)
+		rc = failed(store->dir, errno);
+	else if (st.st_dev != store->device || st.st_ino != store->inode)
+		rc = refuse(store->dir, "it is being moved");
+	else
+		rc = asprintf(ret, "%s/%s", real, name) < 0 ? TERRACE_ENOMEM : TERRACE_OK;
+	free(real);
 	return rc;
 }
 
@@ -237,8 +288,14 @@ int terrace__attach(struct terrace *store)
 		rc = open_format(store, dir_fd, name, sizeof name);
 	if (rc != TERRACE_OK)
 		return rc;
-	if (asprintf(&path, "%s/%s", store->dir, name) < 0)
-		return no_memory("a path");
+	rc = real_path(store, name, &path);
+	if (rc != TERRACE_OK)
+		return rc;
+	if (store->read_only) {
+		rc = terrace__attach_read_only(store, path);
+		free(path);
+		return rc;
+	}
 	while (store->token == 0 || store->token == HELD_BY_MANY) {
 		if (getrandom(&store->token, sizeof store->token, 0) < 0)
 			store->token = (uint64_t)getpid() << 32 | (uint32_t)time(NULL);
@@ -248,6 +305,7 @@ int terrace__attach(struct terrace *store)
 		rc = failed(store->dir, -rc);
 	} else {
 		rc = open_parts(store, path);
+		terrace__lock_try(store->lock_fd, LOCK_ATTACHED, false);
 		terrace__unlock(store->lock_fd, LOCK_ATTACH);
 		if (rc == TERRACE_OK) {
 			terrace__behind_reap(store);
@@ -287,15 +345,19 @@ void terrace__detach(struct terrace *store)
 {
 	if (store->disk)
 		terrace__behind_close(store);
-	if (store->disk && (atomic_load(&store->wrote) || terrace__access_pending(store))) {
+	if (store->disk && !store->read_only &&
+	    (atomic_load(&store->wrote) || terrace__access_pending(store))) {
 		store->wait_ms = LEAVE_WAIT_MS;
 		if (terrace__write_alone(store, leave, NULL) != TERRACE_OK)
 			terrace__swallow(store, NULL, "closing");
 	}
+	if (store->disk && !store->read_only)
+		terrace__power_leave(store);
 	if (store->disk)
 		store->disk_ops->tier.close(store->disk);
 	terrace__shared_close(store->shared);
 	terrace__dictionaries_close(store->dir_fd);
+	terrace__detach_read_only(store);
 	terrace__fd_done(&store->dir_fd);
 	terrace__fd_done(&store->lock_fd);
 	store->disk = NULL;

@@ -3,6 +3,7 @@
 #include "core/entries.h"
 #include "core/flight.h"
 #include "core/locks.h"
+#include "core/power.h"
 #include "util/lock.h"
 #include "util/message.h"
 #include "util/time.h"
@@ -216,7 +217,7 @@ int terrace__behind_get(struct terrace_cache *cache, const struct tier_key *key,
 		rc = TERRACE_OK;
 	} else if (!pending && waits_here(behind, key->slot)) {
 		rc = TERRACE_EXISTS;
-	} else if (!pending && now - behind->reaped >= REAP_AFTER_MS) {
+	} else if (!pending && !cache->store->read_only && now - behind->reaped >= REAP_AFTER_MS) {
 		behind->reaped = now;
 		look = true;
 	}
@@ -412,13 +413,17 @@ int terrace__behind_put(struct terrace_cache *cache, const struct tier_key *key,
 	struct behind *behind = &store->behind;
 	uint64_t epoch = lease ? lease->epoch : atomic_load(&cache->shared->epoch);
 	struct pending *older;
-	int rc = TERRACE_EXISTS;
+	int rc;
 
 	if (UNLIKELY(!atomic_load(&behind->started)))
 		start(store);
 	if (atomic_load(&behind->lane) < 0 || weight(entry) > bytes_max(store) / 4 ||
 	    atomic_load(&store->shared->transaction))
 		return TERRACE_EXISTS;
+	rc = terrace__power_note(cache);
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = TERRACE_EXISTS;
 	pthread_mutex_lock(&behind->lock);
 	if (wait_room(store, weight(entry))) {
 		older = find(behind, cache, key);
@@ -653,7 +658,7 @@ void terrace__behind_settle(struct terrace *store, uint32_t slot)
 {
 	struct behind *behind = &store->behind;
 
-	if (!version_is_behind(version_load(store->shared, slot)))
+	if (store->read_only || !version_is_behind(version_load(store->shared, slot)))
 		return;
 	pthread_mutex_lock(&behind->lock);
 	if (waits_here(behind, slot))

@@ -1,6 +1,7 @@
 #include "core/bulk.h"
 
 #include "core/behind.h"
+#include "core/power.h"
 #include "core/sources.h"
 #include "util/util.h"
 
@@ -77,8 +78,10 @@ static int remove_batch(struct terrace *store, void *ctx)
 	struct doomed *doomed = ctx;
 	uint64_t removed = doomed->removed;
 	struct transaction transaction;
-	int rc = terrace__transaction_begin(store, &transaction);
+	int rc = terrace__power_note(doomed->cache);
 
+	if (rc == TERRACE_OK)
+		rc = terrace__transaction_begin(store, &transaction);
 	if (rc != TERRACE_OK)
 		return rc;
 	rc = remove_taken(doomed, &transaction);
@@ -290,8 +293,10 @@ static int raise_floor(struct terrace *store, void *ctx)
 	struct terrace_cache *cache = ctx;
 	struct transaction transaction;
 	uint64_t floor;
-	int rc = terrace__transaction_begin(store, &transaction);
+	int rc = terrace__power_note(cache);
 
+	if (rc == TERRACE_OK)
+		rc = terrace__transaction_begin(store, &transaction);
 	if (rc != TERRACE_OK)
 		return rc;
 	floor = shared_draw(store->shared);

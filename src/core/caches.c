@@ -110,11 +110,42 @@ static int take_number(struct terrace *store, void *ctx)
 	return TERRACE_OK;
 }
 
+/* Under the writers' lock. */
+static int declare_immutable(struct terrace *store, void *ctx)
+{
+	struct terrace_cache *cache = ctx;
+	struct transaction transaction;
+	int rc;
+
+	if (terrace__transaction_mine(store)) {
+		terrace__message_set("cache %s becomes immutable; open it before the transaction",
+		                     cache->name);
+		return TERRACE_EINVAL;
+	}
+	rc = terrace__transaction_begin(store, &transaction);
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = store->disk_ops->cache_immutable(store->disk, cache->number);
+	if (rc != TERRACE_OK) {
+		terrace__transaction_rollback(&transaction);
+		return rc;
+	}
+	rc = terrace__transaction_commit(&transaction);
+	if (rc == TERRACE_OK)
+		atomic_store(&cache->shared->immutable, 1);
+	return rc;
+}
+
 static int number_cache(struct terrace *store, struct terrace_cache *cache)
 {
 	struct new_number new = { .name = cache->name };
 	int rc = find_number(store->shared, cache->name, &new.number);
 
+	if (rc == TERRACE_MISS && store->read_only) {
+		terrace__message_set("the store %s is read-only and has no cache %s", store->dir,
+		                     cache->name);
+		return TERRACE_EACCESS;
+	}
 	if (rc == TERRACE_MISS)
 		rc = terrace__write_alone(store, take_number, &new);
 	if (rc != TERRACE_OK)
@@ -123,6 +154,9 @@ static int number_cache(struct terrace *store, struct terrace_cache *cache)
 	cache->shared = &store->shared->caches[new.number];
 	/* Caches must not share hashes: their rows share an index. */
 	cache->seed = terrace__hash64(&new.number, sizeof new.number, store->shared->seed);
+	if (cache->settings[CACHE_immutable].number && !store->read_only &&
+	    !atomic_load(&cache->shared->immutable))
+		return terrace__write_alone(store, declare_immutable, cache);
 	return TERRACE_OK;
 }
 
@@ -167,6 +201,8 @@ static void apply_settings(struct terrace_cache *cache)
 	cache->tiers = (unsigned)settings[CACHE_tiers].number;
 	if (settings[CACHE_disabled].number || cache->store->disabled)
 		cache->tiers = 0;
+	if (cache->store->snapshot.taken)
+		cache->tiers &= ~(unsigned)TERRACE_L1; /* its copies could not be kept good */
 	cache->on_disk = cache->tiers & (TERRACE_L2 | TERRACE_L3);
 	cache->ttl_ms = settings[CACHE_ttl].number;
 	cache->codec = (terrace_codec)settings[CACHE_codec].number;
@@ -379,6 +415,8 @@ void terrace__stats_fold(struct terrace_cache *cache)
 	uint64_t hits = 0, saved_us = 0;
 	int rc;
 
+	if (store->read_only)
+		return;
 	pthread_mutex_lock(&store->stats_lock);
 	if (cache->memory)
 		terrace__tiers_memory_hits(cache->memory, &hits, &saved_us);
@@ -397,7 +435,7 @@ struct terrace_cache *terrace__digests(struct terrace *store)
 {
 	struct terrace_cache *cache = NULL;
 
-	if (!store || store->disabled)
+	if (!store || store->disabled || store->read_only)
 		return NULL;
 	pthread_mutex_lock(&store->caches_lock);
 	cache = store->digests;

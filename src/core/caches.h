@@ -15,6 +15,9 @@ bool terrace__struct_in(void *ours, size_t our_size, const void *theirs);
  * failure the caller closes it all the same.
  */
 int terrace__attach(struct terrace *store);
+/* Parts of that: the database, and what is shared filled from it. */
+int terrace__attach_database(struct terrace *store, const char *path);
+int terrace__attach_restore(struct terrace *store);
 /* Accepts what was opened half. Caches are closed before. */
 void terrace__detach(struct terrace *store);
 

@@ -4,64 +4,19 @@
 #include "util/time.h"
 #include "util/util.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 
 /* A wider step between the two clocks than slewing and ticks explain. */
 enum { APART_MS = 50 };
 
-#define BOOT_ID "/proc/sys/kernel/random/boot_id"
-
-static int failed(int err)
+void terrace__clock_settle(struct shared *shared)
 {
-	terrace__message_set("cannot read %s: %s", BOOT_ID, strerror(err));
-	return err == ENOMEM ? TERRACE_ENOMEM : TERRACE_EIO;
-}
-
-/*
- * The boot's own id; zeros where the kernel has none. That it cannot be read
- * just now does not make it another boot: the clock would jump.
- */
-static int boot_id(uint8_t ret[16])
-{
-	CLEANUP(terrace__fd_done) int fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
-	char text[37] = "";
-	size_t got = 0;
-	int at = 0, rc;
-
-	memset(ret, 0, 16);
-	if (fd < 0)
-		return errno == ENOENT || errno == EACCES ? TERRACE_OK : failed(errno);
-	rc = terrace__read_full(fd, text, 36, 0, &got);
-	if (rc < 0)
-		return failed(-rc);
-	for (const char *c = text; *c && at < 32; c++) {
-		char digit[2] = { *c, '\0' };
-
-		if (*c == '-')
-			continue;
-		ret[at / 2] = (uint8_t)(ret[at / 2] << 4 | strtoul(digit, NULL, 16));
-		at++;
-	}
-	return TERRACE_OK;
-}
-
-int terrace__clock_settle(struct shared *shared)
-{
-	uint8_t boot[16];
-	int64_t now;
-	int rc = boot_id(boot);
-
-	if (rc != TERRACE_OK || memcmp(boot, shared->boot_id, sizeof boot) == 0)
-		return rc;
 	/* The date may be wrong after a boot; what was written is not younger than that. */
-	now = terrace__clock_ms(CLOCK_REALTIME);
+	int64_t now = terrace__clock_ms(CLOCK_REALTIME);
+
 	if (now < atomic_load(&shared->last_time))
 		now = atomic_load(&shared->last_time);
 	atomic_store(&shared->clock_base, now - terrace__clock_ms(CLOCK_BOOTTIME));
-	memcpy(shared->boot_id, boot, sizeof boot);
-	return TERRACE_OK;
 }
 
 static void calibrate(struct terrace *store)

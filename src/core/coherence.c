@@ -1,5 +1,6 @@
 #include "core/coherence.h"
 
+#include "core/power.h"
 #include "util/fs.h"
 #include "util/hash.h"
 #include "util/message.h"
@@ -120,10 +121,9 @@ static int no_room(int err, size_t size)
 	return rc;
 }
 
-static struct shared *map(int fd)
+static struct shared *map(int fd, int access)
 {
-	struct shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-	                             0);
+	struct shared *shared = mmap(NULL, sizeof *shared, access, MAP_SHARED, fd, 0);
 
 	return shared == MAP_FAILED ? NULL : shared;
 }
@@ -141,14 +141,16 @@ static int make(int dir_fd, struct shared **ret)
 	if (fd < 0)
 		return failed(errno, "make");
 	/* Every block now: a full disk later would be a SIGBUS. */
+	terrace__limit_enter();
 	do
 		err = posix_fallocate(fd, 0, sizeof *shared);
 	while (err == EINTR);
+	terrace__limit_leave();
 	if (err) {
 		unlinkat(dir_fd, SHARED_NEW_NAME, 0); /* what it has may be the last of the disk */
 		return no_room(err, sizeof *shared);
 	}
-	shared = map(fd);
+	shared = map(fd, PROT_READ | PROT_WRITE);
 	if (!shared)
 		return failed(errno, "map");
 	memcpy(shared->magic, magic, sizeof magic);
@@ -158,11 +160,15 @@ static int make(int dir_fd, struct shared **ret)
 	return TERRACE_OK;
 }
 
-int terrace__shared_open(int dir_fd, struct shared **ret, bool *ret_fresh)
+int terrace__shared_open(int dir_fd, const uint8_t boot[16], bool alone, struct shared **ret,
+                         bool *ret_fresh)
 {
 	CLEANUP(terrace__fd_done) int fd = -1;
+	uint32_t generation = 1;
+	int64_t last_time = 0;
 	struct shared *shared;
 	struct stat st;
+	int rc;
 
 	fd = openat(dir_fd, SHARED_NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 && errno != ENOENT)
@@ -171,18 +177,55 @@ int terrace__shared_open(int dir_fd, struct shared **ret, bool *ret_fresh)
 	if (fd >= 0 && fstat(fd, &st) < 0)
 		return failed(errno, "look at");
 	if (fd >= 0 && st.st_size == sizeof *shared) {
-		shared = map(fd);
+		shared = map(fd, PROT_READ | PROT_WRITE);
 		if (!shared)
 			return failed(errno, "map");
-		if (is_whole(shared)) {
+		if (is_whole(shared) && (!alone || terrace__boot_same(shared->boot_id, boot))) {
 			*ret = shared;
 			*ret_fresh = false;
 			return TERRACE_OK;
 		}
+		/* Of another boot: the rest of it may be older than what the database says. */
+		if (is_whole(shared)) {
+			generation = shared->generation;
+			last_time = atomic_load(&shared->last_time);
+		}
 		munmap(shared, sizeof *shared);
 	}
+	rc = make(dir_fd, ret);
+	if (rc != TERRACE_OK)
+		return rc;
+	(*ret)->generation = generation;
+	atomic_store(&(*ret)->last_time, last_time);
+	memcpy((*ret)->boot_id, boot, sizeof(*ret)->boot_id);
 	*ret_fresh = true;
-	return make(dir_fd, ret);
+	return TERRACE_OK;
+}
+
+int terrace__shared_look(int dir_fd, struct shared **ret, ino_t *ret_inode)
+{
+	CLEANUP(terrace__fd_done) int fd = -1;
+	struct shared *shared;
+	struct stat st;
+
+	*ret = NULL;
+	*ret_inode = 0;
+	fd = openat(dir_fd, SHARED_NAME, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return TERRACE_OK;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return failed(errno, "open");
+	*ret_inode = st.st_ino;
+	if (st.st_size != sizeof *shared)
+		return TERRACE_OK;
+	shared = map(fd, PROT_READ);
+	if (!shared)
+		return failed(errno, "map");
+	if (is_whole(shared))
+		*ret = shared;
+	else
+		munmap(shared, sizeof *shared);
+	return TERRACE_OK;
 }
 
 int terrace__shared_publish(int dir_fd, struct shared *shared)

@@ -52,6 +52,7 @@
 #include <terrace/base.h>
 
 #include <stdatomic.h>
+#include <sys/types.h>
 
 enum {
 	FORMAT_VERSION = 1,
@@ -82,6 +83,7 @@ struct shared_cache {
 	/* In memory alone: the process that has entries of it; see below. */
 	_Atomic uint64_t holder;
 	char name[TERRACE_NAME_MAX + 1];
+	_Atomic uint32_t immutable; /* its values follow from their keys */
 };
 
 /* How a loader failed, for those in other processes who waited for it. */
@@ -128,6 +130,7 @@ struct shared {
 	 * Cleared under the writers' lock alone. */
 	_Atomic uint32_t transaction;
 	_Alignas(64) _Atomic uint32_t flight_turn; /* futex: a flight has landed */
+	_Atomic uint32_t unsynced; /* the file says that this boot writes; see power.h */
 
 	struct shared_cache caches[CACHES_MAX];
 	struct shared_outcome outcomes[OUTCOMES];
@@ -183,11 +186,15 @@ uint64_t terrace__epoch_move(struct shared *shared, struct shared_cache *cache);
 void terrace__bulk_move(struct shared *shared, struct shared_cache *cache);
 
 /*
- * Map the file, making it where it is missing or damaged; `*ret_fresh` then
+ * Map the file, making it where it is missing, damaged or, with nobody else
+ * attached (`alone`), of another boot than this one; `*ret_fresh` then
  * says that the fields from the database are for the caller to fill in, before
  * terrace__shared_publish(). Under the attach lock.
  */
-int terrace__shared_open(int dir_fd, struct shared **ret, bool *ret_fresh);
+int terrace__shared_open(int dir_fd, const uint8_t boot[16], bool alone, struct shared **ret,
+                         bool *ret_fresh);
+/* For reading alone; NULL where it is missing or damaged. And which file it is; 0: none. */
+int terrace__shared_look(int dir_fd, struct shared **ret, ino_t *ret_inode);
 int terrace__shared_publish(int dir_fd, struct shared *shared);
 void terrace__shared_close(struct shared *shared);
 

@@ -163,6 +163,12 @@ int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, stru
 
 	write->put.entry = entry;
 	write->file_fd = -1;
+	if (terrace__value_max(cache->store) && value.size > terrace__value_max(cache->store)) {
+		terrace__message_set("a value of %zu bytes is over the limits of memory and disk; "
+		                     "raise memory_bytes or disk_bytes",
+		                     value.size);
+		return TERRACE_ETOOBIG;
+	}
 	terrace__record_fill(cache, entry, &write->record);
 	if (value.size > max_u64(BLOCK_BYTES, in_row))
 		rc = encode_blocks(cache, value, write);

@@ -347,7 +347,7 @@ static int own_flight(struct terrace_cache *cache, struct flight *flight, int64_
 	bool has_byte = false;
 	int rc = TERRACE_MISS;
 
-	if (cache->on_disk) {
+	if (cache->on_disk && !store->read_only) {
 		/* Two processes that each hold what the other wants would wait for ever. */
 		rc = take_byte(store, hashed.hash,
 		               held || may_give_stale(cache, flight->key.key) ? 0 : deadline);

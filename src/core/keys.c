@@ -3,6 +3,7 @@
 
 #include "core/behind.h"
 #include "core/entries.h"
+#include "core/present.h"
 #include "util/util.h"
 
 enum { KEYS_AT_ONCE = 256 };
@@ -83,10 +84,12 @@ static int fill(struct key_list *list)
 	struct terrace_cache *cache = list->cache;
 	struct terrace *store = cache->store;
 	struct batch batch = { .list = list };
-	int rc;
+	int rc = TERRACE_OK;
 
 	list->keys.size = 0;
-	if (cache->on_disk) {
+	if (cache->on_disk && !terrace__present(store)) {
+		list->at_end = true;
+	} else if (cache->on_disk) {
 		struct disk_where where = {
 			.kind = DISK_MATCHING,
 			.cache = cache->number,

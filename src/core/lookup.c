@@ -5,6 +5,7 @@
 
 #include "core/behind.h"
 #include "core/entries.h"
+#include "core/present.h"
 #include "core/sources.h"
 #include "util/time.h"
 #include "util/util.h"
@@ -45,6 +46,8 @@ static void drop(struct terrace_cache *cache, const struct tier_key *key, uint64
 	};
 
 	terrace__memory_forget(cache, key);
+	if (cache->store->read_only)
+		return;
 	if (!cache->on_disk)
 		terrace__note_put(cache->store, key->hash, reason, write.note.when, detail);
 	else if (terrace__write(cache->store, &write, 1) != TERRACE_OK)
@@ -146,6 +149,8 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 	int rc;
 
 	*ret_waits = false;
+	if (!terrace__present(store))
+		return TERRACE_MISS;
 	while (UNLIKELY(version_is_behind(version))) {
 		uint64_t before = version;
 
@@ -450,7 +455,7 @@ int terrace__get_stale(struct terrace_cache *cache, terrace_slice key, int64_t w
 			return TERRACE_OK;
 		entry_unref(*ret);
 	}
-	if (!cache->on_disk || version_is_behind(version) ||
+	if (!cache->on_disk || version_is_behind(version) || !terrace__present(cache->store) ||
 	    cache->store->disk_ops->tier.get(cache->store->disk, &hashed, false, &found.entry) !=
 	        TERRACE_OK)
 		return TERRACE_MISS;
@@ -525,6 +530,8 @@ int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tie
 		entry_unref(entry);
 	}
 	if (cache->on_disk) {
+		if (!terrace__present(cache->store))
+			return TERRACE_MISS;
 		terrace__behind_settle(cache->store, hashed.slot);
 		if (version_is_behind(version_load(cache->store->shared, hashed.slot)))
 			return TERRACE_MISS; /* another process knows */

@@ -1,6 +1,7 @@
 /* Making room on disk: expired entries first, then by rank. */
 #include "core/write.h"
 
+#include "util/fs.h"
 #include "util/util.h"
 
 /* Rows that one transaction removes: others wait no longer than for that. */
@@ -333,7 +334,8 @@ bool terrace__free_space(struct terrace *store, bool for_row, unsigned tries)
 {
 	struct sacrifice sacrifice = { .count = 0 };
 
-	if (tries > 1)
+	/* A limit of file sizes is met whatever else goes. */
+	if (tries > 1 || terrace__limit_met())
 		return false;
 	store->disk_ops->sweep(store->disk);
 	if (store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW) && for_row && tries == 0)

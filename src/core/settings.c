@@ -644,6 +644,7 @@ int terrace__settings_cache(const struct config_file *file, const char *cache,
 		[CACHE_stale_on_error] = given_number(code->stale_on_error_ms),
 		[CACHE_absent_ttl] = given_number(code->absent_ttl_ms),
 		[CACHE_jitter] = given_number(code->jitter_percent),
+		[CACHE_immutable] = given_number(code->immutable),
 		[CACHE_disabled] = given_number(code->disabled),
 		[CACHE_description] = { code->description != NULL, 0, code->description },
 	};

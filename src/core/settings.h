@@ -39,6 +39,7 @@
 	X(stale_on_error, DURATION, "0") \
 	X(absent_ttl, DURATION, "0")     \
 	X(jitter, PERCENT, "0")          \
+	X(immutable, FLAG, "no")         \
 	X(disabled, FLAG, "no")          \
 	X(description, TEXT, "")
 

@@ -151,8 +151,10 @@ int terrace__stats_file_add(int dir_fd, int lock_fd, uint32_t cache, struct coun
 		return rc;
 	rc = block_read(fd, cache, &block);
 	/* On a full disk the counts stay where they are, and what is in the file too. */
+	terrace__limit_enter();
 	if (rc == 0)
 		rc = -posix_fallocate(fd, (off_t)cache * (off_t)sizeof block, sizeof block);
+	terrace__limit_leave();
 	if (rc == 0) {
 		struct block ours = { 0 };
 

@@ -139,6 +139,14 @@ struct memory_limit {
 	uint64_t pressed;      /* without a limit: what was in use when memory became short */
 };
 
+/* present.c: a store that cannot be written to, as it was when it was opened */
+struct snapshot {
+	bool taken;
+	const struct shared *watched; /* the shared file; NULL: there was none that is good */
+	uint64_t seq;                 /* the last number drawn there */
+	ino_t inode;                  /* of the file; 0: there was none */
+};
+
 struct terrace {
 	uint32_t magic;
 	unsigned handles; /* guarded by the registry */
@@ -163,9 +171,13 @@ struct terrace {
 	int dir_fd; /* of the format's directory */
 	int lock_fd;
 	struct shared *shared;
-	uint64_t token; /* of this process and store: what `holder` names */
+	const char *boot_id_path; /* NULL: the kernel's */
+	uint64_t token;           /* of this process and store: what `holder` names */
 	const struct disk_ops *disk_ops;
 	void *disk;
+	bool read_only;
+	struct snapshot snapshot;
+	_Atomic bool gone;          /* removed, or a snapshot that is no longer good */
 	_Atomic bool wrote;         /* since it was opened */
 	_Atomic unsigned beginning; /* transactions that this process begins, or has open */
 
@@ -228,6 +240,8 @@ struct terrace_cache {
 
 /* Counts up in a child at fork: handles from before are no longer valid. */
 extern _Atomic unsigned terrace__forks;
+/* From now on it does. */
+void terrace__watch_forks(void);
 
 /* --- log.c ------------------------------------------------------------------------- */
 
@@ -248,8 +262,8 @@ void terrace__swallow(struct terrace *store, struct terrace_cache *cache, const 
  */
 int64_t terrace__now(struct terrace *store);
 void terrace__clock_start(struct terrace *store);
-/* The base for a boot that the store has not seen, or seen already. Under the attach lock. */
-int terrace__clock_settle(struct shared *shared);
+/* The base of a boot: for what is shared and was made anew. Under the attach lock. */
+void terrace__clock_settle(struct shared *shared);
 
 /* --- access.c, note.c ---------------------------------------------------------------- */
 
@@ -263,6 +277,15 @@ bool terrace__access_pending(struct terrace *store);
 void terrace__note_put(struct terrace *store, uint64_t hash, terrace_reason reason, int64_t when,
                        const char *detail);
 bool terrace__note_get(struct terrace *store, uint64_t hash, terrace_why *ret);
+
+/* How large a value may be at most, decoded: larger than all of memory and disk is a bomb. 0: any. */
+static inline uint64_t terrace__value_max(const struct terrace *store)
+{
+	int64_t disk = (int64_t)store->disk_bytes;
+	int64_t memory = store->settings[STORE_memory_bytes].number;
+
+	return disk && memory ? (uint64_t)(disk > memory ? disk : memory) : 0;
+}
 
 /* A key of a cache, hashed. */
 static inline struct tier_key cache_key(const struct terrace_cache *cache, terrace_slice key)

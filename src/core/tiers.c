@@ -34,10 +34,11 @@ void terrace__tiers_memory_hits(void *tier, uint64_t *ret_hits, uint64_t *ret_sa
 }
 
 int terrace__tiers_disk(int dir_fd, const char *path, const char *name, bool create,
-                        uint64_t log_bytes, const struct disk_ops **ret_ops, void **ret_disk)
+                        uint64_t log_bytes, uint64_t value_max, const struct disk_ops **ret_ops,
+                        void **ret_disk)
 {
 	struct disk *disk;
-	int rc = terrace__disk_open(dir_fd, path, name, create, log_bytes, &disk);
+	int rc = terrace__disk_open(dir_fd, path, name, create, log_bytes, value_max, &disk);
 
 	if (rc != TERRACE_OK)
 		return rc;

@@ -16,7 +16,8 @@ void terrace__tiers_memory_hits(void *tier, uint64_t *ret_hits, uint64_t *ret_sa
 
 /* L2 and L3. */
 int terrace__tiers_disk(int dir_fd, const char *path, const char *name, bool create,
-                        uint64_t log_bytes, const struct disk_ops **ret_ops, void **ret_disk);
+                        uint64_t log_bytes, uint64_t value_max, const struct disk_ops **ret_ops,
+                        void **ret_disk);
 
 /* The name itself when there is an eviction policy of that name, else NULL. */
 const char *terrace__tiers_evictions(const char *name);

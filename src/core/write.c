@@ -4,6 +4,8 @@
 #include "core/entries.h"
 #include "core/flight.h"
 #include "core/locks.h"
+#include "core/power.h"
+#include "core/present.h"
 #include "util/lock.h"
 #include "util/message.h"
 #include "util/time.h"
@@ -327,6 +329,10 @@ static int drop_inside(struct transaction *transaction, struct write *write)
 
 static int apply(struct transaction *transaction, struct write *write)
 {
+	int rc = write->kind == WRITE_DROP ? TERRACE_OK : terrace__power_note(write->cache);
+
+	if (rc != TERRACE_OK)
+		return rc;
 	if (write->lease && !terrace__lease_holds(write->cache, &write->put.key, write->lease))
 		return TERRACE_MISS;
 	switch (write->kind) {
@@ -624,16 +630,20 @@ static void write_mine(struct transaction *mine, struct write *writes, size_t co
 int terrace__write(struct terrace *store, struct write *writes, size_t count)
 {
 	struct transaction *mine = terrace__transaction_mine(store);
+	int rc = terrace__check_writable(store);
 
 	for (size_t i = 0; i < count; i++) {
-		writes[i].rc = TERRACE_EIO;
+		writes[i].rc = rc ? rc : TERRACE_EIO;
 		writes[i].stamp = 0;
-		if (writes[i].kind != WRITE_BEHIND && writes[i].kind != WRITE_DROP)
+		if (rc == TERRACE_OK && writes[i].kind != WRITE_BEHIND &&
+		    writes[i].kind != WRITE_DROP)
 			terrace__behind_settle(store, writes[i].put.key.slot);
 	}
 	if (count == 0)
 		return TERRACE_OK;
-	if (mine)
+	if (rc != TERRACE_OK)
+		; /* each has it */
+	else if (mine)
 		write_mine(mine, writes, count);
 	else
 		write_queued(store, writes, count);
@@ -655,8 +665,10 @@ int terrace__write(struct terrace *store, struct write *writes, size_t count)
 int terrace__writer_lock(struct terrace *store, int64_t wait_ms)
 {
 	struct writer *writer = &store->writer;
-	int rc;
+	int rc = terrace__check_writable(store);
 
+	if (rc != TERRACE_OK)
+		return rc;
 	pthread_mutex_lock(&writer->lock);
 	rc = wait_lead(writer, NULL, wait_ms);
 	pthread_mutex_unlock(&writer->lock);

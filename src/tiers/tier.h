@@ -156,6 +156,10 @@ struct disk_fault {
 	const char *detail;
 };
 
+/* A cache of the catalogue. Return false to stop. */
+typedef bool disk_visit_cache_fn(void *ctx, uint32_t cache, const char *name, uint64_t floor,
+                                 bool immutable);
+
 /*
  * The disk: L2 and L3 behind one catalogue. Its get reads either; usage tells
  * them apart. What changes something happens within a transaction; that there
@@ -235,10 +239,9 @@ struct disk_ops {
 	                size_t detail_size);
 
 	int (*cache_add)(void *disk, uint32_t cache, const char *name);
+	int (*cache_immutable)(void *disk, uint32_t cache); /* for good */
 	int (*cache_floor)(void *disk, uint32_t cache, uint64_t floor);
-	int (*caches)(void *disk,
-	              bool (*visit)(void *ctx, uint32_t cache, const char *name, uint64_t floor),
-	              void *ctx);
+	int (*caches)(void *disk, disk_visit_cache_fn *visit, void *ctx);
 	/* No row has a higher sequence number; the seed of all hashes. */
 	int (*state)(void *disk, uint64_t *ret_seq, uint64_t *ret_seed);
 	int (*set_seed)(void *disk, uint64_t seed);
@@ -249,6 +252,8 @@ struct disk_ops {
 	 */
 	/* True when all that was in the log is moved: it starts anew. */
 	bool (*checkpoint)(void *disk, enum disk_checkpoint when);
+	/* The same, until what is committed survives a power cut; TERRACE_EBUSY: a reader is in the way. */
+	int (*sync)(void *disk);
 	/* Check everything; the visitor returns false to stop. */
 	int (*verify)(void *disk, bool (*fault)(void *ctx, const struct disk_fault *fault),
 	              void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);

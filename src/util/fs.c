@@ -1,9 +1,13 @@
 #include "util/fs.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 void terrace__fd_done(int *fd)
@@ -31,7 +35,66 @@ int terrace__read_full(int fd, void *data, size_t size, off_t offset, size_t *re
 	return 0;
 }
 
-int terrace__write_full(int fd, const void *data, size_t size, off_t offset)
+/* --- writing ------------------------------------------------------------------------------------ */
+
+static _Thread_local struct {
+	unsigned depth;
+	bool blocks; /* the signal, for as long as we are within */
+	bool met;
+	sigset_t before;
+} limit;
+
+void terrace__limit_enter(void)
+{
+	struct rlimit most;
+	sigset_t size;
+
+	if (limit.depth++ > 0)
+		return;
+	limit.blocks = getrlimit(RLIMIT_FSIZE, &most) == 0 && most.rlim_cur != RLIM_INFINITY;
+	if (!limit.blocks)
+		return;
+	sigemptyset(&size);
+	sigaddset(&size, SIGXFSZ);
+	pthread_sigmask(SIG_BLOCK, &size, &limit.before);
+}
+
+void terrace__limit_leave(void)
+{
+	static const struct timespec at_once;
+	int err = errno;
+	sigset_t size;
+
+	if (--limit.depth > 0 || !limit.blocks)
+		return;
+	sigemptyset(&size);
+	sigaddset(&size, SIGXFSZ);
+	/* A program that blocks it itself waits for it itself. */
+	if (!sigismember(&limit.before, SIGXFSZ)) {
+		while (sigtimedwait(&size, NULL, &at_once) == SIGXFSZ)
+			limit.met = true;
+		pthread_sigmask(SIG_SETMASK, &limit.before, NULL);
+	}
+	errno = err;
+}
+
+bool terrace__limit_meets(void)
+{
+	sigset_t pending;
+
+	return limit.depth > 0 && limit.blocks && sigpending(&pending) == 0 &&
+	       sigismember(&pending, SIGXFSZ);
+}
+
+bool terrace__limit_met(void)
+{
+	bool met = limit.met;
+
+	limit.met = false;
+	return met;
+}
+
+static int write_all(int fd, const void *data, size_t size, off_t offset)
 {
 	size_t done = 0;
 
@@ -47,7 +110,17 @@ int terrace__write_full(int fd, const void *data, size_t size, off_t offset)
 	return 0;
 }
 
-int terrace__writev_full(int fd, struct iovec *vector, int count)
+int terrace__write_full(int fd, const void *data, size_t size, off_t offset)
+{
+	int rc;
+
+	terrace__limit_enter();
+	rc = write_all(fd, data, size, offset);
+	terrace__limit_leave();
+	return rc;
+}
+
+static int writev_all(int fd, struct iovec *vector, int count)
 {
 	while (count > 0) {
 		ssize_t n;
@@ -74,6 +147,62 @@ int terrace__writev_full(int fd, struct iovec *vector, int count)
 	}
 	return 0;
 }
+
+int terrace__writev_full(int fd, struct iovec *vector, int count)
+{
+	int rc;
+
+	terrace__limit_enter();
+	rc = writev_all(fd, vector, count);
+	terrace__limit_leave();
+	return rc;
+}
+
+/* --- below a directory -------------------------------------------------------------------------- */
+
+/* The directory of "dir/name", and where the name begins. */
+static int open_parent(int dir_fd, const char *path, const char **ret_name)
+{
+	const char *slash = strchr(path, '/');
+	char dir[NAME_MAX + 1];
+	int fd;
+
+	if (!slash || (size_t)(slash - path) >= sizeof dir)
+		return -EINVAL;
+	memcpy(dir, path, (size_t)(slash - path));
+	dir[slash - path] = '\0';
+	*ret_name = slash + 1;
+	fd = openat(dir_fd, dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int terrace__open_below(int dir_fd, const char *path, int flags, mode_t mode)
+{
+	const char *name;
+	int parent = open_parent(dir_fd, path, &name), fd;
+
+	if (parent < 0)
+		return parent;
+	fd = openat(parent, name, flags | O_NOFOLLOW | O_CLOEXEC, mode);
+	if (fd < 0)
+		fd = -errno;
+	close(parent);
+	return fd;
+}
+
+int terrace__unlink_below(int dir_fd, const char *path)
+{
+	const char *name;
+	int parent = open_parent(dir_fd, path, &name), rc;
+
+	if (parent < 0)
+		return parent;
+	rc = unlinkat(parent, name, 0) < 0 ? -errno : 0;
+	close(parent);
+	return rc;
+}
+
+/* --- paths -------------------------------------------------------------------------------------- */
 
 int terrace__make_dirs(const char *path, mode_t mode)
 {

@@ -19,6 +19,25 @@ int terrace__write_full(int fd, const void *data, size_t size, off_t offset);
 /* Writes all of it at the file's position; changes the vector. */
 int terrace__writev_full(int fd, struct iovec *vector, int count);
 
+/*
+ * Between the two, a write beyond the limit of file sizes (RLIMIT_FSIZE) fails
+ * with EFBIG and sends this thread no SIGXFSZ, which would end a program that
+ * knows nothing of us. May be nested; what writes above does it by itself.
+ */
+void terrace__limit_enter(void);
+void terrace__limit_leave(void);
+/* Has it been met since we are within? */
+bool terrace__limit_meets(void);
+/* Was that limit met on this thread since it was last asked? */
+bool terrace__limit_met(void);
+
+/*
+ * Open a file below a directory, "dir/name": neither of them may be a link. A
+ * descriptor or a negative errno.
+ */
+int terrace__open_below(int dir_fd, const char *path, int flags, mode_t mode);
+int terrace__unlink_below(int dir_fd, const char *path);
+
 /* Make a directory and its missing parents; those that it makes get `mode`. */
 int terrace__make_dirs(const char *path, mode_t mode);
 

@@ -34,6 +34,15 @@ int terrace__lock_wait(int fd, uint64_t byte, bool exclusive)
 	return lock_byte(fd, F_OFD_SETLKW, exclusive ? F_WRLCK : F_RDLCK, byte);
 }
 
+bool terrace__lock_held(int fd, uint64_t byte)
+{
+	struct flock lock = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1
+	};
+
+	return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
 void terrace__unlock(int fd, uint64_t byte)
 {
 	lock_byte(fd, F_OFD_SETLK, F_UNLCK, byte);

@@ -13,6 +13,8 @@
 /* 0, -EAGAIN when somebody else holds it, or another negative errno. */
 int terrace__lock_try(int fd, uint64_t byte, bool exclusive);
 int terrace__lock_wait(int fd, uint64_t byte, bool exclusive);
+/* Does somebody else hold it, shared or not? */
+bool terrace__lock_held(int fd, uint64_t byte);
 void terrace__unlock(int fd, uint64_t byte);
 
 /* A futex in memory that processes share. */

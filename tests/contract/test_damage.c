@@ -179,10 +179,10 @@ static void test_row__a_damaged_row_can_be_written_over_and_deleted(void **state
 	terrace_cache_close(cache);
 }
 
-static void test_row__a_newer_versions_entry_is_a_miss_and_left_alone(void **state)
+/* In a row, or with a file. */
+static void leave_newer_alone(struct fixture *f, unsigned tier)
 {
-	struct fixture *f = *state;
-	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	terrace_cache *cache = cache_on(f, tier);
 	terrace_verify_report report = TERRACE_VERIFY_INIT;
 	sqlite3_stmt *count;
 	sqlite3 *db;
@@ -223,6 +223,22 @@ static void test_row__a_newer_versions_entry_is_a_miss_and_left_alone(void **sta
 	sqlite3_finalize(count);
 	sqlite3_close(db);
 	terrace_cache_close(cache);
+}
+
+static void test_row__a_newer_versions_entry_is_a_miss_and_left_alone(void **state)
+{
+	leave_newer_alone(*state, TERRACE_L2);
+}
+
+static void test_file__a_newer_versions_entry_is_a_miss_and_left_alone(void **state)
+{
+	struct fixture *f = *state;
+	struct stat st;
+	char path[600];
+
+	leave_newer_alone(f, TERRACE_L3);
+	fixture_file(f, path);
+	assert_int_equal(stat(path, &st), 0);
 }
 
 /* --- verify ------------------------------------------------------------------------------------------ */
@@ -555,6 +571,7 @@ int main(void)
 		WITH_STORE(test_row__what_was_changed_behind_our_back_is_a_counted_miss),
 		WITH_STORE(test_row__a_damaged_row_can_be_written_over_and_deleted),
 		WITH_STORE(test_row__a_newer_versions_entry_is_a_miss_and_left_alone),
+		WITH_STORE(test_file__a_newer_versions_entry_is_a_miss_and_left_alone),
 		WITH_STORE(test_verify__finds_and_repairs),
 		WITH_STORE(test_full__put_makes_room_among_our_own),
 		WITH_STORE(test_full__a_number_is_counted_once),

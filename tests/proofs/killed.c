@@ -140,7 +140,8 @@ static int stream(struct opened *o)
 	int rc = terrace_writer_open(o->cache, TERRACE_KEY("key"), NULL, &writer);
 
 	for (size_t at = 0; at < BLOCKS && rc == TERRACE_OK; at += PIECE)
-		rc = terrace_writer_write(writer, terrace_bytes((const char *)bytes.data + at, PIECE));
+		rc = terrace_writer_write(writer,
+		                          terrace_bytes((const char *)bytes.data + at, PIECE));
 	rc = terrace_writer_commit(writer);
 	return rc == TERRACE_MISS ? TERRACE_EIO : rc;
 }

@@ -97,6 +97,8 @@ void peer_end(struct peer *peer)
 {
 	int status;
 
+	/* not close() alone: a peer that was started later has it open too */
+	shutdown(peer->fd, SHUT_RDWR);
 	close(peer->fd);
 	assert_int_equal(waitpid(peer->pid, &status, 0), peer->pid);
 	assert_int_equal(status, 0);

@@ -64,8 +64,8 @@ static void open_disk(struct tier *t)
 
 	scratch_make(&t->scratch);
 	fd = open(t->scratch.path, O_DIRECTORY | O_RDONLY);
-	assert_ok(
-	    terrace__tiers_disk(fd, t->scratch.path, "db", true, 1 << 20, &t->disk_ops, &t->tier));
+	assert_ok(terrace__tiers_disk(fd, t->scratch.path, "db", true, 1 << 20, 0, &t->disk_ops,
+	                              &t->tier));
 	close(fd);
 	t->ops = &t->disk_ops->tier;
 	assert_ok(t->disk_ops->begin(t->tier));

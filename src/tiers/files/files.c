@@ -87,16 +87,16 @@ void terrace__files_close(struct files *files)
 /* The directory of a path is made where it is missing. */
 static int make(struct files *files, const struct file_name *name, unsigned directory_size)
 {
-	int flags = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC;
-	int fd = openat(files->dir_fd, name->text, flags, 0600);
+	const int flags = O_CREAT | O_EXCL | O_RDWR;
+	int fd = terrace__open_below(files->dir_fd, name->text, flags, 0600);
 	struct file_name directory = *name;
 
-	if (fd >= 0 || errno != ENOENT)
+	if (fd != -ENOENT)
 		return fd;
 	directory.text[directory_size] = '\0';
 	if (mkdirat(files->dir_fd, directory.text, 0700) < 0 && errno != EEXIST)
-		return -1;
-	return openat(files->dir_fd, name->text, flags, 0600);
+		return -errno;
+	return terrace__open_below(files->dir_fd, name->text, flags, 0600);
 }
 
 int terrace__files_write(struct files *files, uint64_t number, terrace_slice head,
@@ -111,13 +111,13 @@ int terrace__files_write(struct files *files, uint64_t number, terrace_slice hea
 	int rc;
 
 	if (fd < 0)
-		return errno == EEXIST ? TERRACE_EXISTS : failed(errno, "make", name.text);
+		return fd == -EEXIST ? TERRACE_EXISTS : failed(-fd, "make", name.text);
 	rc = terrace__lock_try(fd, 0, true);
 	if (rc == 0)
 		rc = terrace__writev_full(fd, parts, ARRAY_LEN(parts));
 	if (rc < 0) {
 		rc = failed(-rc, "write", name.text);
-		unlinkat(files->dir_fd, name.text, 0);
+		terrace__unlink_below(files->dir_fd, name.text);
 		return rc;
 	}
 	*ret_fd = fd;
@@ -187,11 +187,11 @@ static int open_checked(struct files *files, uint64_t number, const struct recor
 	struct stat st;
 	int rc;
 
-	fd = openat(files->dir_fd, name.text, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 && errno == ELOOP)
+	fd = terrace__open_below(files->dir_fd, name.text, O_RDONLY | O_NONBLOCK, 0);
+	if (fd == -ELOOP || fd == -ENOTDIR)
 		return TERRACE_ECORRUPT; /* we write no links */
 	if (fd < 0)
-		return errno == ENOENT ? TERRACE_MISS : failed(errno, "open", name.text);
+		return fd == -ENOENT ? TERRACE_MISS : failed(-fd, "open", name.text);
 	if (fstat(fd, &st) < 0)
 		return failed(errno, "look at", name.text);
 	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != head_size + row->payload_size)
@@ -331,7 +331,7 @@ int terrace__files_blocks_new(struct files *files, uint64_t number, terrace_code
 		return TERRACE_EXISTS;
 	fd = make(files, &name, 3);
 	if (fd < 0)
-		return errno == EEXIST ? TERRACE_EXISTS : failed(errno, "make", name.text);
+		return fd == -EEXIST ? TERRACE_EXISTS : failed(-fd, "make", name.text);
 	if (!hold(fd))
 		return TERRACE_EXISTS;
 	rc = terrace__block_writer_new(fd, number, codec, ret);
@@ -412,7 +412,7 @@ void terrace__files_remove(struct files *files, uint64_t number)
 {
 	struct file_name name = name_of(number);
 
-	unlinkat(files->dir_fd, name.text, 0);
+	terrace__unlink_below(files->dir_fd, name.text);
 }
 
 /* One directory: "." or one of the 256. */
@@ -465,8 +465,10 @@ int terrace__files_each(struct files *files, files_visit_fn *visit, void *ctx)
 
 int terrace__files_remove_path(struct files *files, const char *path)
 {
-	if (unlinkat(files->dir_fd, path, 0) < 0 && errno != ENOENT)
-		return failed(errno, "remove", path);
+	int rc = terrace__unlink_below(files->dir_fd, path);
+
+	if (rc < 0 && rc != -ENOENT)
+		return failed(-rc, "remove", path);
 	return TERRACE_OK;
 }
 
@@ -475,9 +477,9 @@ bool terrace__files_busy(struct files *files, uint64_t number)
 	struct file_name name = name_of(number);
 	CLEANUP(terrace__fd_done) int fd = -1;
 
-	fd = openat(files->dir_fd, name.text, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	fd = terrace__open_below(files->dir_fd, name.text, O_RDONLY | O_NONBLOCK, 0);
 	/* Who cannot look must not say that it is not. */
-	return fd >= 0 ? terrace__lock_try(fd, 0, false) != 0 : errno != ENOENT;
+	return fd >= 0 ? terrace__lock_try(fd, 0, false) != 0 : fd != -ENOENT;
 }
 
 uint64_t terrace__files_charge(uint64_t bytes)

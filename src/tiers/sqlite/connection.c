@@ -3,6 +3,7 @@
 #include "tiers/sqlite/disk.h"
 
 #include "tiers/extra.h"
+#include "util/fs.h"
 #include "util/lock.h"
 #include "util/message.h"
 #include "util/util.h"
@@ -46,6 +47,9 @@ int terrace__sqlite_failed(const struct disk *disk, sqlite3 *db, const char *wha
 
 	terrace__message_set("l2 cannot %s in %s: %s (SQLite %d)", what, disk->path,
 	                     db ? sqlite3_errmsg(db) : "out of memory", code);
+	/* Beyond the limit of file sizes, which SQLite takes for any other failure. */
+	if ((code & 0xff) == SQLITE_IOERR && terrace__limit_meets())
+		return TERRACE_EFULL;
 	return status_of(code);
 }
 
@@ -53,6 +57,10 @@ static void harden(sqlite3 *db)
 {
 	sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
 	sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+	/* We make none: whatever is there is somebody else's. */
+	sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+	sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
+	sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0, NULL);
 	/* Checkpoints happen under the writers' lock alone: SQLite 3.40 can lose
 	 * a transaction when one races a writer (fixed in 3.51.3). */
 	sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
@@ -77,6 +85,13 @@ int terrace__connection_open(const struct disk *disk, int flags, struct connecti
 	}
 	harden(connection->db);
 	connection->round = atomic_load(&disk->round);
+	/* Damaged pages are found when they are read, and not by what they lead to. */
+	if (sqlite3_exec(connection->db, "PRAGMA cell_size_check = ON", NULL, NULL, NULL) !=
+	    SQLITE_OK) {
+		rc = terrace__sqlite_failed(disk, connection->db, "set up a connection");
+		terrace__connection_close(connection);
+		return rc;
+	}
 	*ret = connection;
 	return TERRACE_OK;
 }
@@ -141,6 +156,7 @@ void terrace__sqlite_enter(void)
 
 	if (within++ > 0)
 		return;
+	terrace__limit_enter();
 	for (;;) {
 		/* Whoever forks sees us, or we see that. */
 		atomic_fetch_add(&users, 1);
@@ -154,8 +170,10 @@ void terrace__sqlite_enter(void)
 
 void terrace__sqlite_leave(void)
 {
-	if (--within == 0)
-		atomic_fetch_sub(&users, 1);
+	if (--within > 0)
+		return;
+	atomic_fetch_sub(&users, 1);
+	terrace__limit_leave();
 }
 
 static void before_fork(void)
@@ -177,6 +195,8 @@ static void after_fork(void)
 static void in_child(void)
 {
 	quiet = was_quiet;
+	if (within > 0)
+		terrace__limit_leave();
 	atomic_store(&users, 0);
 	atomic_store(&forks, 0);
 	within = 0;
@@ -207,7 +227,9 @@ struct connection *terrace__reader_take(struct disk *disk)
 		disk->readers = connection->next;
 	pthread_mutex_unlock(&disk->lock);
 	if (!connection)
-		terrace__connection_open(disk, SQLITE_OPEN_READWRITE, &connection);
+		terrace__connection_open(
+		    disk, disk->read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE,
+		    &connection);
 	if (!connection)
 		terrace__sqlite_leave();
 	return connection;

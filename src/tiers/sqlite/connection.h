@@ -63,7 +63,9 @@
 	             "l3_entries = l3_entries + ?5, seq = max(seq, ?6) WHERE id = ?1")         \
 	X(CACHE_ADD, "INSERT OR IGNORE INTO cache(id, name) VALUES(?1, ?2)")                   \
 	X(CACHE_FLOOR, "UPDATE cache SET floor = max(floor, ?2) WHERE id = ?1")                \
-	X(CACHES, "SELECT id, name, floor FROM cache ORDER BY id")                             \
+	X(CACHE_IMMUTABLE, "INSERT OR IGNORE INTO immutable(cache) VALUES(?1)")                \
+	X(CACHES, "SELECT id, name, floor, id IN (SELECT cache FROM immutable) FROM cache "    \
+	          "ORDER BY id")                                                               \
 	X(PAGES, "PRAGMA page_count")                                                          \
 	X(FREE_PAGES, "PRAGMA freelist_count")                                                 \
 	X(NOTE_PUT, "INSERT INTO note(hash, made, reason, detail) VALUES(?1, ?2, ?3, ?4)")     \
@@ -100,7 +102,9 @@ enum { PAGE_BYTES = 4096 };
 
 struct disk {
 	struct files *files;
-	char *path;           /* of the database */
+	char *path; /* of the database */
+	bool read_only;
+	uint64_t value_max;   /* bytes of a value, decoded */
 	pthread_mutex_t lock; /* over the pool */
 	struct connection *readers;
 	_Atomic unsigned round;
@@ -196,9 +200,7 @@ int terrace__disk_usage(void *tier, uint32_t cache, terrace_tier which, struct t
 int terrace__disk_coldest(void *tier, uint32_t *ret_cache);
 int terrace__disk_note_get(void *tier, uint64_t hash, struct tier_note *ret, char *detail,
                            size_t detail_size);
-int terrace__disk_caches(void *tier,
-                         bool (*visit)(void *ctx, uint32_t cache, const char *name, uint64_t floor),
-                         void *ctx);
+int terrace__disk_caches(void *tier, disk_visit_cache_fn *visit, void *ctx);
 int terrace__disk_state(void *tier, uint64_t *ret_seq, uint64_t *ret_seed);
 
 int terrace__disk_begin(void *tier);
@@ -221,9 +223,11 @@ int terrace__disk_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t ent
 int terrace__disk_note_put(void *tier, uint64_t hash, const struct tier_note *note);
 int terrace__disk_note_clear(void *tier);
 int terrace__disk_cache_add(void *tier, uint32_t cache, const char *name);
+int terrace__disk_cache_immutable(void *tier, uint32_t cache);
 int terrace__disk_cache_floor(void *tier, uint32_t cache, uint64_t floor);
 int terrace__disk_set_seed(void *tier, uint64_t seed);
 bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when);
+int terrace__disk_sync(void *tier);
 
 int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
                          void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);

@@ -46,6 +46,7 @@ static const char schema[] =
     "  l2_entries INTEGER NOT NULL DEFAULT 0,"
     "  l3_bytes INTEGER NOT NULL DEFAULT 0,"
     "  l3_entries INTEGER NOT NULL DEFAULT 0) STRICT;"
+    "CREATE TABLE IF NOT EXISTS immutable(cache INTEGER PRIMARY KEY) STRICT;"
     "CREATE TABLE IF NOT EXISTS note(" /* why what is gone is gone */
     "  id INTEGER PRIMARY KEY,"
     "  hash INTEGER NOT NULL,"
@@ -120,7 +121,7 @@ static int look(struct disk *disk)
 
 	if (!reader)
 		return TERRACE_EIO;
-	if (!terrace__statement(reader, DO_GET)) {
+	if (!terrace__statement(reader, DO_GET) || !terrace__statement(reader, DO_CACHES)) {
 		rc = terrace__sqlite_failed(disk, reader->db, "read the tables");
 		if (sqlite3_errcode(reader->db) == SQLITE_ERROR)
 			rc = TERRACE_MISS;
@@ -130,7 +131,7 @@ static int look(struct disk *disk)
 }
 
 int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make,
-                       uint64_t log_bytes, struct disk **ret)
+                       uint64_t log_bytes, uint64_t value_max, struct disk **ret)
 {
 	struct disk *disk = calloc(1, sizeof *disk);
 	int rc;
@@ -138,6 +139,8 @@ int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make
 	if (!disk)
 		return no_memory("a database");
 	pthread_mutex_init(&disk->lock, NULL);
+	disk->read_only = !make;
+	disk->value_max = value_max ? value_max : UINT64_MAX;
 	disk->log_pages = (int)(log_bytes / PAGE_BYTES);
 	if (asprintf(&disk->path, "%s/%s", path, name) < 0) {
 		disk->path = NULL;
@@ -241,11 +244,13 @@ const struct disk_ops terrace__disk_ops = {
 	.note_clear = terrace__disk_note_clear,
 	.note_get = terrace__disk_note_get,
 	.cache_add = terrace__disk_cache_add,
+	.cache_immutable = terrace__disk_cache_immutable,
 	.cache_floor = terrace__disk_cache_floor,
 	.caches = terrace__disk_caches,
 	.state = terrace__disk_state,
 	.set_seed = terrace__disk_set_seed,
 	.checkpoint = terrace__disk_checkpoint,
+	.sync = terrace__disk_sync,
 	.verify = terrace__disk_verify,
 	.file_remove_path = file_remove_path,
 };

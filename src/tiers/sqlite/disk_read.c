@@ -31,6 +31,9 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 	/* The column decides which write is newer: it must be the head's. */
 	if (record.seq != (uint64_t)sqlite3_column_int64(row, 1))
 		return TERRACE_ECORRUPT;
+	/* Put by a program that may have more. */
+	if (record.value_size > disk->value_max)
+		return TERRACE_MISS;
 	if (!file)
 		return terrace__record_entry(&record, column_slice(row, 4), key->hash, TERRACE_L2,
 		                             ret);
@@ -407,9 +410,7 @@ int terrace__disk_note_get(void *tier, uint64_t hash, struct tier_note *ret, cha
 	return rc;
 }
 
-int terrace__disk_caches(void *tier,
-                         bool (*visit)(void *ctx, uint32_t cache, const char *name, uint64_t floor),
-                         void *ctx)
+int terrace__disk_caches(void *tier, disk_visit_cache_fn *visit, void *ctx)
 {
 	struct disk *disk = tier;
 	struct connection *reader = terrace__reader_take(disk);
@@ -427,7 +428,8 @@ int terrace__disk_caches(void *tier,
 			break;
 		}
 		if (!visit(ctx, (uint32_t)sqlite3_column_int64(caches, 0), name,
-		           (uint64_t)sqlite3_column_int64(caches, 2))) {
+		           (uint64_t)sqlite3_column_int64(caches, 2),
+		           sqlite3_column_int64(caches, 3) != 0)) {
 			rc = SQLITE_DONE;
 			break;
 		}

@@ -638,6 +638,17 @@ int terrace__disk_cache_add(void *tier, uint32_t cache, const char *name)
 	return terrace__run(disk, disk->writer, add, "add a cache");
 }
 
+int terrace__disk_cache_immutable(void *tier, uint32_t cache)
+{
+	struct disk *disk = tier;
+	sqlite3_stmt *add = terrace__statement(disk->writer, DO_CACHE_IMMUTABLE);
+
+	if (!add)
+		return terrace__sqlite_failed(disk, disk->writer->db, "prepare an immutable cache");
+	sqlite3_bind_int64(add, 1, cache);
+	return terrace__run(disk, disk->writer, add, "make a cache immutable");
+}
+
 int terrace__disk_cache_floor(void *tier, uint32_t cache, uint64_t floor)
 {
 	struct disk *disk = tier;
@@ -721,4 +732,24 @@ bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 	}
 	terrace__sqlite_leave();
 	return done;
+}
+
+int terrace__disk_sync(void *tier)
+{
+	struct disk *disk = tier;
+	int in_log = 0, moved = 0, rc;
+
+	terrace__sqlite_enter();
+	rc = writer_open(disk);
+	/* It syncs the log before it moves anything, and the database when all is moved. */
+	if (rc == TERRACE_OK &&
+	    sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_log,
+	                              &moved) != SQLITE_OK)
+		rc = terrace__sqlite_failed(disk, disk->writer->db, "sync");
+	else if (rc == TERRACE_OK && moved != in_log)
+		rc = TERRACE_EBUSY;
+	if (rc == TERRACE_OK)
+		disk->wal_pages = 0;
+	terrace__sqlite_leave();
+	return rc;
 }

@@ -1,0 +1,43 @@
+/*
+ * Power cuts. Commits are not synced one by one, so a power cut may take the
+ * last ones back, and older values would show again. The file `unsynced` says
+ * whether that may have happened: it holds the id of the boot in which values
+ * were last written, synced to the device before the first of these writes
+ * returns, and is set to "none" when the last process has left and all is on
+ * the device. Who finds another boot's id in it, or no file, drops what is not
+ * immutable. docs/COHERENCE.md has the reasons.
+ */
+#ifndef CORE_POWER_H
+#define CORE_POWER_H
+
+#include "core/store.h"
+
+/*
+ * Alone, under the attach lock, when what is shared was made anew: drop what
+ * may be out of date.
+ */
+int terrace__power_check(struct terrace *store);
+
+/* The same for what is only read: here it is dropped, and for nobody else. */
+void terrace__power_check_snapshot(struct terrace *store);
+
+/* See terrace__power_note(). */
+int terrace__power_mark(struct terrace *store);
+
+/* Before a write to the cache returns that must not be forgotten. */
+static inline int terrace__power_note(struct terrace_cache *cache)
+{
+	if (atomic_load_explicit(&cache->store->shared->unsynced, memory_order_relaxed) ||
+	    atomic_load_explicit(&cache->shared->immutable, memory_order_relaxed))
+		return TERRACE_OK;
+	return terrace__power_mark(cache->store);
+}
+
+/* The process has written all that it will: if it is the last one, sync. */
+void terrace__power_leave(struct terrace *store);
+
+/* The id of the boot, from `path` (NULL: the kernel's); or what is the same as no boot, when it cannot be told. */
+int terrace__boot_id(const char *path, uint8_t ret[16]);
+bool terrace__boot_same(const uint8_t a[16], const uint8_t b[16]);
+
+#endif

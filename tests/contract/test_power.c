@@ -1,0 +1,419 @@
+/*
+ * What a store does when the machine went down while it was in use. The boot is
+ * another one when the file says so that stands for the kernel's; nothing is
+ * lost here, so what is dropped shows the rule, and not the power cut
+ * (tests/proofs/power has those).
+ */
+#include "support/peer.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+
+	fixture_open(f);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	fixture_close(f);
+	free(f);
+	return 0;
+}
+
+/* The next stores that are opened are of this boot. */
+static void boot(struct fixture *f, int number)
+{
+	static char path[512];
+	char text[64];
+
+	snprintf(path, sizeof path, "%s", scratch_path(&f->scratch, "boot_id"));
+	snprintf(text, sizeof text, "%08x-1111-4222-8333-444444444444\n", (unsigned)number);
+	write_file(path, text);
+	f->options.boot_id_path = path;
+}
+
+static struct fixture *in_boot(void **state, int number)
+{
+	struct fixture *f = *state;
+
+	boot(f, number);
+	fixture_reopen(f);
+	return f;
+}
+
+static const terrace_policy *policy_of(unsigned tiers, bool immutable)
+{
+	static terrace_policy policy;
+
+	policy = (terrace_policy)TERRACE_POLICY_INIT;
+	policy.tiers = tiers;
+	policy.inline_bytes = tiers == TERRACE_L3 ? 1 : 0;
+	policy.immutable = immutable;
+	return &policy;
+}
+
+/* A process writes "k" and dies; the store is closed here meanwhile, so that it is alone. */
+static void put_and_die(struct fixture *f, const terrace_policy *policy)
+{
+	struct peer peer;
+
+	terrace_close(f->store);
+	f->store = NULL;
+	peer = peer_start(f, policy);
+	assert_peer(&peer, "p k old", "ok");
+	assert_peer(&peer, "p k new", "ok");
+	peer_kill(&peer);
+}
+
+static terrace_cache *open_again(struct fixture *f, const terrace_policy *policy)
+{
+	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+	return fixture_cache(f, "a", policy);
+}
+
+/* Does the store say that a power cut would take something back? */
+static bool is_marked(const struct fixture *f)
+{
+	static const char none[16];
+	char path[600], bytes[16];
+	int fd;
+
+	snprintf(path, sizeof path, "%s/v1/unsynced", scratch_path(&f->scratch, "store"));
+	fd = open(path, O_RDONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, bytes, sizeof bytes, 8), sizeof bytes);
+	close(fd);
+	return memcmp(bytes, none, sizeof none) != 0;
+}
+
+static const unsigned disk_tiers[] = { TERRACE_L2, TERRACE_L3, 0 };
+enum { DISK_TIERS = sizeof disk_tiers / sizeof *disk_tiers };
+
+static void test_power__after_a_crash_of_the_machine_what_can_change_is_dropped(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+
+	for (int i = 0; i < DISK_TIERS; i++) {
+		const terrace_policy *policy = policy_of(disk_tiers[i], false);
+		terrace_cache *cache;
+
+		put_and_die(f, policy);
+		boot(f, 2 + i);
+		cache = open_again(f, policy);
+		assert_misses(cache, "k");
+		/* and the cache goes on */
+		assert_ok(put_text(cache, "k", "newer"));
+		terrace_clear(cache, TERRACE_L1, NULL);
+		assert_gives(cache, "k", "newer");
+		terrace_cache_close(cache);
+	}
+}
+
+static void test_power__what_is_immutable_is_kept(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+
+	for (int i = 0; i < DISK_TIERS; i++) {
+		const terrace_policy *policy = policy_of(disk_tiers[i], true);
+		terrace_cache *cache, *other = fixture_cache(f, "other", NULL);
+
+		assert_ok(put_text(other, "k", "v"));
+		terrace_cache_close(other);
+		put_and_die(f, policy);
+		boot(f, 2 + i);
+		/* it was recorded: who opens the cache now need not know */
+		cache = open_again(f, policy_of(disk_tiers[i], false));
+		assert_gives(cache, "k", "new");
+		terrace_cache_close(cache);
+	}
+}
+
+static void test_power__a_crash_of_the_process_drops_nothing(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache;
+
+	put_and_die(f, policy_of(0, false));
+	cache = open_again(f, policy_of(0, false));
+	assert_gives(cache, "k", "new");
+	terrace_cache_close(cache);
+}
+
+static void test_power__after_an_orderly_end_nothing_is_dropped(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache;
+
+	/* the last to leave is another than who wrote, and one has died before */
+	put_and_die(f, policy_of(0, false));
+	cache = open_again(f, policy_of(0, false));
+	terrace_cache_close(cache);
+	assert_true(is_marked(f));
+	terrace_close(f->store);
+	assert_false(is_marked(f));
+	for (int i = 2; i < 4; i++) {
+		boot(f, i);
+		cache = open_again(f, policy_of(0, false));
+		assert_gives(cache, "k", "new");
+		terrace_cache_close(cache);
+		terrace_close(f->store);
+	}
+	cache = open_again(f, NULL);
+	terrace_cache_close(cache);
+}
+
+static void test_power__who_is_not_the_last_leaves_the_mark(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache;
+	struct peer first, second;
+
+	terrace_close(f->store);
+	first = peer_start(f, policy_of(0, false));
+	second = peer_start(f, policy_of(0, false));
+	assert_peer(&first, "p k v", "ok");
+	assert_peer(&second, "g k", "v");
+	peer_end(&first);
+	assert_true(is_marked(f));
+	peer_kill(&second);
+	boot(f, 2);
+	cache = open_again(f, NULL);
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+static void test_power__a_boot_that_is_not_known_is_another_one(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache;
+
+	f->options.boot_id_path = "/nonexistent";
+	put_and_die(f, policy_of(0, false));
+	cache = open_again(f, NULL);
+	assert_misses(cache, "k");
+	assert_ok(put_text(cache, "k", "v"));
+	terrace_cache_close(cache);
+	fixture_reopen(f); /* in order: all is on the device */
+	cache = fixture_cache(f, "a", NULL);
+	assert_gives(cache, "k", "v");
+	terrace_cache_close(cache);
+}
+
+static void test_power__while_others_are_attached_it_is_their_boot(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	struct peer peer;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+
+	assert_ok(put_text(cache, "k", "v"));
+	/* as in a container whose /proc says something else, or nothing */
+	f->options.boot_id_path = "/nonexistent";
+	peer = peer_start(f, policy_of(0, false));
+	assert_peer(&peer, "g k", "v");
+	assert_peer(&peer, "p k w", "ok");
+	assert_gives(cache, "k", "w");
+	peer_end(&peer);
+	assert_gives(cache, "k", "w");
+	terrace_cache_close(cache);
+}
+
+/* The file is gone, cut short, or of a sector that was never written. */
+static void test_power__without_a_good_mark_it_is_taken_for_the_worst(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	char path[600];
+
+	snprintf(path, sizeof path, "%s/v1/unsynced", scratch_path(&f->scratch, "store"));
+	for (int how = 0; how < 4; how++) {
+		terrace_cache *cache = fixture_cache(f, "a", NULL);
+
+		assert_ok(put_text(cache, "k", "v"));
+		terrace_cache_close(cache);
+		terrace_close(f->store);
+		if (how == 0)
+			assert_int_equal(unlink(path), 0);
+		else if (how == 1)
+			assert_int_equal(truncate(path, 20), 0);
+		else if (how == 2)
+			write_file(path, "................................................");
+		/* how == 3: as it was */
+		boot(f, 10 + how);
+		cache = open_again(f, NULL);
+		if (how < 3)
+			assert_misses(cache, "k");
+		else
+			assert_gives(cache, "k", "v");
+		terrace_cache_close(cache);
+	}
+}
+
+/* --- which calls mark ------------------------------------------------------------------------------ */
+
+struct call {
+	const char *name;
+	void (*run)(terrace *store, terrace_cache *cache);
+	bool marks;
+};
+
+static void do_put(terrace *store, terrace_cache *cache)
+{
+	(void)store;
+	assert_ok(put_text(cache, "k", "w"));
+}
+
+static void do_add(terrace *store, terrace_cache *cache)
+{
+	(void)store;
+	assert_ok(terrace_add(cache, TERRACE_KEY("fresh"), terrace_str("w"), NULL));
+}
+
+static void do_incr(terrace *store, terrace_cache *cache)
+{
+	(void)store;
+	assert_ok(terrace_incr(cache, TERRACE_KEY("number"), 1, 0, NULL));
+}
+
+static void do_delete(terrace *store, terrace_cache *cache)
+{
+	(void)store;
+	assert_ok(terrace_delete(cache, TERRACE_KEY("k")));
+}
+
+static void do_touch(terrace *store, terrace_cache *cache)
+{
+	(void)store;
+	assert_ok(terrace_touch(cache, TERRACE_KEY("k"), 1000));
+}
+
+static void do_invalidate(terrace *store, terrace_cache *cache)
+{
+	terrace_match match = terrace_match_text(TERRACE_MATCH_PREFIX, "k");
+
+	(void)store;
+	assert_ok(terrace_invalidate(cache, &match, NULL));
+}
+
+static void do_clear(terrace *store, terrace_cache *cache)
+{
+	(void)store;
+	assert_ok(terrace_clear(cache, 0, NULL));
+}
+
+static void do_clear_disk(terrace *store, terrace_cache *cache)
+{
+	(void)store;
+	assert_ok(terrace_clear(cache, TERRACE_L2 | TERRACE_L3, NULL));
+}
+
+static void do_transaction(terrace *store, terrace_cache *cache)
+{
+	assert_ok(terrace_begin(store, 0));
+	assert_ok(put_text(cache, "k", "w"));
+	assert_ok(terrace_commit(store));
+}
+
+static void do_get(terrace *store, terrace_cache *cache)
+{
+	(void)store;
+	assert_gives(cache, "k", "v");
+	assert_misses(cache, "absent");
+	terrace_clear(cache, TERRACE_L1, NULL);
+}
+
+static const struct call calls[] = {
+	{ "put", do_put, true },
+	{ "add", do_add, true },
+	{ "incr", do_incr, true },
+	{ "delete", do_delete, true },
+	{ "touch", do_touch, true },
+	{ "invalidate", do_invalidate, true },
+	{ "clear", do_clear, true },
+	{ "clear of the disk", do_clear_disk, true },
+	{ "transaction", do_transaction, true },
+	{ "get", do_get, false },
+};
+
+/* When the call has returned: what waits to be written is already promised as well. */
+static void run_calls(struct fixture *f, const terrace_policy *policy, bool ever)
+{
+	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+		terrace_cache *cache = fixture_cache(f, "a", policy);
+
+		assert_ok(put_text(cache, "k", "v"));
+		terrace_cache_close(cache);
+		fixture_reopen(f);
+		cache = fixture_cache(f, "a", policy);
+		assert_false(is_marked(f));
+		calls[i].run(f->store, cache);
+		if (is_marked(f) != (ever && calls[i].marks))
+			fail_msg("%s: the mark is %s", calls[i].name,
+			         is_marked(f) ? "there" : "not there");
+		terrace_cache_close(cache);
+		fixture_reopen(f); /* hits are counted on leaving: that does not mark either */
+		assert_false(is_marked(f));
+	}
+}
+
+static void test_power__calls_that_change_values_mark_before_they_return(void **state)
+{
+	terrace_policy behind = TERRACE_POLICY_INIT;
+	struct fixture *f = in_boot(state, 1);
+
+	run_calls(f, policy_of(0, false), true);
+	behind.write = TERRACE_WRITE_BEHIND;
+	run_calls(f, &behind, true);
+}
+
+static void test_power__what_is_immutable_marks_nothing(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+
+	run_calls(f, policy_of(0, true), false);
+}
+
+/* Its mark cannot be written, so neither can the value: nobody is promised what is not kept. */
+static void test_power__without_the_mark_nothing_is_put(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache = fixture_cache(f, "a", policy_of(0, false));
+	char path[600];
+
+	snprintf(path, sizeof path, "%s/v1/unsynced", scratch_path(&f->scratch, "store"));
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_status(put_text(cache, "k", "v"), TERRACE_EIO);
+	assert_non_null(strstr(terrace_error_message(), "unsynced"));
+	assert_misses(cache, "k");
+	assert_int_equal(rmdir(path), 0);
+	assert_ok(put_text(cache, "k", "v"));
+	assert_gives(cache, "k", "v");
+	terrace_cache_close(cache);
+}
+
+int main(void)
+{
+#define test(name) cmocka_unit_test_setup_teardown(test_power__##name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		test(after_a_crash_of_the_machine_what_can_change_is_dropped),
+		test(what_is_immutable_is_kept),
+		test(a_crash_of_the_process_drops_nothing),
+		test(after_an_orderly_end_nothing_is_dropped),
+		test(who_is_not_the_last_leaves_the_mark),
+		test(a_boot_that_is_not_known_is_another_one),
+		test(while_others_are_attached_it_is_their_boot),
+		test(without_a_good_mark_it_is_taken_for_the_worst),
+		test(calls_that_change_values_mark_before_they_return),
+		test(what_is_immutable_marks_nothing),
+		test(without_the_mark_nothing_is_put),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -86,19 +86,21 @@ int __wrap_builds_run(terrace *store, const struct run_spec *spec)
 static bool understood(char *text, size_t size, int most)
 {
 	struct cli cli = { .verb = find_verb("run") };
-	char *words[WRITTEN_MAX];
+	/* The parser moves what it was given; as main() has it, a NULL comes last. */
+	char *words[WRITTEN_MAX + 1], *given[WRITTEN_MAX];
 	struct args args;
 	int count = 0, status;
 
 	for (size_t at = 0; at < size && count < most; count++) {
 		char *end = memchr(text + at, '\n', size - at);
 
-		words[count] = text + at;
+		words[count] = given[count] = text + at;
 		at = end ? (size_t)(end - text) + 1 : size;
 		if (end)
 			*end = '\0';
 	}
-	words_end = words + count;
+	words[count] = NULL;
+	words_end = given + count;
 	status = args_parse(&cli, count, words, &args);
 	must(status == STATUS_DONE || status == STATUS_USAGE, "it is a command or wrong usage");
 	if (status == STATUS_DONE && !args_has(&args, "help"))

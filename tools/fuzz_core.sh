@@ -43,7 +43,7 @@ fuzz() {
 	for found in "$build/found-$1-"*; do
 		[ -f "$found" ] || { tail -5 "$work.log"; continue; }
 		echo "  $target $found"
-		UBSAN_OPTIONS=print_stacktrace=1 "$target" "$found" 2>&1 |
+		UBSAN_OPTIONS=print_stacktrace=1 timeout 60 "$target" -timeout=20 "$found" 2>&1 |
 			grep -aE 'does not hold|runtime error|ERROR:|^ +#[0-9]+ .*(src|tests)/' | head -12
 	done
 }

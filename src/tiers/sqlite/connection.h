@@ -232,4 +232,11 @@ int terrace__disk_sync(void *tier);
 int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
                          void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);
 
+/*
+ * Rows by ascending id that do not ascend: pages of a damaged database refer to
+ * each other, and who goes on behind the last row would go on for ever. Sets the
+ * message; TERRACE_ECORRUPT.
+ */
+int terrace__rows_in_a_circle(void);
+
 #endif

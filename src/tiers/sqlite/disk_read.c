@@ -2,6 +2,7 @@
 #include "tiers/sqlite/connection.h"
 
 #include "tiers/extra.h"
+#include "util/message.h"
 #include "util/util.h"
 
 #include <stdio.h>
@@ -246,11 +247,18 @@ static sqlite3_stmt *prepare_select(struct connection *connection, const struct 
 	return select;
 }
 
+int terrace__rows_in_a_circle(void)
+{
+	terrace__message_set("l2's rows are not in their order: the database is damaged");
+	return TERRACE_ECORRUPT;
+}
+
 static int select_with(struct disk *disk, struct connection *connection,
                        const struct disk_where *where, tier_visit_fn *visit, void *ctx)
 {
 	CLEANUP(terrace__statement_done)
 	sqlite3_stmt *select = prepare_select(connection, where);
+	uint64_t last = where->after_id;
 	int rc;
 
 	if (!select)
@@ -259,6 +267,10 @@ static int select_with(struct disk *disk, struct connection *connection,
 		struct tier_row row;
 		bool whole = terrace__row_read(select, &row);
 
+		if (where->kind == DISK_MATCHING && last &&
+		    (where->newest_first ? row.id >= last : row.id <= last))
+			return terrace__rows_in_a_circle();
+		last = row.id;
 		if (where->kind == DISK_MATCHING && row.cache != where->cache)
 			continue;
 		/* What cannot be read matches "all", and is visited without a key. */

@@ -3,6 +3,7 @@
 #include "core/caches.h"
 #include "core/locks.h"
 #include "core/power.h"
+#include "tiers/status.h"
 #include "util/fs.h"
 #include "util/lock.h"
 #include "util/message.h"
@@ -36,7 +37,7 @@ static int make_snapshot(struct terrace *store, const uint8_t boot[16])
 	                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (shared == MAP_FAILED)
-		return TERRACE_ENOMEM;
+		return no_memory("a store that is read");
 	memcpy(shared->boot_id, boot, sizeof shared->boot_id);
 	shared->generation = snapshot->watched ? snapshot->watched->generation : 1;
 	if (snapshot->watched) {

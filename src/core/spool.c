@@ -1,5 +1,6 @@
 #include "core/spool.h"
 
+#include "tiers/status.h"
 #include "util/message.h"
 #include "util/util.h"
 
@@ -68,7 +69,7 @@ int terrace__spool_whole(struct terrace_cache *cache, struct write *write)
 
 	terrace__record_write(&write->record, &buf);
 	if (buf.failed)
-		return TERRACE_ENOMEM;
+		return no_memory("a file");
 	head = terrace_bytes(buf.data, buf.size);
 	rc = try_whole(cache, write, head);
 	/* A number is written within a transaction, which is tried again as a whole. */

@@ -3,6 +3,7 @@
 #include "core/entries.h"
 #include "core/flight.h"
 #include "core/lookup.h"
+#include "tiers/status.h"
 #include "util/message.h"
 #include "util/time.h"
 #include "util/util.h"
@@ -35,7 +36,7 @@ int terrace__writer_open(struct terrace_cache *cache, terrace_slice key,
 	int rc;
 
 	if (!writer)
-		return TERRACE_ENOMEM;
+		return no_memory("a value");
 	writer->cache = writer->spool.cache = cache;
 	rc = terrace__writer_carry(writer, options);
 	if (rc == TERRACE_OK)
@@ -189,7 +190,7 @@ int terrace__reader_open(struct terrace_cache *cache, terrace_slice key,
 	int rc;
 
 	if (!reader)
-		return TERRACE_ENOMEM;
+		return no_memory("a value");
 	reader->cache = cache;
 	reader->index = UINT64_MAX;
 	rc = terrace__get_opened(cache, key, &reader->entry, &reader->blocks, &reader->size,
@@ -233,7 +234,7 @@ static int load_block(struct terrace_reader *reader, uint64_t index)
 		return TERRACE_OK;
 	reader->index = UINT64_MAX;
 	if (!terrace__buf_reserve(&reader->block, BLOCK_BYTES))
-		return TERRACE_ENOMEM;
+		return no_memory("a value");
 	rc = read_block(reader, index, reader->block.data);
 	if (rc == TERRACE_OK)
 		reader->index = index;

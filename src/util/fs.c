@@ -160,20 +160,29 @@ int terrace__writev_full(int fd, struct iovec *vector, int count)
 
 /* --- below a directory -------------------------------------------------------------------------- */
 
+/* A file descriptor, or a negative errno. */
+static int open_at(int dir_fd, const char *path, int flags, mode_t mode)
+{
+	int fd;
+
+	do
+		fd = openat(dir_fd, path, flags | O_NOFOLLOW | O_CLOEXEC, mode);
+	while (fd < 0 && errno == EINTR);
+	return fd < 0 ? -errno : fd;
+}
+
 /* The directory of "dir/name", and where the name begins. */
 static int open_parent(int dir_fd, const char *path, const char **ret_name)
 {
 	const char *slash = strchr(path, '/');
 	char dir[NAME_MAX + 1];
-	int fd;
 
 	if (!slash || (size_t)(slash - path) >= sizeof dir)
 		return -EINVAL;
 	memcpy(dir, path, (size_t)(slash - path));
 	dir[slash - path] = '\0';
 	*ret_name = slash + 1;
-	fd = openat(dir_fd, dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
+	return open_at(dir_fd, dir, O_PATH | O_DIRECTORY, 0);
 }
 
 int terrace__open_below(int dir_fd, const char *path, int flags, mode_t mode)
@@ -183,9 +192,7 @@ int terrace__open_below(int dir_fd, const char *path, int flags, mode_t mode)
 
 	if (parent < 0)
 		return parent;
-	fd = openat(parent, name, flags | O_NOFOLLOW | O_CLOEXEC, mode);
-	if (fd < 0)
-		fd = -errno;
+	fd = open_at(parent, name, flags, mode);
 	close(parent);
 	return fd;
 }

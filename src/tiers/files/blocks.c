@@ -2,6 +2,7 @@
 
 #include "codec/codec.h"
 #include "tiers/files/files.h"
+#include "tiers/status.h"
 #include "util/fs.h"
 #include "util/util.h"
 
@@ -40,7 +41,7 @@ int terrace__block_writer_new(int fd, uint64_t number, terrace_codec codec,
 	struct block_writer *writer = calloc(1, sizeof *writer);
 
 	if (!writer)
-		return TERRACE_ENOMEM;
+		return no_memory("a value in blocks");
 	writer->fd = fd;
 	writer->number = number;
 	writer->codec = codec;
@@ -114,7 +115,7 @@ int terrace__block_writer_end(struct block_writer *writer, struct record *record
 	terrace__record_sum(slice_of(&writer->root), record->payload_sum);
 	terrace__record_write(record, &head);
 	if (head.failed)
-		return TERRACE_ENOMEM;
+		return no_memory("a value in blocks");
 	return write_at(writer, slice_of(&head), record->payload_size);
 }
 
@@ -156,7 +157,7 @@ static int load(struct block_reader *reader, struct buf *buf, uint64_t size, uin
 	buf->size = 0;
 	if (!terrace__buf_reserve(buf, (size_t)size)) {
 		buf->failed = false;
-		return TERRACE_ENOMEM;
+		return no_memory("a value in blocks");
 	}
 	rc = read_checked(reader, buf->data, size, at, sum);
 	buf->size = rc == TERRACE_OK ? (size_t)size : 0;
@@ -171,7 +172,7 @@ int terrace__block_reader_new(int fd, uint64_t number, const struct record *reco
 	int rc = TERRACE_ECORRUPT;
 
 	if (!reader)
-		return TERRACE_ENOMEM;
+		return no_memory("a value in blocks");
 	reader->fd = fd;
 	reader->number = number;
 	reader->group = UINT64_MAX;

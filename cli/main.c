@@ -244,7 +244,7 @@ static int finish(int status)
 
 int main(int argc, char **argv)
 {
-	struct cli cli = { 0 };
+	struct cli cli = { .argv = argv };
 	struct args args;
 	int at = parse_front(&cli, argc, argv), status;
 

@@ -258,22 +258,9 @@ int terrace__attach(struct terrace *store)
 
 static int leave(struct terrace *store, void *ctx)
 {
-	struct transaction transaction;
-	int rc = TERRACE_OK;
-
 	(void)ctx;
-	if (terrace__access_pending(store)) {
-		rc = terrace__transaction_begin(store, &transaction);
-		if (rc == TERRACE_OK) {
-			rc = terrace__access_flush(store, ACCESSES);
-			if (rc == TERRACE_OK)
-				rc = terrace__transaction_commit(&transaction);
-			else
-				terrace__transaction_rollback(&transaction);
-		}
-	}
 	store->disk_ops->checkpoint(store->disk, CHECKPOINT_CLOSING);
-	return rc;
+	return TERRACE_OK;
 }
 
 /* How long leaving waits for other writers: what it writes is of little weight. */
@@ -283,7 +270,7 @@ void terrace__detach(struct terrace *store)
 {
 	if (store->disk)
 		terrace__behind_close(store);
-	if (store->disk && (atomic_load(&store->wrote) || terrace__access_pending(store))) {
+	if (store->disk && atomic_load(&store->wrote)) {
 		store->wait_ms = LEAVE_WAIT_MS;
 		if (terrace__write_alone(store, leave, NULL) != TERRACE_OK)
 			terrace__swallow(store, NULL, "closing");

@@ -139,7 +139,10 @@ bool terrace__over_limits(struct terrace *store, const struct terrace_cache *cac
 
 /* --- eviction ------------------------------------------------------------------------------------ */
 
-/* One transaction's worth; TERRACE_MISS when the cache is empty. */
+/*
+ * One transaction's worth, of one cache or of the one with the coldest row;
+ * TERRACE_MISS when there is nothing left.
+ */
 static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_t entries,
                  const char *why)
 {
@@ -152,11 +155,17 @@ static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_
 
 	if (rc != TERRACE_OK)
 		return rc;
-	mark_rowless(store, number);
 	if (!bytes)
 		entries = min_u64(entries, ROWS_AT_ONCE);
-	rc = store->disk_ops->tier.evict(store->disk, number, bytes, entries, &note, &evicted);
-	if (rc != TERRACE_OK) {
+	/* Now it matters what was hit. */
+	rc = terrace__access_flush(store, ACCESSES);
+	if (rc == TERRACE_OK && number == DISK_ANY_CACHE)
+		rc = store->disk_ops->coldest(store->disk, &number);
+	mark_rowless(store, number);
+	if (rc == TERRACE_OK)
+		rc = store->disk_ops->tier.evict(store->disk, number, bytes, entries, &note,
+		                                 &evicted);
+	if (rc != TERRACE_OK && rc != TERRACE_MISS) {
 		terrace__transaction_rollback(&transaction);
 		return rc;
 	}
@@ -187,7 +196,6 @@ static int shrink(struct terrace *store, uint32_t number, uint64_t bytes_limit,
 
 	for (;;) {
 		uint64_t bytes, entries, count = 0;
-		uint32_t victim = number;
 		int rc = excess(store, number, bytes_limit, entries_limit, began, &bytes, &entries);
 
 		if (rc != TERRACE_OK || (bytes == 0 && entries == 0))
@@ -199,10 +207,7 @@ static int shrink(struct terrace *store, uint32_t number, uint64_t bytes_limit,
 			if (rc != TERRACE_OK || count > 0)
 				continue;
 		}
-		if (number == DISK_ANY_CACHE)
-			rc = store->disk_ops->coldest(store->disk, &victim);
-		if (rc == TERRACE_OK)
-			rc = evict(store, victim, bytes, entries, why);
+		rc = evict(store, number, bytes, entries, why);
 		if (rc != TERRACE_OK)
 			return rc == TERRACE_MISS ? TERRACE_OK : rc; /* nothing left to evict */
 	}

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Accesses that one transaction writes down besides its own work. */
+/* Keys whose hits a transaction writes down besides its own work, when there are many. */
 enum { ACCESSES_AT_ONCE = 32 };
 
 /* How long to sleep before looking whether a dead process let go of the lock. */
@@ -379,7 +379,9 @@ int terrace__write_inside(struct transaction *transaction, struct write *writes,
 
 static int apply_all(struct transaction *transaction, struct write_batch *batches)
 {
-	int rc = terrace__access_flush(transaction->store, ACCESSES_AT_ONCE);
+	struct terrace *store = transaction->store;
+	int rc = terrace__access_crowded(store) ? terrace__access_flush(store, ACCESSES_AT_ONCE) :
+	                                          TERRACE_OK;
 
 	for (struct write_batch *batch = batches; batch && rc == TERRACE_OK; batch = batch->next)
 		rc = terrace__write_inside(transaction, batch->writes, batch->count);

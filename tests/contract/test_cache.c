@@ -695,6 +695,40 @@ static void test_limits__of_the_store_hold_over_all_caches(void **state)
 	terrace_cache_close(b);
 }
 
+static void test_limits__what_a_closed_store_has_hit_stays(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+	char key[16];
+
+	policy.tiers = TERRACE_L2;
+	policy.disk_entries = 10;
+	cache = fixture_cache(f, "few", &policy);
+	for (int i = 0; i < 10; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		atomic_fetch_add(&f->clock.now, 1000);
+		assert_ok(put_text(cache, key, "v"));
+	}
+	for (int turn = 0; turn < 2; turn++) {
+		terrace_cache_close(cache);
+		fixture_reopen(f);
+		cache = fixture_cache(f, "few", &policy);
+		atomic_fetch_add(&f->clock.now, 1000);
+		if (turn == 0)
+			assert_gives(cache, "3", "v");
+	}
+	for (int i = 10; i < 19; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		atomic_fetch_add(&f->clock.now, 1000);
+		assert_ok(put_text(cache, key, "v"));
+	}
+	assert_gives(cache, "3", "v");
+	assert_status(terrace_exists(cache, TERRACE_KEY("2")), TERRACE_MISS);
+	assert_status(terrace_exists(cache, TERRACE_KEY("9")), TERRACE_MISS);
+	terrace_cache_close(cache);
+}
+
 static int64_t on_device;
 
 static int add_blocks(const char *path, const struct stat *st, int type, struct FTW *at)
@@ -1346,6 +1380,7 @@ int main(void)
 		WITH_STORE(test_keys__more_than_one_batch),
 		WITH_STORE(test_limits__entries_and_bytes_of_memory),
 		WITH_STORE(test_limits__of_the_store_hold_over_all_caches),
+		WITH_STORE(test_limits__what_a_closed_store_has_hit_stays),
 		WITH_STORE(test_limits__of_the_store_are_what_lies_on_the_device),
 		WITH_STORE(test_limits__of_disk_evict_expired_first_then_the_coldest),
 		WITH_STORE(test_limits__a_large_object_pushes_nothing_out),

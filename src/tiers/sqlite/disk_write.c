@@ -655,7 +655,7 @@ void terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 {
 	struct disk *disk = tier;
 	/* Pages of log that are worth it: at work, on leaving, at once. */
-	const int worth[] = { disk->log_pages, disk->log_pages / 10, 0 };
+	const int worth[] = { disk->log_pages, disk->log_pages / 32, 0 };
 	int in_log = 0, moved = 0;
 
 	if (!disk->writer || disk->wal_pages < worth[when])
@@ -666,5 +666,14 @@ void terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 	                              &moved) == SQLITE_OK &&
 	    moved == in_log)
 		disk->wal_pages = 0;
+	/*
+	 * A writer that comes when nobody else is there does not know what was
+	 * moved: it reads all of the log, and goes on at its end.
+	 */
+	if (when == CHECKPOINT_CLOSING && disk->wal_pages == 0) {
+		sqlite3_busy_timeout(disk->writer->db, 0);
+		sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL,
+		                          NULL);
+	}
 	terrace__sqlite_leave();
 }

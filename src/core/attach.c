@@ -184,10 +184,15 @@ static uint64_t log_bytes(const struct terrace *store)
 static int open_database(struct terrace *store, const char *path)
 {
 	char name[32];
+	int rc;
 
 	snprintf(name, sizeof name, "db-%u", store->shared->generation);
-	return terrace__tiers_disk(store->dir_fd, path, name, true, log_bytes(store),
-	                           &store->disk_ops, &store->disk);
+	rc = terrace__tiers_disk(store->dir_fd, path, name, true, log_bytes(store),
+	                         &store->disk_ops, &store->disk);
+	if (rc == TERRACE_OK)
+		store->disk_ops->follow(store->disk, &store->shared->commits,
+		                        &store->shared->writing);
+	return rc;
 }
 
 /* A database that was made anew has another seed than what is shared, until it is filled. */
@@ -259,7 +264,11 @@ int terrace__attach(struct terrace *store)
 static int leave(struct terrace *store, void *ctx)
 {
 	(void)ctx;
+	/* Emptying the log is a change to those who read without locks. */
+	atomic_store(&store->shared->writing, shared_draw(store->shared));
 	store->disk_ops->checkpoint(store->disk, CHECKPOINT_CLOSING);
+	atomic_fetch_add(&store->shared->commits, 1);
+	atomic_store(&store->shared->writing, 0);
 	return TERRACE_OK;
 }
 

@@ -157,9 +157,10 @@ static int commit(struct transaction *transaction)
 	struct shared *shared = store->shared;
 	int rc = store->disk_ops->commit(store->disk);
 
+	/* It may have written before it failed. */
+	atomic_fetch_add(&shared->commits, 1);
 	if (rc != TERRACE_OK)
 		return rc;
-	atomic_fetch_add(&shared->commits, 1);
 	atomic_store(&store->wrote, true);
 	atomic_store(&shared->last_time, terrace__now(store));
 	return TERRACE_OK;
@@ -183,6 +184,7 @@ void terrace__transaction_rollback(struct transaction *transaction)
 		return;
 	}
 	transaction->store->disk_ops->rollback(transaction->store->disk);
+	atomic_fetch_add(&transaction->store->shared->commits, 1);
 	transaction_end(transaction);
 }
 

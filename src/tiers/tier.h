@@ -162,6 +162,14 @@ struct disk_fault {
 struct disk_ops {
 	struct tier_ops tier;
 
+	/*
+	 * Where all processes say that one of them writes: `writing` is not zero
+	 * meanwhile, and `commits` has moved before it is zero again. Without it
+	 * every get takes SQLite's locks. Both are borrowed until the disk is closed.
+	 */
+	void (*follow)(void *disk, const _Atomic uint64_t *commits,
+	               const _Atomic uint64_t *writing);
+
 	int (*begin)(void *disk);
 	int (*commit)(void *disk); /* on failure it has rolled back */
 	void (*rollback)(void *disk);

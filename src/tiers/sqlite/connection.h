@@ -11,6 +11,7 @@
 
 /* X(name, SQL): prepared when first used, kept with the connection. */
 #define DISK_STATEMENTS(X)                                                                     \
+	X(HOLD, "BEGIN")                                                                       \
 	X(BEGIN, "BEGIN IMMEDIATE")                                                            \
 	X(COMMIT, "COMMIT")                                                                    \
 	X(ROLLBACK, "ROLLBACK")                                                                \
@@ -84,6 +85,8 @@ struct connection {
 	sqlite3 *db;
 	sqlite3_stmt *statements[STATEMENTS];
 	struct connection *next; /* in the pool */
+	bool held;               /* it is within a transaction of snapshot.c */
+	uint64_t commits;        /* when that began */
 };
 
 /* What a transaction has changed of one cache's usage. */
@@ -101,6 +104,8 @@ struct disk {
 	char *path;           /* of the database */
 	pthread_mutex_t lock; /* over the pool */
 	struct connection *readers;
+	/* What says that somebody writes; NULL: nothing does. See snapshot.c. */
+	const _Atomic uint64_t *commits, *writing;
 
 	/* The rest belongs to the writer. */
 	struct connection *writer;
@@ -155,6 +160,22 @@ static inline bool is_inside(const struct disk *disk)
  */
 struct connection *terrace__reader_take(struct disk *disk);
 void terrace__reader_give(struct disk *disk, struct connection *connection);
+
+/* The same for one get alone: it may be in the middle of a snapshot's transaction. */
+struct connection *terrace__reader_take_held(struct disk *disk);
+
+/* --- snapshot.c ------------------------------------------------------------------------- */
+
+/* What to open the database with; NULL: as SQLite does. */
+const char *terrace__snapshot_vfs(void);
+/*
+ * Begin to read, or go on with what the connection began, without locks: it
+ * sees all that was committed before. False when somebody writes just now.
+ */
+bool terrace__snapshot_hold(struct disk *disk, struct connection *connection);
+/* Has nobody written meanwhile? Else nothing that was read is to be believed. */
+bool terrace__snapshot_stands(const struct disk *disk, const struct connection *connection);
+void terrace__snapshot_drop(struct disk *disk, struct connection *connection);
 
 /* The row of a statement that selects the columns of MATCHING. False for nonsense. */
 bool terrace__row_read(sqlite3_stmt *statement, struct tier_row *ret);

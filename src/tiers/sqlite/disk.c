@@ -162,6 +162,14 @@ int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make
 	return TERRACE_OK;
 }
 
+static void follow(void *tier, const _Atomic uint64_t *commits, const _Atomic uint64_t *writing)
+{
+	struct disk *disk = tier;
+
+	disk->commits = commits;
+	disk->writing = writing;
+}
+
 static int file_write(void *tier, uint64_t number, terrace_slice head, terrace_slice payload,
                       int *ret_fd)
 {
@@ -189,6 +197,7 @@ const struct disk_ops terrace__disk_ops = {
 		.evict = terrace__disk_evict,
 		.close = disk_close,
 	},
+	.follow = follow,
 	.begin = terrace__disk_begin,
 	.commit = terrace__disk_commit,
 	.rollback = terrace__disk_rollback,

@@ -38,8 +38,9 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 	return *ret_lost ? TERRACE_ECORRUPT : rc;
 }
 
+/* With a snapshot that may not stand an error says nothing: TERRACE_EBUSY. */
 static int get_with(struct disk *disk, struct connection *connection, const struct tier_key *key,
-                    struct entry **ret)
+                    bool sure, struct entry **ret)
 {
 	CLEANUP(terrace__statement_done) sqlite3_stmt *get = terrace__statement(connection, DO_GET);
 	int rc = TERRACE_MISS;
@@ -61,7 +62,8 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 			rc = TERRACE_MISS;
 			break;
 		default:
-			return terrace__sqlite_failed(disk, connection->db, "read a row");
+			return sure ? terrace__sqlite_failed(disk, connection->db, "read a row") :
+			              TERRACE_EBUSY;
 		}
 		if (!lost)
 			break;
@@ -73,14 +75,25 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 
 int terrace__disk_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret)
 {
-	struct connection *reader = terrace__reader_take(tier);
-	int rc;
+	struct disk *disk = tier;
+	struct connection *reader = terrace__reader_take_held(disk);
+	int rc = TERRACE_EBUSY;
 
 	(void)hit;
 	if (!reader)
 		return TERRACE_EIO;
-	rc = get_with(tier, reader, key, ret);
-	terrace__reader_give(tier, reader);
+	if (reader != disk->writer && terrace__snapshot_hold(disk, reader)) {
+		rc = get_with(disk, reader, key, false, ret);
+		if (rc == TERRACE_OK && !terrace__snapshot_stands(disk, reader)) {
+			entry_unref(*ret);
+			rc = TERRACE_EBUSY;
+		}
+	}
+	if (rc != TERRACE_OK && !(rc == TERRACE_MISS && terrace__snapshot_stands(disk, reader))) {
+		terrace__snapshot_drop(disk, reader);
+		rc = get_with(disk, reader, key, true, ret);
+	}
+	terrace__reader_give(disk, reader);
 	return rc;
 }
 
@@ -88,7 +101,7 @@ int terrace__disk_get_inside(void *tier, const struct tier_key *key, struct entr
 {
 	struct disk *disk = tier;
 
-	return get_with(disk, disk->writer, key, ret);
+	return get_with(disk, disk->writer, key, true, ret);
 }
 
 static int describe_with(struct disk *disk, struct connection *connection,

@@ -161,6 +161,23 @@ static int write_file(struct terrace_cache *cache, struct write *write)
 	return rc;
 }
 
+/*
+ * What a hit is worth for the room that it takes, as L1 sees it (evict_value.c):
+ * of two caches with different policies, values of 1 KiB that cost 1 ms are
+ * worth the same.
+ */
+static int worth_of(const struct terrace_cache *cache, uint64_t size, uint64_t cost_us)
+{
+	int by_size = (log2_16(1024) - log2_16(size + 1)) * 6 / 5;
+	const char *eviction = cache->settings[CACHE_eviction].text;
+
+	if (strcmp(eviction, "bytes") == 0)
+		return 0;
+	if (strcmp(eviction, "cost") == 0)
+		return by_size + log2_16(cost_us + 1) - log2_16(1000);
+	return by_size;
+}
+
 int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, struct write *write)
 {
 	struct entry_rest *rest = entry_rest(entry);
@@ -175,6 +192,8 @@ int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, stru
 	                         value :
 	                         terrace_bytes(write->payload.data, write->payload.size);
 	stored_size = write->put.payload.size;
+	write->put.worth = worth_of(cache, stored_size + entry->key_size + entry->extra_size,
+	                            rest->cost_us);
 	/* What has waited is in memory already, and may be read as we speak. */
 	if (!write->pending) {
 		entry->codec = (uint8_t)codec;

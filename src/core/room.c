@@ -1,4 +1,4 @@
-/* Making room on disk: expired entries first, then by rank. */
+/* Making room on disk: expired entries first, then by value. */
 #include "core/write.h"
 
 #include "util/util.h"
@@ -139,10 +139,26 @@ bool terrace__over_limits(struct terrace *store, const struct terrace_cache *cac
 
 /* --- eviction ------------------------------------------------------------------------------------ */
 
-/*
- * One transaction's worth, of one cache or of the one with the coldest row;
- * TERRACE_MISS when there is nothing left.
- */
+/* One row, which may have gone already; rc as the transaction's. */
+static int evict_row(struct terrace *store, const struct tier_row *row,
+                     const struct tier_note *note, struct tier_evicted *total)
+{
+	bool l3 = row->tier == TERRACE_L3;
+	struct tier_evicted one = { .entries_l2 = !l3, .entries_l3 = l3, .bytes = row->charge };
+	int rc;
+
+	mark_rowless(store, row->cache);
+	rc = store->disk_ops->remove_row(store->disk, row, note);
+	if (rc != TERRACE_OK)
+		return rc == TERRACE_MISS ? TERRACE_OK : rc;
+	terrace__count_evicted(store, row->cache, &one);
+	total->entries_l2 += one.entries_l2;
+	total->entries_l3 += one.entries_l3;
+	total->bytes += one.bytes;
+	return TERRACE_OK;
+}
+
+/* One transaction's worth, of one cache or of all; TERRACE_MISS when there is nothing left. */
 static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_t entries,
                  const char *why)
 {
@@ -151,27 +167,29 @@ static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_
 		                  .detail = why };
 	struct tier_evicted evicted = { 0 };
 	struct transaction transaction;
+	uint64_t gone = 0;
+	size_t found = 1;
 	int rc = terrace__transaction_begin(store, &transaction);
 
 	if (rc != TERRACE_OK)
 		return rc;
-	if (!bytes)
-		entries = min_u64(entries, ROWS_AT_ONCE);
 	/* Now it matters what was hit. */
 	rc = terrace__access_flush(store, ACCESSES);
-	if (rc == TERRACE_OK && number == DISK_ANY_CACHE)
-		rc = store->disk_ops->coldest(store->disk, &number);
-	mark_rowless(store, number);
-	if (rc == TERRACE_OK)
-		rc = store->disk_ops->tier.evict(store->disk, number, bytes, entries, &note,
-		                                 &evicted);
-	if (rc != TERRACE_OK && rc != TERRACE_MISS) {
+	while (rc == TERRACE_OK && found && gone < ROWS_AT_ONCE &&
+	       (evicted.bytes < bytes || gone < entries)) {
+		struct tier_row row;
+
+		rc = store->disk_ops->victims(store->disk, number, note.when, &row, 1, &found);
+		if (rc == TERRACE_OK && found)
+			rc = evict_row(store, &row, &note, &evicted);
+		gone = evicted.entries_l2 + evicted.entries_l3;
+	}
+	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);
 		return rc;
 	}
 	rc = terrace__transaction_commit(&transaction);
-	terrace__count_evicted(store, number, &evicted);
-	return rc == TERRACE_OK && evicted.entries_l2 + evicted.entries_l3 == 0 ? TERRACE_MISS : rc;
+	return rc == TERRACE_OK && gone == 0 ? TERRACE_MISS : rc;
 }
 
 /* How much too much there is; with `more`, until there is some room to spare. */
@@ -188,7 +206,7 @@ static int excess(struct terrace *store, uint32_t number, uint64_t bytes_limit,
 	return rc;
 }
 
-/* Of one cache, or of whichever has the coldest rows. */
+/* Of one cache, or of all. */
 static int shrink(struct terrace *store, uint32_t number, uint64_t bytes_limit,
                   uint64_t entries_limit, const char *why)
 {
@@ -304,7 +322,8 @@ bool terrace__free_space(struct terrace *store)
 
 	store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW);
 	for (uint32_t i = 0; i < CACHES_MAX && sacrifice.count < FREE_FILES; i++) {
-		struct disk_where where = { .kind = DISK_RANKED, .cache = i };
+		terrace_match all = { .kind = TERRACE_MATCH_ALL };
+		struct disk_where where = { .kind = DISK_MATCHING, .cache = i, .match = &all };
 
 		if (!atomic_load(&store->shared->caches[i].in_use) || sacrifice.bytes >= FREE_BYTES)
 			break;

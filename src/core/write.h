@@ -122,7 +122,7 @@ bool terrace__over_limits(struct terrace *store, const struct terrace_cache *cac
 int terrace__make_room(struct terrace *store, struct terrace_cache *cache);
 /*
  * The disk is full, and without space not even a row can be deleted: give the
- * log's space back to itself, and the coldest files back to the disk. True
+ * log's space back to itself, and the oldest files back to the disk. True
  * when that may have helped. Under the writers' lock, no transaction open.
  */
 bool terrace__free_space(struct terrace *store);

@@ -25,8 +25,8 @@
 	          "bytes = ?6, file = ?7, accessed = ?8, hits = 0, head = ?9, value = ?10 "    \
 	          "WHERE id = ?1")                                                             \
 	X(TOUCH, "UPDATE entry SET seq = ?2, expires = ?3, head = ?4 WHERE id = ?1")           \
-	X(ACCESSED, "UPDATE entry SET hits = hits + ?2, accessed = max(accessed, ?3), "        \
-	            "rank = max(rank, ?3) WHERE hash = ?1")                                    \
+	X(ACCESSED, "UPDATE entry SET hits = hits + ?2, accessed = max(accessed, ?3) "         \
+	            "WHERE hash = ?1")                                                         \
 	X(FIND, "SELECT id, seq, bytes, file, cache, head, expires FROM entry "                \
 	        "WHERE hash = ?1")                                                             \
 	X(FILES, "SELECT file FROM entry WHERE file != 0")                                     \
@@ -49,11 +49,11 @@
 	           "WHERE expires <= ?1 ORDER BY expires")                                     \
 	X(CLEARED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "       \
 	           "WHERE id > ?1 AND id < ?2 AND seq <= ?3 ORDER BY id")                      \
-	X(RANKED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "        \
-	          "WHERE cache = ?1 ORDER BY rank")                                            \
-	X(COLDEST, "SELECT id FROM (SELECT id, (SELECT min(rank) FROM entry "                  \
-	           "WHERE entry.cache = cache.id) AS rank FROM cache) WHERE rank IS NOT NULL " \
-	           "ORDER BY rank LIMIT 1")                                                    \
+	X(SAMPLE, "SELECT id, seq, bytes, file, hash, hits, rank, cache, head FROM entry "     \
+	          "WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3")                           \
+	X(ENDS, "SELECT (SELECT min(id) FROM entry WHERE id > ?1 AND id < ?2), "               \
+	        "(SELECT max(id) FROM entry WHERE id > ?1 AND id < ?2)")                       \
+	X(SIZES, "SELECT id, l2_entries + l3_entries FROM cache")                              \
 	X(ALL, "SELECT id, hash, cache, seq, bytes, expires, file, head, value FROM entry "    \
 	       "WHERE id > ?1 ORDER BY id LIMIT 64")                                           \
 	X(USAGE, "SELECT l2_bytes, l2_entries, l3_bytes, l3_entries FROM cache WHERE id = ?1") \
@@ -99,6 +99,18 @@ struct usage_change {
 enum { NOTES_MAX = 10000 };
 enum { PAGE_BYTES = 4096 };
 
+/* disk_evict.c: rows that may go, the one of the lowest value last. */
+enum { CANDIDATES = 64 };
+struct candidates {
+	uint32_t cache; /* of which they are; DISK_ANY_CACHE */
+	int64_t made;
+	size_t count, take; /* how many of them are to go before others are looked at */
+	struct candidate {
+		struct tier_row row;
+		double value;
+	} items[CANDIDATES];
+};
+
 struct disk {
 	struct files *files;
 	char *path;           /* of the database */
@@ -118,6 +130,7 @@ struct disk {
 	size_t change_count, change_capacity;
 	uint64_t *doomed; /* files to remove after the commit */
 	size_t doomed_count, doomed_capacity;
+	struct candidates candidates;
 	uint32_t last_id_cache; /* the cache whose last id is known */
 	uint64_t last_id;
 };
@@ -192,7 +205,7 @@ static inline terrace_slice column_slice(sqlite3_stmt *statement, int column)
 	return terrace_bytes(data, (size_t)sqlite3_column_bytes(statement, column));
 }
 
-/* disk_read.c, disk_write.c, disk_verify.c */
+/* disk_read.c, disk_write.c, disk_evict.c, disk_verify.c */
 int terrace__disk_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret);
 int terrace__disk_get_inside(void *tier, const struct tier_key *key, struct entry **ret);
 int terrace__disk_describe(void *tier, const struct tier_key *key, struct tier_facts *ret);
@@ -201,7 +214,6 @@ int terrace__disk_each(void *tier, uint32_t cache, const terrace_match *match, t
 int terrace__disk_select(void *tier, const struct disk_where *where, tier_visit_fn *visit,
                          void *ctx);
 int terrace__disk_usage(void *tier, uint32_t cache, terrace_tier which, struct tier_usage *ret);
-int terrace__disk_coldest(void *tier, uint32_t *ret_cache);
 int terrace__disk_note_get(void *tier, uint64_t hash, struct tier_note *ret, char *detail,
                            size_t detail_size);
 int terrace__disk_caches(void *tier,
@@ -224,8 +236,10 @@ int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, in
 int terrace__disk_size(void *tier, uint64_t *ret_bytes, uint64_t *ret_free);
 int terrace__disk_give_back(void *tier, uint64_t bytes);
 int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t when);
-int terrace__disk_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t entries,
-                        const struct tier_note *note, struct tier_evicted *ret);
+int terrace__disk_victims(void *tier, uint32_t cache, int64_t now, struct tier_row *ret,
+                          size_t most, size_t *ret_count);
+/* It is worth more than it was: whatever was about to go, this is not. */
+void terrace__disk_spare(struct disk *disk, uint64_t hash);
 int terrace__disk_note_put(void *tier, uint64_t hash, const struct tier_note *note);
 int terrace__disk_cache_add(void *tier, uint32_t cache, const char *name);
 int terrace__disk_cache_floor(void *tier, uint32_t cache, uint64_t floor);

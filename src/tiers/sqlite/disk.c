@@ -23,7 +23,7 @@ static const char schema[] =
     "  cache INTEGER NOT NULL,"
     "  seq INTEGER NOT NULL,"
     "  expires INTEGER,"        /* NULL: never */
-    "  rank INTEGER NOT NULL,"  /* the lowest is evicted first */
+    "  rank INTEGER NOT NULL,"  /* what a hit is worth: tier_put's */
     "  bytes INTEGER NOT NULL," /* what it is charged with */
     "  file INTEGER NOT NULL,"  /* 0: the payload is in value */
     "  accessed INTEGER NOT NULL,"
@@ -31,7 +31,6 @@ static const char schema[] =
     "  head BLOB NOT NULL,"
     "  value BLOB) STRICT;"
     "CREATE UNIQUE INDEX IF NOT EXISTS entry_hash ON entry(hash);"
-    "CREATE INDEX IF NOT EXISTS entry_rank ON entry(cache, rank);"
     "CREATE INDEX IF NOT EXISTS entry_expires ON entry(expires) WHERE expires IS NOT NULL;"
     "CREATE TABLE IF NOT EXISTS link(" /* tags and sources, by hash, to rows */
     "  name INTEGER NOT NULL,"
@@ -194,7 +193,6 @@ const struct disk_ops terrace__disk_ops = {
 		.remove = terrace__disk_remove,
 		.each = terrace__disk_each,
 		.usage = terrace__disk_usage,
-		.evict = terrace__disk_evict,
 		.close = disk_close,
 	},
 	.follow = follow,
@@ -209,7 +207,7 @@ const struct disk_ops terrace__disk_ops = {
 	.select = terrace__disk_select,
 	.remove_row = terrace__disk_remove_row,
 	.remove_hash = terrace__disk_remove_hash,
-	.coldest = terrace__disk_coldest,
+	.victims = terrace__disk_victims,
 	.size = terrace__disk_size,
 	.give_back = terrace__disk_give_back,
 	.accessed = terrace__disk_accessed,

@@ -225,11 +225,6 @@ static sqlite3_stmt *prepare_select(struct connection *connection, const struct 
 			sqlite3_bind_int64(select, 3, (sqlite3_int64)where->until);
 		}
 		break;
-	case DISK_RANKED:
-		select = terrace__statement(connection, DO_RANKED);
-		if (select)
-			sqlite3_bind_int64(select, 1, where->cache);
-		break;
 	}
 	return select;
 }
@@ -337,28 +332,6 @@ int terrace__disk_usage(void *tier, uint32_t cache, terrace_tier which, struct t
 		add_changes(disk, cache, both);
 	if (rc == TERRACE_OK)
 		*ret = both[which == TERRACE_L3];
-	return rc;
-}
-
-int terrace__disk_coldest(void *tier, uint32_t *ret_cache)
-{
-	struct disk *disk = tier;
-	struct connection *connection = terrace__reader_take(disk);
-	sqlite3_stmt *coldest;
-	int rc;
-
-	if (!connection)
-		return TERRACE_EIO;
-	coldest = terrace__statement(connection, DO_COLDEST);
-	rc = coldest ? sqlite3_step(coldest) : SQLITE_ERROR;
-	if (rc == SQLITE_ROW)
-		*ret_cache = (uint32_t)sqlite3_column_int64(coldest, 0);
-	if (rc == SQLITE_ROW || rc == SQLITE_DONE)
-		rc = rc == SQLITE_ROW ? TERRACE_OK : TERRACE_MISS;
-	else
-		rc = terrace__sqlite_failed(disk, connection->db, "find the coldest row");
-	terrace__statement_done(&coldest);
-	terrace__reader_give(disk, connection);
 	return rc;
 }
 

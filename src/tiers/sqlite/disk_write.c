@@ -323,7 +323,7 @@ static int write_row(struct disk *disk, uint64_t id, bool insert, const struct t
 		sqlite3_bind_null(row, 4);
 	else
 		sqlite3_bind_int64(row, 4, record->expires);
-	sqlite3_bind_int64(row, 5, record->stored);
+	sqlite3_bind_int64(row, 5, put->worth);
 	sqlite3_bind_int64(row, 6, (sqlite3_int64)bytes);
 	sqlite3_bind_int64(row, 7, (sqlite3_int64)put->file);
 	sqlite3_bind_int64(row, 8, record->stored);
@@ -495,58 +495,8 @@ int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t wh
 	sqlite3_bind_int64(accessed, 1, (sqlite3_int64)hash);
 	sqlite3_bind_int64(accessed, 2, (sqlite3_int64)count);
 	sqlite3_bind_int64(accessed, 3, when);
+	terrace__disk_spare(disk, hash);
 	return terrace__run(disk, disk->writer, accessed, "count an access");
-}
-
-/* --- making room ---------------------------------------------------------------- */
-
-enum { EVICT_AT_ONCE = 512 };
-
-struct victims {
-	struct tier_row rows[32]; /* without their slices */
-	size_t count;
-};
-
-static bool take_victim(void *ctx, const struct tier_row *row)
-{
-	struct victims *victims = ctx;
-
-	victims->rows[victims->count] = *row;
-	victims->count++;
-	return victims->count < ARRAY_LEN(victims->rows);
-}
-
-int terrace__disk_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t entries,
-                        const struct tier_note *note, struct tier_evicted *ret)
-{
-	struct disk_where where = { .kind = DISK_RANKED, .cache = cache };
-	uint64_t gone = 0;
-
-	while (ret->bytes < bytes || gone < entries) {
-		struct victims victims = { .count = 0 };
-		int rc = terrace__disk_select(tier, &where, take_victim, &victims);
-
-		if (rc != TERRACE_OK)
-			return rc;
-		if (victims.count == 0)
-			return TERRACE_OK;
-		for (size_t i = 0; i < victims.count; i++) {
-			const struct tier_row *row = &victims.rows[i];
-
-			if ((ret->bytes >= bytes && gone >= entries) || gone >= EVICT_AT_ONCE)
-				return TERRACE_OK;
-			rc = terrace__disk_remove_row(tier, row, note);
-			if (rc != TERRACE_OK)
-				return rc;
-			ret->bytes += row->charge;
-			gone++;
-			if (row->tier == TERRACE_L3)
-				ret->entries_l3++;
-			else
-				ret->entries_l2++;
-		}
-	}
-	return TERRACE_OK;
 }
 
 /* --- notes, caches, the log -------------------------------------------------------- */

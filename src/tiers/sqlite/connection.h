@@ -20,7 +20,7 @@
 	X(LAST_ID, "SELECT max(id) FROM entry WHERE id < ?1")                                  \
 	X(INSERT, "INSERT INTO entry(id, hash, seq, expires, rank, bytes, file, accessed, "    \
 	          "hits, head, value, cache) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, "   \
-	          "?10, ?11)")                                                                 \
+	          "?10, ?11) ON CONFLICT(hash) DO NOTHING")                                    \
 	X(UPDATE, "UPDATE entry SET seq = ?3, expires = ?4, rank = ?5, "                       \
 	          "bytes = ?6, file = ?7, accessed = ?8, hits = 0, head = ?9, value = ?10 "    \
 	          "WHERE id = ?1")                                                             \
@@ -133,6 +133,7 @@ struct disk {
 	struct candidates candidates;
 	uint32_t last_id_cache; /* the cache whose last id is known */
 	uint64_t last_id;
+	bool expect_new; /* the last row that was put was new */
 };
 
 /* The status for SQLite's code, with a message. */

@@ -338,15 +338,49 @@ static int write_row(struct disk *disk, uint64_t id, bool insert, const struct t
 	return terrace__run(disk, disk->writer, row, "write a row");
 }
 
+/* TERRACE_EXISTS when there is a row of this hash. */
+static int insert_row(struct disk *disk, const struct tier_put *put, terrace_slice head,
+                      uint64_t bytes, uint64_t *ret_id)
+{
+	int rc = next_id(disk, put->key.cache, ret_id);
+
+	if (rc == TERRACE_OK)
+		rc = write_row(disk, *ret_id, true, put, head, bytes);
+	if (rc != TERRACE_OK || sqlite3_changes(disk->writer->db) > 0)
+		return rc;
+	disk->last_id--;
+	return TERRACE_EXISTS;
+}
+
+/* In the place of the row that is there, if one is. */
+static int replace_row(struct disk *disk, const struct tier_put *put, terrace_slice head,
+                       uint64_t bytes, uint64_t *ret_id)
+{
+	CLEANUP(old_row_done) struct old_row old = { 0 };
+	int rc = find(disk, DO_FIND, put->key.hash, &put->key, &old);
+
+	disk->expect_new = rc == TERRACE_MISS;
+	if (rc == TERRACE_MISS)
+		return insert_row(disk, put, head, bytes, ret_id);
+	if (rc != TERRACE_OK)
+		return rc;
+	/* Another cache's key with the same hash lies in another range of ids. */
+	if (old.cache != put->key.cache) {
+		rc = delete_old(disk, &old);
+		return rc == TERRACE_OK ? insert_row(disk, put, head, bytes, ret_id) : rc;
+	}
+	*ret_id = old.id;
+	rc = detach(disk, &old);
+	return rc == TERRACE_OK ? write_row(disk, old.id, false, put, head, bytes) : rc;
+}
+
 int terrace__disk_put(void *tier, const struct tier_put *put)
 {
 	struct disk *disk = tier;
 	const struct record *record = put->record;
 	CLEANUP(terrace__buf_done) struct buf head = { 0 };
-	CLEANUP(old_row_done) struct old_row old = { 0 };
-	uint64_t id, bytes;
-	bool insert;
-	int rc;
+	uint64_t id = 0, bytes;
+	int rc = TERRACE_EXISTS;
 
 	terrace__record_write(record, &head);
 	if (head.failed)
@@ -354,28 +388,11 @@ int terrace__disk_put(void *tier, const struct tier_put *put)
 	bytes = head.size + ROW_OVERHEAD;
 	bytes += put->file ? terrace__files_charge(head.size + put->payload.size) :
 	                     put->payload.size;
-	rc = find(disk, DO_FIND, put->key.hash, &put->key, &old);
-	if (rc != TERRACE_OK && rc != TERRACE_MISS)
-		return rc;
-	insert = rc == TERRACE_MISS;
-	/* Another cache's key with the same hash lies in another range of ids. */
-	if (!insert && old.cache != put->key.cache) {
-		rc = delete_old(disk, &old);
-		if (rc != TERRACE_OK)
-			return rc;
-		insert = true;
-	} else if (!insert) {
-		rc = detach(disk, &old);
-		if (rc != TERRACE_OK)
-			return rc;
-	}
-	id = old.id;
-	if (insert)
-		rc = next_id(disk, put->key.cache, &id);
-	else
-		rc = TERRACE_OK;
-	if (rc == TERRACE_OK)
-		rc = write_row(disk, id, insert, put, terrace_bytes(head.data, head.size), bytes);
+	/* What came last was new, or was not: so will this be. */
+	if (disk->expect_new)
+		rc = insert_row(disk, put, terrace_bytes(head.data, head.size), bytes, &id);
+	if (rc == TERRACE_EXISTS)
+		rc = replace_row(disk, put, terrace_bytes(head.data, head.size), bytes, &id);
 	if (rc == TERRACE_OK)
 		rc = links(disk, DO_LINK, id, put->key.cache, record->extra);
 	if (rc == TERRACE_OK)

@@ -139,6 +139,9 @@ struct shared {
 
 	struct shared_cache caches[CACHES_MAX];
 	struct shared_outcome outcomes[OUTCOMES];
+	/* What all processes together have put, ever: see room.c. */
+	_Alignas(64) _Atomic uint64_t put_bytes;
+	_Atomic uint64_t put_entries;
 	_Alignas(64) _Atomic uint32_t access_count; /* places taken, or nearly */
 	uint32_t access_turn; /* the next to be written down; under the writers' lock */
 	struct shared_access accesses[ACCESSES];

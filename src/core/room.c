@@ -122,17 +122,53 @@ static uint64_t above(uint64_t used, uint64_t limit)
 	return limit && used > limit ? used - limit : 0;
 }
 
-bool terrace__over_limits(struct terrace *store, const struct terrace_cache *cache)
+/* What every row and file takes beside its payload, and more. */
+enum { OVERHEAD = 512, BLOCK = 4096 };
+
+void terrace__room_taken(struct terrace *store, const struct tier_put *put)
+{
+	uint64_t bytes = put->payload.size + put->record->key.size + put->record->extra.size +
+	                 OVERHEAD;
+
+	atomic_fetch_add(&store->shared->put_bytes, put->file ? bytes + BLOCK : bytes);
+	atomic_fetch_add(&store->shared->put_entries, 1);
+}
+
+/* Pages are emptier than rows are long, but not by more than this. */
+enum { EMPTINESS = 4 };
+
+/* Nobody can pass the limit before so much was put; a limit of 0 is none. */
+static void set_room(const struct shared *shared, struct room *room, uint64_t bytes_left,
+                     uint64_t entries_left)
+{
+	atomic_store(&room->bytes, atomic_load(&shared->put_bytes) + bytes_left / EMPTINESS);
+	atomic_store(&room->entries, atomic_load(&shared->put_entries) + entries_left);
+}
+
+static uint64_t left(uint64_t used, uint64_t limit)
+{
+	if (!limit)
+		return UINT64_MAX / 4;
+	return limit > used ? limit - used : 0;
+}
+
+bool terrace__over_limits(struct terrace *store, struct terrace_cache *cache)
 {
 	uint64_t bytes = cache ? cache->disk_bytes : store->disk_bytes;
 	uint64_t entries = cache ? cache->disk_entries : store->disk_entries, free_pages;
+	const struct shared *shared = store->shared;
+	struct room *room = cache ? &cache->room : &store->room;
 	struct tier_usage used;
 
 	if (!bytes && !entries)
 		return false;
+	if (atomic_load(&shared->put_bytes) < atomic_load(&room->bytes) &&
+	    atomic_load(&shared->put_entries) < atomic_load(&room->entries))
+		return false;
 	if (usage_of(store, cache ? cache->number : DISK_ANY_CACHE, &used, &free_pages) !=
 	    TERRACE_OK)
 		return true; /* making room will say what is wrong */
+	set_room(shared, room, left(used.bytes + free_pages, bytes), left(used.entries, entries));
 	return above(used.bytes, bytes) || above(used.entries, entries) ||
 	       above(used.bytes + free_pages, bytes + slack(bytes));
 }

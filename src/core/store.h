@@ -127,6 +127,11 @@ struct memory_limit {
 	uint64_t pressed;      /* without a limit: what was in use when memory became short */
 };
 
+/* room.c: how much has to be put before a limit is looked at again. */
+struct room {
+	_Atomic uint64_t bytes, entries; /* of the shared file's put_bytes, put_entries */
+};
+
 struct terrace {
 	uint32_t magic;
 	unsigned handles; /* guarded by the registry */
@@ -141,6 +146,7 @@ struct terrace {
 	struct setting settings[STORE_SETTING_COUNT];
 	int64_t wait_ms;
 	uint64_t memory_entries, disk_bytes, disk_entries;
+	struct room room;
 	struct memory_limit memory, encoded;
 	bool watches_memory; /* gives memory back when the machine is short of it */
 
@@ -197,6 +203,7 @@ struct terrace_cache {
 	_Atomic uint64_t memory_bytes;
 	uint64_t memory_min_bytes; /* others do not push it below */
 	uint64_t memory_entries, encoded_bytes, disk_bytes, disk_entries;
+	struct room room;
 	int64_t check_ms; /* 0: on every hit; -1: manual; else at most so often */
 	bool write_behind;
 	int64_t stale_ms, stale_error_ms, absent_ttl_ms;

@@ -215,6 +215,7 @@ static int put_inside(struct transaction *transaction, struct write *write)
 	write->record.seq = transaction->seq;
 	entry_rest(write->put.entry)->seq = transaction->seq;
 	write->put.record = &write->record;
+	terrace__room_taken(store, &write->put);
 	return store->disk_ops->tier.put(store->disk, &write->put);
 }
 

@@ -190,6 +190,8 @@ bool terrace__snapshot_hold(struct disk *disk, struct connection *connection);
 /* Has nobody written meanwhile? Else nothing that was read is to be believed. */
 bool terrace__snapshot_stands(const struct disk *disk, const struct connection *connection);
 void terrace__snapshot_drop(struct disk *disk, struct connection *connection);
+/* This one is used under the writers' lock alone. */
+void terrace__snapshot_write(struct connection *writer);
 
 /* The row of a statement that selects the columns of MATCHING. False for nonsense. */
 bool terrace__row_read(sqlite3_stmt *statement, struct tier_row *ret);

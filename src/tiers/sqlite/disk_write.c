@@ -31,6 +31,7 @@ static int writer_open(struct disk *disk)
 	rc = terrace__connection_open(disk, SQLITE_OPEN_READWRITE, &disk->writer);
 	if (rc != TERRACE_OK)
 		return rc;
+	terrace__snapshot_write(disk->writer);
 	/* NORMAL: no fsync for a commit; a power cut may take the last ones back. */
 	snprintf(pragmas, sizeof pragmas,
 	         "PRAGMA synchronous = NORMAL; PRAGMA secure_delete = OFF;"

@@ -11,6 +11,9 @@
  * a seqlock. Moving the log into the database is no change: a reader takes from
  * the database only what was there before it began.
  *
+ * The writer needs no reader's lock either: it has the writers' lock, without
+ * which nobody starts the log anew.
+ *
  * A reader that is idle holds up nobody. What it read in vain is thrown away,
  * errors included, and read again with locks.
  */
@@ -93,6 +96,14 @@ static struct guard *guard_in(struct connection *connection)
 	sqlite3_file_control(connection->db, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&file);
 	return file && file->pMethods && file->pMethods->xShmLock == shm_lock ? guard_of(file) :
 	                                                                        NULL;
+}
+
+void terrace__snapshot_write(struct connection *writer)
+{
+	struct guard *guard = guard_in(writer);
+
+	if (guard)
+		guard->unlocked = true;
 }
 
 void terrace__snapshot_drop(struct disk *disk, struct connection *connection)

@@ -58,6 +58,17 @@ static uint64_t resident(void)
 	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* The caller releases the value, and closes both. */
+static terrace_value *open_and_get(const char *dir, terrace **ret_store, terrace_cache **ret_cache)
+{
+	terrace_value *value;
+
+	bench_require(terrace_open(dir, NULL, ret_store) == TERRACE_OK);
+	bench_require(terrace_cache_open(*ret_store, "bench", NULL, ret_cache) == TERRACE_OK);
+	bench_require(terrace_get(*ret_cache, TERRACE_KEY("k"), &value) == TERRACE_OK);
+	return value;
+}
+
 /* In a process of its own, that has done nothing else. */
 static int print_memory(const char *dir)
 {
@@ -66,9 +77,7 @@ static int print_memory(const char *dir)
 	terrace_cache *cache;
 	terrace_value *value;
 
-	bench_require(terrace_open(dir, NULL, &store) == TERRACE_OK);
-	bench_require(terrace_cache_open(store, "bench", NULL, &cache) == TERRACE_OK);
-	bench_require(terrace_get(cache, TERRACE_KEY("k"), &value) == TERRACE_OK);
+	value = open_and_get(dir, &store, &cache);
 	printf("%llu\n", (unsigned long long)(resident() - before));
 	terrace_release(value);
 	terrace_cache_close(cache);
@@ -111,9 +120,7 @@ static void bench_opening(const char *dir, const char *operation, uint64_t value
 		terrace_cache *cache;
 		terrace_value *value;
 
-		bench_require(terrace_open(dir, NULL, &store) == TERRACE_OK);
-		bench_require(terrace_cache_open(store, "bench", NULL, &cache) == TERRACE_OK);
-		bench_require(terrace_get(cache, TERRACE_KEY("k"), &value) == TERRACE_OK);
+		value = open_and_get(dir, &store, &cache);
 		samples[i] = bench_ns() - before;
 		terrace_release(value);
 		terrace_cache_close(cache);

@@ -81,6 +81,13 @@ static void make_vfs(void)
 	sqlite3_vfs_register(&ours, 0);
 }
 
+/* A program that has opened this library may close it, and SQLite stays. */
+__attribute__((destructor)) static void forget_vfs(void)
+{
+	if (real)
+		sqlite3_vfs_unregister(&ours);
+}
+
 const char *terrace__snapshot_vfs(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;

@@ -152,7 +152,7 @@ static void bench_hand(const char *values)
 
 int main(void)
 {
-	static const size_t sizes[] = { 64 << 10, 1 << 20, 8 << 20 };
+	static const size_t sizes[] = { 16 << 10, 64 << 10, 1 << 20, 8 << 20 };
 
 	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
 		char *values;

@@ -191,7 +191,7 @@ void bench_fill(void *data, size_t size, uint64_t seed)
 		bytes[i] = (uint8_t)(i / 64 % 2 ? bench_random(&random) : 'a' + i % 7);
 }
 
-static char directories[8][256];
+static char directories[16][256];
 static unsigned directory_count;
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -215,7 +215,7 @@ const char *bench_directory(const char *name)
 
 	if (directory_count == 0)
 		atexit(remove_directories);
-	bench_require(directory_count < 8);
+	bench_require(directory_count < 16);
 	directory_count++;
 	snprintf(path, sizeof directories[0], "%s/terrace-bench-%s-XXXXXX", base ? base : "/tmp",
 	         name);

@@ -1,6 +1,8 @@
 """python-diskcache, as a Python program would use it."""
 
+import multiprocessing
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -29,6 +31,43 @@ def measure(operation, value_bytes, count, call):
     print("l2", "python-diskcache", operation, value_bytes, 1, p50, p99, int(count * 1e9 / total), sep="\t")
 
 
+def mix(directory, seed, operations, ready, results):
+    """Nine gets to a put, in a process of its own."""
+    cache = diskcache.Cache(directory, eviction_policy="none", disk_min_file_size=1 << 20)
+    keys = ["key:%015d/abcdefghij" % i for i in range(ENTRIES)]
+    values = [os.urandom(1024) for _ in range(16)]
+    choose = random.Random(seed)
+    samples = []
+    clock = time.perf_counter_ns
+    ready.wait()
+    start = clock()
+    for i in range(operations):
+        key = keys[choose.randrange(ENTRIES)]
+        before = clock()
+        if i % 10:
+            cache.get(key)
+        else:
+            cache.set(key, values[i % 16])
+        samples.append(clock() - before)
+    results.put((start, clock(), samples))
+
+
+def measure_mix(directory):
+    processes, operations = 2, 10000
+    ready, results = multiprocessing.Barrier(processes), multiprocessing.Queue()
+    workers = [multiprocessing.Process(target=mix, args=(directory, seed, operations, ready, results))
+               for seed in range(processes)]
+    for worker in workers:
+        worker.start()
+    parts = [results.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    total = max(end for _, end, _ in parts) - min(start for start, _, _ in parts)
+    p50, p99 = percentiles([sample for _, _, samples in parts for sample in samples])
+    print("l2", "python-diskcache", "mix of two processes", 1024, processes, p50, p99,
+          int(processes * operations * 1e9 / total), sep="\t")
+
+
 def main():
     for value_bytes in (100, 1024, 16384):
         directory = tempfile.mkdtemp(prefix="terrace-bench-diskcache-", dir=os.environ.get("BENCH_DIR"))
@@ -42,6 +81,8 @@ def main():
         values = [os.urandom(value_bytes) for _ in range(16)]
         measure("put", value_bytes, 2000, lambda i: cache.set(keys[i], values[i % 16]))
         cache.close()
+        if value_bytes == 1024:
+            measure_mix(directory)
         shutil.rmtree(directory)
 
 

@@ -41,6 +41,7 @@ struct cli {
 	const char *config; /* NULL: the default */
 	bool json;
 	const struct verb *verb;
+	char **argv; /* as it was called; NULL: no memory for it */
 };
 
 /* One line of the command: its parser, its help and its work come from here. */

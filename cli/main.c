@@ -247,26 +247,44 @@ static int finish(int status)
 	return STATUS_FAILED;
 }
 
-int main(int argc, char **argv)
+static int act(struct cli *cli, int argc, char **argv)
 {
-	struct cli cli = { 0 };
 	struct args args;
-	int at = parse_front(&cli, argc, argv), status;
+	int at = parse_front(cli, argc, argv), status;
 
 	if (at <= -10)
 		return finish(STATUS_DONE);
 	if (at < 0)
 		return -at;
 	if (at >= argc)
-		return usage(&cli, "say what to do: get, put, rm, ls, stat, why, run, ...");
-	cli.verb = find_verb(argv[at]);
-	if (!cli.verb)
-		return usage(&cli, "there is no verb \"%s\"", argv[at]);
-	status = args_parse(&cli, argc - at - 1, argv + at + 1, &args);
+		return usage(cli, "say what to do: get, put, rm, ls, stat, why, run, ...");
+	cli->verb = find_verb(argv[at]);
+	if (!cli->verb)
+		return usage(cli, "there is no verb \"%s\"", argv[at]);
+	status = args_parse(cli, argc - at - 1, argv + at + 1, &args);
 	if (status == STATUS_DONE && args_has(&args, "help"))
-		status = print_help(cli.verb);
+		status = print_help(cli->verb);
 	else if (status == STATUS_DONE)
-		status = cli.verb->run(&cli, &args);
+		status = cli->verb->run(cli, &args);
 	args_done(&args);
 	return finish(status);
+}
+
+/* Parsing puts the operands together in their place. NULL: there is no memory. */
+static char **copied(int argc, char **argv)
+{
+	char **copy = calloc((size_t)argc + 1, sizeof *copy);
+
+	if (copy)
+		memcpy(copy, argv, (size_t)argc * sizeof *copy);
+	return copy;
+}
+
+int main(int argc, char **argv)
+{
+	struct cli cli = { .argv = copied(argc, argv) };
+	int status = act(&cli, argc, argv);
+
+	free(cli.argv);
+	return status;
 }

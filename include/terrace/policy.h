@@ -85,9 +85,9 @@ typedef struct terrace_policy {
 	terrace_check check;
 	int64_t check_interval_ms; /* with TERRACE_CHECK_INTERVAL */
 	/*
-	 * What L1 keeps when there is no room for all: "hits" answers most requests,
+	 * What is kept when there is no room for all: "hits" answers most requests,
 	 * "bytes" serves most bytes, "cost" saves most time, by cost_us of what was
-	 * put, or by what a fetch from a lower tier takes. NULL = "hits"
+	 * put, or in L1 by what a fetch from a lower tier takes. NULL = "hits"
 	 */
 	const char *eviction;
 	bool disabled;            /* every call works and nothing is kept */

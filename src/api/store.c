@@ -166,7 +166,6 @@ static void init_locks(struct terrace *store)
 	pthread_cond_init(&store->flights.landed, &monotonic);
 	pthread_mutex_init(&store->jobs.lock, NULL);
 	pthread_cond_init(&store->jobs.changed, &monotonic);
-	pthread_mutex_init(&store->accesses.lock, NULL);
 	pthread_mutex_init(&store->notes.lock, NULL);
 	pthread_mutex_init(&store->caches_lock, NULL);
 	pthread_mutex_init(&store->stats_lock, NULL);
@@ -196,7 +195,6 @@ static void store_free(struct terrace *store)
 	pthread_cond_destroy(&store->writer.done);
 	pthread_mutex_destroy(&store->flights.lock);
 	pthread_cond_destroy(&store->flights.landed);
-	pthread_mutex_destroy(&store->accesses.lock);
 	pthread_mutex_destroy(&store->notes.lock);
 	pthread_mutex_destroy(&store->caches_lock);
 	pthread_mutex_destroy(&store->stats_lock);

@@ -1,60 +1,77 @@
 #include "core/store.h"
+#include "util/util.h"
+
+/* Places in which a hash may stand. */
+enum { TRIES = 8 };
 
 /*
- * Hits are folded by key and dropped when there is no more room: losing some
- * only makes eviction a little less well informed.
+ * Hits are gathered by key, and dropped when there is no more room: losing some
+ * only makes eviction a little less well informed. Nothing here is locked: two
+ * that come to a place at once may count a hit for the other's key, or with the
+ * other's time.
  */
 void terrace__access_note(struct terrace *store, uint64_t hash, uint64_t count, int64_t when)
 {
-	struct accesses *accesses = &store->accesses;
-	uint64_t at = hash % ACCESSES;
+	struct shared *shared = store->shared;
 
-	pthread_mutex_lock(&accesses->lock);
-	for (int tries = 0; tries < 8; tries++) {
-		struct access *access = &accesses->items[(at + (uint64_t)tries) % ACCESSES];
+	if (store->read_only)
+		return;
+	for (uint64_t i = 0; i < TRIES; i++) {
+		struct shared_access *access = &shared->accesses[(hash + i) % ACCESSES];
+		uint64_t there = atomic_load_explicit(&access->hash, memory_order_relaxed);
 
-		if (access->count && access->hash != hash)
-			continue;
-		accesses->count += access->count == 0;
-		access->hash = hash;
-		access->count += count;
-		access->when = when;
+		if (there != hash) {
+			if (atomic_load_explicit(&access->count, memory_order_relaxed) ||
+			    !atomic_compare_exchange_strong(&access->hash, &there, hash))
+				continue;
+		}
+		if (atomic_fetch_add_explicit(&access->count, count, memory_order_relaxed) == 0)
+			atomic_fetch_add_explicit(&shared->access_count, 1, memory_order_relaxed);
+		atomic_store_explicit(&access->when, when, memory_order_relaxed);
 		break;
 	}
-	pthread_mutex_unlock(&accesses->lock);
 }
 
-bool terrace__access_pending(struct terrace *store)
+bool terrace__access_crowded(const struct terrace *store)
 {
-	bool pending;
+	return atomic_load_explicit(&store->shared->access_count, memory_order_relaxed) >
+	       ACCESSES / 2;
+}
 
-	pthread_mutex_lock(&store->accesses.lock);
-	pending = store->accesses.count > 0;
-	pthread_mutex_unlock(&store->accesses.lock);
-	return pending;
+void terrace__access_find(const struct terrace *store, uint64_t hash, uint64_t *ret_count,
+                          int64_t *ret_when)
+{
+	*ret_count = 0;
+	for (uint64_t i = 0; i < TRIES; i++) {
+		const struct shared_access *access =
+		    &store->shared->accesses[(hash + i) % ACCESSES];
+
+		if (atomic_load(&access->hash) != hash)
+			continue;
+		*ret_count += atomic_load(&access->count);
+		*ret_when = atomic_load(&access->when);
+	}
 }
 
 int terrace__access_flush(struct terrace *store, unsigned most)
 {
-	struct accesses *accesses = &store->accesses;
+	struct shared *shared = store->shared;
+	int64_t now = terrace__now(store);
 	int rc = TERRACE_OK;
 
-	if (!terrace__access_pending(store))
-		return TERRACE_OK;
 	for (unsigned i = 0; i < ACCESSES && most > 0 && rc == TERRACE_OK; i++) {
-		struct access access;
+		struct shared_access *access = &shared->accesses[shared->access_turn++ % ACCESSES];
+		uint64_t hash = atomic_load(&access->hash), count;
+		int64_t when = atomic_load(&access->when);
 
-		pthread_mutex_lock(&accesses->lock);
-		access = accesses->items[i];
-		if (access.count) {
-			accesses->items[i].count = 0;
-			accesses->count--;
-		}
-		pthread_mutex_unlock(&accesses->lock);
-		if (!access.count)
+		if (atomic_load_explicit(&access->count, memory_order_relaxed) == 0)
 			continue;
+		count = atomic_exchange(&access->count, 0);
+		if (count == 0)
+			continue;
+		atomic_fetch_sub_explicit(&shared->access_count, 1, memory_order_relaxed);
 		most--;
-		rc = store->disk_ops->accessed(store->disk, access.hash, access.count, access.when);
+		rc = store->disk_ops->accessed(store->disk, hash, count, when < now ? when : now);
 	}
 	return rc;
 }

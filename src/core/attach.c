@@ -209,10 +209,15 @@ static uint64_t log_bytes(const struct terrace *store)
 int terrace__attach_database(struct terrace *store, const char *path)
 {
 	char name[32];
+	int rc;
 
 	snprintf(name, sizeof name, "db-%u", store->shared->generation);
-	return terrace__tiers_disk(store->dir_fd, path, name, !store->read_only, log_bytes(store),
-	                           terrace__value_max(store), &store->disk_ops, &store->disk);
+	rc = terrace__tiers_disk(store->dir_fd, path, name, !store->read_only, log_bytes(store),
+	                         terrace__value_max(store), &store->disk_ops, &store->disk);
+	if (rc == TERRACE_OK && !store->read_only)
+		store->disk_ops->follow(store->disk, &store->shared->commits,
+		                        &store->shared->writing);
+	return rc;
 }
 
 /* A database that was made anew has another seed than what is shared, until it is filled. */
@@ -320,22 +325,13 @@ int terrace__attach(struct terrace *store)
 
 static int leave(struct terrace *store, void *ctx)
 {
-	struct transaction transaction;
-	int rc = TERRACE_OK;
-
 	(void)ctx;
-	if (terrace__access_pending(store)) {
-		rc = terrace__transaction_begin(store, &transaction);
-		if (rc == TERRACE_OK) {
-			rc = terrace__access_flush(store, ACCESSES);
-			if (rc == TERRACE_OK)
-				rc = terrace__transaction_commit(&transaction);
-			else
-				terrace__transaction_rollback(&transaction);
-		}
-	}
+	/* Emptying the log is a change to those who read without locks. */
+	atomic_store(&store->shared->writing, shared_draw(store->shared));
 	store->disk_ops->checkpoint(store->disk, CHECKPOINT_CLOSING);
-	return rc;
+	atomic_fetch_add(&store->shared->commits, 1);
+	atomic_store(&store->shared->writing, 0);
+	return TERRACE_OK;
 }
 
 /* How long leaving waits for other writers: what it writes is of little weight. */
@@ -345,8 +341,7 @@ void terrace__detach(struct terrace *store)
 {
 	if (store->disk)
 		terrace__behind_close(store);
-	if (store->disk && !store->read_only &&
-	    (atomic_load(&store->wrote) || terrace__access_pending(store))) {
+	if (store->disk && !store->read_only && atomic_load(&store->wrote)) {
 		store->wait_ms = LEAVE_WAIT_MS;
 		if (terrace__write_alone(store, leave, NULL) != TERRACE_OK)
 			terrace__swallow(store, NULL, "closing");

@@ -465,6 +465,7 @@ int terrace__behind_apply(struct transaction *transaction, struct write *write)
 	if (rc == TERRACE_OK) {
 		write->record.seq = transaction->seq;
 		write->put.record = &write->record;
+		terrace__room_taken(store, &write->put);
 		return store->disk_ops->tier.put(store->disk, &write->put);
 	}
 	if (rc != TERRACE_MISS)

@@ -62,6 +62,7 @@ enum {
 	OUTCOMES = 256,
 	LANES = 32,   /* processes that write behind at the same time */
 	MARKS = 2048, /* values that may wait in each */
+	ACCESSES = 1024,
 };
 
 /* A version: its number in steps, and the marks. */
@@ -110,6 +111,13 @@ struct shared_lane {
 	struct shared_mark marks[MARKS];
 };
 
+/* Hits of a key below L1 that its row does not say yet; see access.c. */
+struct shared_access {
+	_Atomic uint64_t hash;
+	_Atomic uint64_t count; /* 0: the place is free */
+	_Atomic int64_t when;   /* the last */
+};
+
 struct shared {
 	char magic[8];
 	uint32_t format;
@@ -134,6 +142,12 @@ struct shared {
 
 	struct shared_cache caches[CACHES_MAX];
 	struct shared_outcome outcomes[OUTCOMES];
+	/* What all processes together have put, ever: see room.c. */
+	_Alignas(64) _Atomic uint64_t put_bytes;
+	_Atomic uint64_t put_entries;
+	_Alignas(64) _Atomic uint32_t access_count; /* places taken, or nearly */
+	uint32_t access_turn; /* the next to be written down; under the writers' lock */
+	struct shared_access accesses[ACCESSES];
 	struct shared_lane lanes[LANES];
 	_Alignas(64) _Atomic uint64_t versions[VERSIONS + MEMORY_VERSIONS];
 };

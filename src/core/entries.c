@@ -120,6 +120,32 @@ void terrace__record_fill(const struct terrace_cache *cache, const struct entry 
 	};
 }
 
+/*
+ * What a hit is worth for the room that it takes, as L1 sees it (evict_value.c):
+ * of two caches with different policies, values of 1 KiB that cost 1 ms are
+ * worth the same.
+ */
+static int worth_of(const struct terrace_cache *cache, uint64_t size, uint64_t cost_us)
+{
+	int by_size = (log2_16(1024) - log2_16(size + 1)) * 6 / 5;
+	const char *eviction = cache->settings[CACHE_eviction].text;
+
+	if (strcmp(eviction, "bytes") == 0)
+		return 0;
+	if (strcmp(eviction, "cost") == 0)
+		return by_size + log2_16(cost_us + 1) - log2_16(1000);
+	return by_size;
+}
+
+void terrace__write_weigh(struct write *write)
+{
+	const struct record *record = &write->record;
+
+	write->put.worth = worth_of(write->cache,
+	                            record->payload_size + record->key.size + record->extra.size,
+	                            record->cost_us);
+}
+
 /* In one piece: the payload, and a file where it is too large for a row. */
 static int encode_whole(struct terrace_cache *cache, terrace_slice value, struct write *write)
 {
@@ -174,6 +200,7 @@ int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, stru
 		rc = encode_blocks(cache, value, write);
 	else
 		rc = encode_whole(cache, value, write);
+	terrace__write_weigh(write);
 	/* What has waited is in memory already, and may be read as we speak. */
 	if (!write->pending) {
 		entry->codec = write->record.codec;

@@ -22,6 +22,8 @@ int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
                         terrace_slice value, terrace_slice extra, int64_t ttl_ms, uint64_t cost_us,
                         struct entry **ret);
 
+/* What it is worth when room is made, once its record is filled. */
+void terrace__write_weigh(struct write *write);
 /* What the entry says, without codec, payload and sum. */
 void terrace__record_fill(const struct terrace_cache *cache, const struct entry *entry,
                           struct record *ret);

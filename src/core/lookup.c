@@ -514,7 +514,7 @@ int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tie
 {
 	struct tier_key hashed = cache_key(cache, key);
 	struct entry *entry;
-	uint64_t hits = 0;
+	uint64_t hits = 0, unwritten;
 	bool in_memory = false;
 	int rc;
 
@@ -538,7 +538,8 @@ int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tie
 		rc = cache->store->disk_ops->describe(cache->store->disk, &hashed, ret);
 		if (rc != TERRACE_OK)
 			return rc;
-		ret->hits += in_memory ? hits : 0;
+		terrace__access_find(cache->store, hashed.hash, &unwritten, &ret->accessed);
+		ret->hits += unwritten + (in_memory ? hits : 0);
 		if (in_memory)
 			ret->tier = TERRACE_L1;
 	} else if (!in_memory) {

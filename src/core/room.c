@@ -1,4 +1,4 @@
-/* Making room on disk: expired entries first, then by rank. */
+/* Making room on disk: expired entries first, then by value. */
 #include "core/write.h"
 
 #include "util/fs.h"
@@ -123,24 +123,79 @@ static uint64_t above(uint64_t used, uint64_t limit)
 	return limit && used > limit ? used - limit : 0;
 }
 
-bool terrace__over_limits(struct terrace *store, const struct terrace_cache *cache)
+/* What every row and file takes beside its payload, and more. */
+enum { OVERHEAD = 512, BLOCK = 4096 };
+
+void terrace__room_taken(struct terrace *store, const struct tier_put *put)
+{
+	uint64_t bytes = put->payload.size + put->record->key.size + put->record->extra.size +
+	                 OVERHEAD;
+
+	atomic_fetch_add(&store->shared->put_bytes, put->file ? bytes + BLOCK : bytes);
+	atomic_fetch_add(&store->shared->put_entries, 1);
+}
+
+/* Pages are emptier than rows are long, but not by more than this. */
+enum { EMPTINESS = 4 };
+
+/* Nobody can pass the limit before so much was put; a limit of 0 is none. */
+static void set_room(const struct shared *shared, struct room *room, uint64_t bytes_left,
+                     uint64_t entries_left)
+{
+	atomic_store(&room->bytes, atomic_load(&shared->put_bytes) + bytes_left / EMPTINESS);
+	atomic_store(&room->entries, atomic_load(&shared->put_entries) + entries_left);
+}
+
+static uint64_t left(uint64_t used, uint64_t limit)
+{
+	if (!limit)
+		return UINT64_MAX / 4;
+	return limit > used ? limit - used : 0;
+}
+
+bool terrace__over_limits(struct terrace *store, struct terrace_cache *cache)
 {
 	uint64_t bytes = cache ? cache->disk_bytes : store->disk_bytes;
 	uint64_t entries = cache ? cache->disk_entries : store->disk_entries, free_pages;
+	const struct shared *shared = store->shared;
+	struct room *room = cache ? &cache->room : &store->room;
 	struct tier_usage used;
 
 	if (!bytes && !entries)
 		return false;
+	if (atomic_load(&shared->put_bytes) < atomic_load(&room->bytes) &&
+	    atomic_load(&shared->put_entries) < atomic_load(&room->entries))
+		return false;
 	if (usage_of(store, cache ? cache->number : DISK_ANY_CACHE, &used, &free_pages) !=
 	    TERRACE_OK)
 		return true; /* making room will say what is wrong */
+	set_room(shared, room, left(used.bytes + free_pages, bytes), left(used.entries, entries));
 	return above(used.bytes, bytes) || above(used.entries, entries) ||
 	       above(used.bytes + free_pages, bytes + slack(bytes));
 }
 
 /* --- eviction ------------------------------------------------------------------------------------ */
 
-/* One transaction's worth, with notes that say why, or none; TERRACE_MISS when the cache is empty. */
+/* One row, which may have gone already; rc as the transaction's. */
+static int evict_row(struct terrace *store, const struct tier_row *row,
+                     const struct tier_note *note, struct tier_evicted *total)
+{
+	bool l3 = row->tier == TERRACE_L3;
+	struct tier_evicted one = { .entries_l2 = !l3, .entries_l3 = l3, .bytes = row->charge };
+	int rc;
+
+	mark_rowless(store, row->cache);
+	rc = store->disk_ops->remove_row(store->disk, row, note);
+	if (rc != TERRACE_OK)
+		return rc == TERRACE_MISS ? TERRACE_OK : rc;
+	terrace__count_evicted(store, row->cache, &one);
+	total->entries_l2 += one.entries_l2;
+	total->entries_l3 += one.entries_l3;
+	total->bytes += one.bytes;
+	return TERRACE_OK;
+}
+
+/* One transaction's worth, of one cache or of all, with notes that say why, or none; TERRACE_MISS when there is nothing left. */
 static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_t entries,
                  const char *why)
 {
@@ -149,22 +204,29 @@ static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_
 		                  .detail = why };
 	struct tier_evicted evicted = { 0 };
 	struct transaction transaction;
+	uint64_t gone = 0;
+	size_t found = 1;
 	int rc = terrace__transaction_begin(store, &transaction);
 
 	if (rc != TERRACE_OK)
 		return rc;
-	mark_rowless(store, number);
-	if (!bytes)
-		entries = min_u64(entries, ROWS_AT_ONCE);
-	rc = store->disk_ops->tier.evict(store->disk, number, bytes, entries, why ? &note : NULL,
-	                                 &evicted);
+	/* Now it matters what was hit; but on a full disk every page of the log does. */
+	rc = why ? terrace__access_flush(store, ACCESSES) : TERRACE_OK;
+	while (rc == TERRACE_OK && found && gone < ROWS_AT_ONCE &&
+	       (evicted.bytes < bytes || gone < entries)) {
+		struct tier_row row;
+
+		rc = store->disk_ops->victims(store->disk, number, note.when, &row, 1, &found);
+		if (rc == TERRACE_OK && found)
+			rc = evict_row(store, &row, why ? &note : NULL, &evicted);
+		gone = evicted.entries_l2 + evicted.entries_l3;
+	}
 	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);
 		return rc;
 	}
 	rc = terrace__transaction_commit(&transaction);
-	terrace__count_evicted(store, number, &evicted);
-	return rc == TERRACE_OK && evicted.entries_l2 + evicted.entries_l3 == 0 ? TERRACE_MISS : rc;
+	return rc == TERRACE_OK && gone == 0 ? TERRACE_MISS : rc;
 }
 
 /* How much too much there is; with `more`, until there is some room to spare. */
@@ -181,7 +243,7 @@ static int excess(struct terrace *store, uint32_t number, uint64_t bytes_limit,
 	return rc;
 }
 
-/* Of one cache, or of whichever has the coldest rows. */
+/* Of one cache, or of all. */
 static int shrink(struct terrace *store, uint32_t number, uint64_t bytes_limit,
                   uint64_t entries_limit, const char *why)
 {
@@ -189,7 +251,6 @@ static int shrink(struct terrace *store, uint32_t number, uint64_t bytes_limit,
 
 	for (;;) {
 		uint64_t bytes, entries, count = 0;
-		uint32_t victim = number;
 		int rc = excess(store, number, bytes_limit, entries_limit, began, &bytes, &entries);
 
 		if (rc != TERRACE_OK || (bytes == 0 && entries == 0))
@@ -201,10 +262,7 @@ static int shrink(struct terrace *store, uint32_t number, uint64_t bytes_limit,
 			if (rc != TERRACE_OK || count > 0)
 				continue;
 		}
-		if (number == DISK_ANY_CACHE)
-			rc = store->disk_ops->coldest(store->disk, &victim);
-		if (rc == TERRACE_OK)
-			rc = evict(store, victim, bytes, entries, why);
+		rc = evict(store, number, bytes, entries, why);
 		if (rc != TERRACE_OK)
 			return rc == TERRACE_MISS ? TERRACE_OK : rc; /* nothing left to evict */
 	}
@@ -316,14 +374,11 @@ static void forget_notes(struct terrace *store)
 static bool free_rows(struct terrace *store)
 {
 	uint64_t bytes = FREE_ROWS_BYTES, entries = FREE_ROWS;
-	uint32_t victim;
 	int rc = TERRACE_EFULL;
 
 	forget_notes(store);
 	for (; rc == TERRACE_EFULL && entries > 0; bytes /= 8, entries /= 8) {
-		if (store->disk_ops->coldest(store->disk, &victim) != TERRACE_OK)
-			return false;
-		rc = evict(store, victim, bytes, entries, NULL);
+		rc = evict(store, DISK_ANY_CACHE, bytes, entries, NULL);
 	}
 	/* So that the log is as long again for what comes. */
 	store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW);
@@ -341,7 +396,8 @@ bool terrace__free_space(struct terrace *store, bool for_row, unsigned tries)
 	if (store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW) && for_row && tries == 0)
 		return true;
 	for (uint32_t i = 0; i < CACHES_MAX && sacrifice.count < FREE_FILES; i++) {
-		struct disk_where where = { .kind = DISK_RANKED, .cache = i };
+		terrace_match all = { .kind = TERRACE_MATCH_ALL };
+		struct disk_where where = { .kind = DISK_MATCHING, .cache = i, .match = &all };
 
 		if (!atomic_load(&store->shared->caches[i].in_use) || sacrifice.bytes >= FREE_BYTES)
 			break;

@@ -8,7 +8,7 @@
  *   bulk_lock > a shard's lock
  *   behind.lock > flights.lock
  *   keeper.lock > caches_lock
- *   flights.lock, access_lock, note_lock, stats_lock, a shard's lock: leaves
+ *   flights.lock, note_lock, stats_lock, a shard's lock: leaves
  */
 #ifndef CORE_STORE_H
 #define CORE_STORE_H
@@ -86,18 +86,6 @@ struct loader_jobs {
 	unsigned running;
 };
 
-/* access.c: hits below L1, gathered until the next transaction. */
-enum { ACCESSES = 1024 };
-struct accesses {
-	pthread_mutex_t lock;
-	unsigned count;
-	struct access {
-		uint64_t hash;
-		uint64_t count;
-		int64_t when;
-	} items[ACCESSES];
-};
-
 /* note.c: why entries of caches without a disk went. */
 enum { NOTES = 1024 };
 struct notes {
@@ -147,6 +135,11 @@ struct snapshot {
 	ino_t inode;                  /* of the file; 0: there was none */
 };
 
+/* room.c: how much has to be put before a limit is looked at again. */
+struct room {
+	_Atomic uint64_t bytes, entries; /* of the shared file's put_bytes, put_entries */
+};
+
 struct terrace {
 	uint32_t magic;
 	unsigned handles; /* guarded by the registry */
@@ -161,6 +154,7 @@ struct terrace {
 	struct setting settings[STORE_SETTING_COUNT];
 	int64_t wait_ms;
 	uint64_t memory_entries, disk_bytes, disk_entries;
+	struct room room;
 	struct memory_limit memory, encoded;
 	bool watches_memory; /* gives memory back when the machine is short of it */
 
@@ -185,7 +179,6 @@ struct terrace {
 	struct behind behind;
 	struct flights flights;
 	struct loader_jobs jobs;
-	struct accesses accesses;
 	struct notes notes;
 	struct keeper keeper;
 	struct tier_pool pool;         /* L1 of all caches */
@@ -222,6 +215,7 @@ struct terrace_cache {
 	_Atomic uint64_t memory_bytes;
 	uint64_t memory_min_bytes; /* others do not push it below */
 	uint64_t memory_entries, encoded_bytes, disk_bytes, disk_entries;
+	struct room room;
 	int64_t check_ms; /* 0: on every hit; -1: manual; else at most so often */
 	bool write_behind;
 	int64_t stale_ms, stale_error_ms, absent_ttl_ms;
@@ -267,11 +261,19 @@ void terrace__clock_settle(struct shared *shared);
 
 /* --- access.c, note.c ---------------------------------------------------------------- */
 
-/* A hit that the catalogue should know of. */
+/*
+ * Hits that the catalogue should know of before it evicts. They are gathered in
+ * the shared file, by all processes together, so that a hit writes nothing else:
+ * not even the last one of a process that is about to end.
+ */
 void terrace__access_note(struct terrace *store, uint64_t hash, uint64_t count, int64_t when);
-/* Within a transaction: write down up to `most` of them. */
+/* Within a transaction: write down up to `most` keys' hits. */
 int terrace__access_flush(struct terrace *store, unsigned most);
-bool terrace__access_pending(struct terrace *store);
+/* There is soon no room for more. */
+bool terrace__access_crowded(const struct terrace *store);
+/* What is not written down yet; *ret_when is left alone when that is nothing. */
+void terrace__access_find(const struct terrace *store, uint64_t hash, uint64_t *ret_count,
+                          int64_t *ret_when);
 
 /* For entries of caches without a disk. */
 void terrace__note_put(struct terrace *store, uint64_t hash, terrace_reason reason, int64_t when,

@@ -129,9 +129,10 @@ static int commit_spooled(struct terrace_writer *writer)
 		write.record.value_size = writer->size;
 		rc = terrace__spool_keep(&writer->spool, &write);
 	}
-	if (rc == TERRACE_OK)
+	if (rc == TERRACE_OK) {
+		terrace__write_weigh(&write);
 		rc = terrace__put_written(cache, &write);
-	else
+	} else
 		writer->failed = rc;
 	terrace__write_done(&write);
 	if (rc == TERRACE_OK)

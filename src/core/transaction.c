@@ -12,9 +12,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-/* Accesses that one transaction writes down besides its own work. */
-enum { ACCESSES_AT_ONCE = 32 };
-
 /* How long to let others write what waits before looking again. */
 enum { LOOK_AGAIN_MS = 2 };
 
@@ -202,8 +199,6 @@ int terrace__commit(struct terrace *store)
 	int rc = terrace__transaction_broken(transaction);
 
 	store->disk_ops->resume(store->disk); /* until it ends */
-	if (rc == TERRACE_OK)
-		rc = terrace__access_flush(store, ACCESSES_AT_ONCE);
 	mine = take_mine(store);
 	if (rc == TERRACE_OK)
 		rc = terrace__transaction_commit(transaction);

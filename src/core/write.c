@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Accesses that one transaction writes down besides its own work. */
+/* Keys whose hits a transaction writes down besides its own work, when there are many. */
 enum { ACCESSES_AT_ONCE = 32 };
 
 /* How long to sleep before looking whether a dead process let go of the lock. */
@@ -159,9 +159,10 @@ static int commit(struct transaction *transaction)
 	struct shared *shared = store->shared;
 	int rc = store->disk_ops->commit(store->disk);
 
+	/* It may have written before it failed. */
+	atomic_fetch_add(&shared->commits, 1);
 	if (rc != TERRACE_OK)
 		return rc;
-	atomic_fetch_add(&shared->commits, 1);
 	atomic_store(&store->wrote, true);
 	atomic_store(&shared->last_time, terrace__now(store));
 	return TERRACE_OK;
@@ -185,6 +186,7 @@ void terrace__transaction_rollback(struct transaction *transaction)
 		return;
 	}
 	transaction->store->disk_ops->rollback(transaction->store->disk);
+	atomic_fetch_add(&transaction->store->shared->commits, 1);
 	transaction_end(transaction);
 }
 
@@ -215,6 +217,7 @@ static int put_inside(struct transaction *transaction, struct write *write)
 	write->record.seq = transaction->seq;
 	entry_rest(write->put.entry)->seq = transaction->seq;
 	write->put.record = &write->record;
+	terrace__room_taken(store, &write->put);
 	return store->disk_ops->tier.put(store->disk, &write->put);
 }
 
@@ -385,7 +388,9 @@ int terrace__write_inside(struct transaction *transaction, struct write *writes,
 
 static int apply_all(struct transaction *transaction, struct write_batch *batches)
 {
-	int rc = terrace__access_flush(transaction->store, ACCESSES_AT_ONCE);
+	struct terrace *store = transaction->store;
+	int rc = terrace__access_crowded(store) ? terrace__access_flush(store, ACCESSES_AT_ONCE) :
+	                                          TERRACE_OK;
 
 	for (struct write_batch *batch = batches; batch && rc == TERRACE_OK; batch = batch->next)
 		rc = terrace__write_inside(transaction, batch->writes, batch->count);

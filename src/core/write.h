@@ -118,7 +118,9 @@ void terrace__rollback(struct terrace *store);
 /* --- room.c --------------------------------------------------------------------------- */
 
 /* Does the cache, or the store (NULL), hold more than its limits? */
-bool terrace__over_limits(struct terrace *store, const struct terrace_cache *cache);
+bool terrace__over_limits(struct terrace *store, struct terrace_cache *cache);
+/* For that: something is put. */
+void terrace__room_taken(struct terrace *store, const struct tier_put *put);
 /* Down to the limits of the cache and the store. Under the writers' lock, no transaction open. */
 int terrace__make_room(struct terrace *store, struct terrace_cache *cache);
 /*

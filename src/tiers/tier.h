@@ -31,6 +31,7 @@ struct tier_put {
 	struct record *record; /* disk writes head and payload */
 	terrace_slice payload;
 	uint64_t file; /* the payload lies in this file already; 0: in the row */
+	int worth;     /* disk: log2 of what a hit is worth, in sixteenths */
 	/* Memory: only in the place of `expected` (NULL: of nothing). */
 	bool conditional;
 	struct entry *expected;
@@ -114,10 +115,7 @@ struct tier_ops {
 	int (*each)(void *tier, uint32_t cache, const terrace_match *match, tier_visit_fn *visit,
 	            void *ctx);
 	int (*usage)(void *tier, uint32_t cache, terrace_tier which, struct tier_usage *ret);
-	/*
-	 * Makes room: at least so many bytes and entries, or all there is. The
-	 * disk may stop early after some hundred rows, having removed some.
-	 */
+	/* Memory makes room: at least so many bytes and entries, or all there is. */
 	int (*evict)(void *tier, uint32_t cache, uint64_t bytes, uint64_t entries,
 	             const struct tier_note *note, struct tier_evicted *ret);
 	void (*close)(void *tier); /* accepts NULL */
@@ -129,7 +127,6 @@ struct disk_where {
 		DISK_MATCHING, /* of a cache, in order of arrival */
 		DISK_EXPIRED,  /* of all caches: expires <= until */
 		DISK_CLEARED,  /* of a cache: seq <= until */
-		DISK_RANKED,   /* of a cache: the first to be evicted comes first */
 	} kind;
 	uint32_t cache;
 	uint64_t until;
@@ -140,7 +137,7 @@ struct disk_where {
 
 /* A cache's number is the front of its rows' ids. */
 enum { DISK_ID_SHIFT = 44 };
-/* For usage and evict: all of them together. */
+/* For usage and victims: all of them together. */
 #define DISK_ANY_CACHE UINT32_MAX
 
 enum disk_checkpoint {
@@ -168,6 +165,14 @@ typedef bool disk_visit_cache_fn(void *ctx, uint32_t cache, const char *name, ui
  */
 struct disk_ops {
 	struct tier_ops tier;
+
+	/*
+	 * Where all processes say that one of them writes: `writing` is not zero
+	 * meanwhile, and `commits` has moved before it is zero again. Without it
+	 * every get takes SQLite's locks. Both are borrowed until the disk is closed.
+	 */
+	void (*follow)(void *disk, const _Atomic uint64_t *commits,
+	               const _Atomic uint64_t *writing);
 
 	int (*begin)(void *disk);
 	int (*commit)(void *disk); /* on failure it has rolled back */
@@ -202,8 +207,13 @@ struct disk_ops {
 	int (*remove_row)(void *disk, const struct tier_row *row, const struct tier_note *note);
 	/* Whatever its key, if it is not later than `seq`. */
 	int (*remove_hash)(void *disk, uint64_t hash, uint64_t seq);
-	/* Which cache has the row that would go first; TERRACE_MISS when there are none. */
-	int (*coldest)(void *disk, uint32_t *ret_cache);
+	/*
+	 * Within the transaction: which rows of a cache, or of all, should go first,
+	 * in this order; remove_row says whether one is still there. None: there is
+	 * nothing left.
+	 */
+	int (*victims)(void *disk, uint32_t cache, int64_t now, struct tier_row *ret, size_t most,
+	               size_t *ret_count);
 	/*
 	 * What the database and its log take on the device, and how much of that
 	 * is free pages. Within a transaction or under the writers' lock.

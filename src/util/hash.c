@@ -1,12 +1,23 @@
 #include "util/hash.h"
 
+#include "util/hash_wide.h"
+#include "util/util.h"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+/* From here on XXH3 works on stripes, and wide registers pay. */
+enum { LONG = 512 };
+
 struct hash128 terrace__hash128(const void *data, size_t size, uint64_t seed)
 {
-	XXH128_hash_t hash = XXH3_128bits_withSeed(data, size, seed);
+	XXH128_hash_t hash;
 
+#ifdef HAVE_HASH_WIDE
+	if (UNLIKELY(size >= LONG) && __builtin_cpu_supports("avx2"))
+		return terrace__hash128_wide(data, size, seed);
+#endif
+	hash = XXH3_128bits_withSeed(data, size, seed);
 	return (struct hash128){ hash.low64, hash.high64 };
 }
 

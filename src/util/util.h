@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define ARRAY_LEN(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -22,6 +23,16 @@ static inline uint64_t min_u64(uint64_t a, uint64_t b)
 static inline uint64_t max_u64(uint64_t a, uint64_t b)
 {
 	return a > b ? a : b;
+}
+
+/* In sixteenths; straight between powers of two (Mitchell, 1962). */
+static inline int log2_16(uint64_t number)
+{
+	float f = (float)number;
+	uint32_t bits;
+
+	memcpy(&bits, &f, sizeof bits);
+	return (int)(bits >> 19) - (127 << 4);
 }
 
 /* Adding times that may be "for ever" (INT64_MAX) must not wrap. */

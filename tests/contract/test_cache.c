@@ -695,6 +695,92 @@ static void test_limits__of_the_store_hold_over_all_caches(void **state)
 	terrace_cache_close(b);
 }
 
+static void test_limits__what_a_closed_store_has_hit_stays(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+	char key[16];
+
+	policy.tiers = TERRACE_L2;
+	policy.disk_entries = 10;
+	cache = fixture_cache(f, "few", &policy);
+	for (int i = 0; i < 10; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		atomic_fetch_add(&f->clock.now, 1000);
+		assert_ok(put_text(cache, key, "v"));
+	}
+	for (int turn = 0; turn < 2; turn++) {
+		terrace_cache_close(cache);
+		fixture_reopen(f);
+		cache = fixture_cache(f, "few", &policy);
+		atomic_fetch_add(&f->clock.now, 1000);
+		if (turn == 0)
+			assert_gives(cache, "3", "v");
+	}
+	for (int i = 10; i < 15; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		atomic_fetch_add(&f->clock.now, 1000);
+		assert_ok(put_text(cache, key, "v"));
+	}
+	assert_gives(cache, "3", "v");
+	assert_status(terrace_exists(cache, TERRACE_KEY("2")), TERRACE_MISS);
+	assert_status(terrace_exists(cache, TERRACE_KEY("4")), TERRACE_MISS);
+	assert_gives(cache, "9", "v");
+	terrace_cache_close(cache);
+}
+
+/* Put `count` values of a size, hit each so often, and say how many of the first `of` are there. */
+static int put_some(terrace_cache *cache, const char *prefix, int count, size_t size, int hits)
+{
+	char *value = calloc(1, size + 1), key[24];
+	int there = 0;
+
+	memset(value, 'x', size);
+	for (int i = 0; i < count; i++) {
+		snprintf(key, sizeof key, "%s%d", prefix, i);
+		if (size)
+			assert_ok(put_text(cache, key, value));
+		for (int hit = 0; hit < hits; hit++)
+			assert_gives(cache, key, value);
+		there += terrace_exists(cache, terrace_str(key)) == TERRACE_OK;
+	}
+	free(value);
+	return there;
+}
+
+static void test_limits__of_disk_keep_what_is_small_and_used(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+	int used, small, large;
+
+	/* Many more than are looked at as a whole; there is room for about a third. */
+	policy.tiers = TERRACE_L2;
+	policy.disk_bytes = 2000000;
+	cache = fixture_cache(f, "a", &policy);
+	put_some(cache, "used", 300, 500, 3);
+	for (int turn = 0; turn < 8; turn++) {
+		char prefix[16];
+
+		atomic_fetch_add(&f->clock.now, 1000);
+		snprintf(prefix, sizeof prefix, "small%d-", turn);
+		put_some(cache, prefix, 150, 500, 0);
+		snprintf(prefix, sizeof prefix, "large%d-", turn);
+		put_some(cache, prefix, 50, 10000, 0);
+	}
+	used = put_some(cache, "used", 300, 0, 0);
+	small = put_some(cache, "small1-", 150, 0, 0);
+	large = put_some(cache, "large6-", 50, 0, 0);
+	print_message("%d of 300 used, %d of 150 small, %d of 50 large and younger\n", used, small,
+	              large);
+	assert_true(used > 290);
+	assert_true(small > 100);
+	assert_true(3 * large < small); /* in parts of all */
+	terrace_cache_close(cache);
+}
+
 static int64_t on_device;
 
 static int add_blocks(const char *path, const struct stat *st, int type, struct FTW *at)
@@ -1346,6 +1432,8 @@ int main(void)
 		WITH_STORE(test_keys__more_than_one_batch),
 		WITH_STORE(test_limits__entries_and_bytes_of_memory),
 		WITH_STORE(test_limits__of_the_store_hold_over_all_caches),
+		WITH_STORE(test_limits__what_a_closed_store_has_hit_stays),
+		WITH_STORE(test_limits__of_disk_keep_what_is_small_and_used),
 		WITH_STORE(test_limits__of_the_store_are_what_lies_on_the_device),
 		WITH_STORE(test_limits__of_disk_evict_expired_first_then_the_coldest),
 		WITH_STORE(test_limits__a_large_object_pushes_nothing_out),

@@ -94,6 +94,23 @@ static void test_registry__lists_and_resets(void **state)
 	terrace_cache_close(a);
 }
 
+static void test_reopen__one_after_the_other_keeps_the_log_short(void **state)
+{
+	struct fixture *f = *state;
+	struct stat st;
+
+	for (int i = 0; i < 200; i++) {
+		terrace_cache *cache = fixture_cache(f, "c", NULL);
+
+		assert_ok(put_text(cache, "k", i % 2 ? "odd" : "even"));
+		terrace_cache_close(cache);
+		fixture_reopen(f);
+	}
+	assert_int_equal(stat(scratch_path(&f->scratch, "store/v1/db-1-wal"), &st), 0);
+	print_message("the log has %lld bytes\n", (long long)st.st_size);
+	assert_true(st.st_size < 512 << 10);
+}
+
 static void test_reopen__what_was_stored_survives(void **state)
 {
 	struct fixture *f = *state;
@@ -548,6 +565,7 @@ int main(void)
 		WITH_STORE(test_open__the_same_directory_is_the_same_store),
 		WITH_STORE(test_cache__the_same_name_is_the_same_handle),
 		WITH_STORE(test_registry__lists_and_resets),
+		WITH_STORE(test_reopen__one_after_the_other_keeps_the_log_short),
 		WITH_STORE(test_reopen__what_was_stored_survives),
 		WITH_STORE(test_cache__bad_names_are_refused),
 		WITH_STORE(test_cache__contradictory_policies_are_refused),

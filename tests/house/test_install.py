@@ -111,6 +111,14 @@ class Install(unittest.TestCase):
         self.assertRegex(run(command, "--version", env=self.env), r"^terrace \d")
         self.assertTrue(glob.glob(self.root + "/**/man1/terrace.1*", recursive=True))
 
+    def test_slides__are_found_from_the_command(self):
+        if not glob.glob(self.root + "/**/terrace/terrace-slides", recursive=True):
+            self.skipTest("built without slides")
+        command = glob.glob(self.root + "/**/bin/terrace", recursive=True)[0]
+        done = subprocess.run([command, "slides", "info", "/absent"], env=self.env, stderr=subprocess.PIPE)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn(b"/absent", done.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()

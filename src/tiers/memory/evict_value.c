@@ -120,16 +120,6 @@ static unsigned ghost_take(struct value_state *s, const struct entry *entry)
 
 /* --- value and rank ----------------------------------------------------------- */
 
-/* In sixteenths; straight between powers of two (Mitchell, 1962). */
-static int log2_16(uint64_t number)
-{
-	float f = (float)number;
-	uint32_t bits;
-
-	memcpy(&bits, &f, sizeof bits);
-	return (int)(bits >> 19) - (127 << 4);
-}
-
 /* What it costs when it is not there: to make, or where a tier has it, to fetch, in ns. */
 static uint64_t cost_of(const struct value_state *s, const struct entry *entry)
 {

@@ -75,9 +75,10 @@ int terrace__connection_open(const struct disk *disk, int flags, struct connecti
 
 	if (!connection)
 		return no_memory("a connection");
-	rc = sqlite3_open_v2(
-	    disk->path, &connection->db,
-	    flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE | SQLITE_OPEN_NOFOLLOW, NULL);
+	rc = sqlite3_open_v2(disk->path, &connection->db,
+	                     flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE |
+	                         SQLITE_OPEN_NOFOLLOW,
+	                     terrace__snapshot_vfs());
 	if (rc != SQLITE_OK) {
 		rc = terrace__sqlite_failed(disk, connection->db, "open the database");
 		terrace__connection_close(connection);
@@ -215,6 +216,15 @@ bool terrace__disk_fork_was_quiet(void)
 /* --- readers ------------------------------------------------------------------------------ */
 
 struct connection *terrace__reader_take(struct disk *disk)
+{
+	struct connection *connection = terrace__reader_take_held(disk);
+
+	if (connection)
+		terrace__snapshot_drop(disk, connection);
+	return connection;
+}
+
+struct connection *terrace__reader_take_held(struct disk *disk)
 {
 	struct connection *connection;
 

@@ -11,6 +11,7 @@
 
 /* X(name, SQL): prepared when first used, kept with the connection. */
 #define DISK_STATEMENTS(X)                                                                     \
+	X(HOLD, "BEGIN")                                                                       \
 	X(BEGIN, "BEGIN IMMEDIATE")                                                            \
 	X(COMMIT, "COMMIT")                                                                    \
 	X(ROLLBACK, "ROLLBACK")                                                                \
@@ -19,13 +20,13 @@
 	X(LAST_ID, "SELECT max(id) FROM entry WHERE id < ?1")                                  \
 	X(INSERT, "INSERT INTO entry(id, hash, seq, expires, rank, bytes, file, accessed, "    \
 	          "hits, head, value, cache) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, "   \
-	          "?10, ?11)")                                                                 \
+	          "?10, ?11) ON CONFLICT(hash) DO NOTHING")                                    \
 	X(UPDATE, "UPDATE entry SET seq = ?3, expires = ?4, rank = ?5, "                       \
 	          "bytes = ?6, file = ?7, accessed = ?8, hits = 0, head = ?9, value = ?10 "    \
 	          "WHERE id = ?1")                                                             \
 	X(TOUCH, "UPDATE entry SET seq = ?2, expires = ?3, head = ?4 WHERE id = ?1")           \
-	X(ACCESSED, "UPDATE entry SET hits = hits + ?2, accessed = max(accessed, ?3), "        \
-	            "rank = max(rank, ?3) WHERE hash = ?1")                                    \
+	X(ACCESSED, "UPDATE entry SET hits = hits + ?2, accessed = max(accessed, ?3) "         \
+	            "WHERE hash = ?1")                                                         \
 	X(FIND, "SELECT id, seq, bytes, file, cache, head, expires FROM entry "                \
 	        "WHERE hash = ?1")                                                             \
 	X(FILES, "SELECT file FROM entry WHERE file != 0")                                     \
@@ -48,11 +49,11 @@
 	           "WHERE expires <= ?1 ORDER BY expires")                                     \
 	X(CLEARED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "       \
 	           "WHERE id > ?1 AND id < ?2 AND seq <= ?3 ORDER BY id")                      \
-	X(RANKED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "        \
-	          "WHERE cache = ?1 ORDER BY rank")                                            \
-	X(COLDEST, "SELECT id FROM (SELECT id, (SELECT min(rank) FROM entry "                  \
-	           "WHERE entry.cache = cache.id) AS rank FROM cache) WHERE rank IS NOT NULL " \
-	           "ORDER BY rank LIMIT 1")                                                    \
+	X(SAMPLE, "SELECT id, seq, bytes, file, hash, hits, rank, cache, head FROM entry "     \
+	          "WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3")                           \
+	X(ENDS, "SELECT (SELECT min(id) FROM entry WHERE id > ?1 AND id < ?2), "               \
+	        "(SELECT max(id) FROM entry WHERE id > ?1 AND id < ?2)")                       \
+	X(SIZES, "SELECT id, l2_entries + l3_entries FROM cache")                              \
 	X(ALL, "SELECT id, hash, cache, seq, bytes, expires, file, head, value FROM entry "    \
 	       "WHERE id > ?1 ORDER BY id LIMIT 64")                                           \
 	X(USAGE, "SELECT l2_bytes, l2_entries, l3_bytes, l3_entries FROM cache WHERE id = ?1") \
@@ -88,6 +89,8 @@ struct connection {
 	sqlite3_stmt *statements[STATEMENTS];
 	struct connection *next; /* in the pool */
 	unsigned round;          /* see terrace__connections_renew() */
+	bool held;               /* it is within a transaction of snapshot.c */
+	uint64_t commits;        /* when that began */
 };
 
 /* What a transaction has changed of one cache's usage. */
@@ -100,6 +103,18 @@ struct usage_change {
 enum { NOTES_MAX = 10000 };
 enum { PAGE_BYTES = 4096 };
 
+/* disk_evict.c: rows that may go, the one of the lowest value last. */
+enum { CANDIDATES = 64 };
+struct candidates {
+	uint32_t cache; /* of which they are; DISK_ANY_CACHE */
+	int64_t made;
+	size_t count, take; /* how many of them are to go before others are looked at */
+	struct candidate {
+		struct tier_row row;
+		double value;
+	} items[CANDIDATES];
+};
+
 struct disk {
 	struct files *files;
 	char *path; /* of the database */
@@ -108,6 +123,8 @@ struct disk {
 	pthread_mutex_t lock; /* over the pool */
 	struct connection *readers;
 	_Atomic unsigned round;
+	/* What says that somebody writes; NULL: nothing does. See snapshot.c. */
+	const _Atomic uint64_t *commits, *writing;
 
 	/* The rest belongs to the writer. */
 	struct connection *writer;
@@ -120,8 +137,10 @@ struct disk {
 	size_t change_count, change_capacity;
 	uint64_t *doomed; /* files to remove after the commit */
 	size_t doomed_count, doomed_capacity;
+	struct candidates candidates;
 	uint32_t last_id_cache; /* the cache whose last id is known */
 	uint64_t last_id;
+	bool expect_new; /* the last row that was put was new */
 };
 
 /* The status for SQLite's code, with a message. */
@@ -170,6 +189,24 @@ static inline bool is_inside(const struct disk *disk)
 struct connection *terrace__reader_take(struct disk *disk);
 void terrace__reader_give(struct disk *disk, struct connection *connection);
 
+/* The same for one get alone: it may be in the middle of a snapshot's transaction. */
+struct connection *terrace__reader_take_held(struct disk *disk);
+
+/* --- snapshot.c ------------------------------------------------------------------------- */
+
+/* What to open the database with; NULL: as SQLite does. */
+const char *terrace__snapshot_vfs(void);
+/*
+ * Begin to read, or go on with what the connection began, without locks: it
+ * sees all that was committed before. False when somebody writes just now.
+ */
+bool terrace__snapshot_hold(struct disk *disk, struct connection *connection);
+/* Has nobody written meanwhile? Else nothing that was read is to be believed. */
+bool terrace__snapshot_stands(const struct disk *disk, const struct connection *connection);
+void terrace__snapshot_drop(struct disk *disk, struct connection *connection);
+/* This one is used under the writers' lock alone. */
+void terrace__snapshot_write(struct connection *writer);
+
 /* The row of a statement that selects the columns of MATCHING. False for nonsense. */
 bool terrace__row_read(sqlite3_stmt *statement, struct tier_row *ret);
 
@@ -185,7 +222,7 @@ static inline terrace_slice column_slice(sqlite3_stmt *statement, int column)
 	return terrace_bytes(data, (size_t)sqlite3_column_bytes(statement, column));
 }
 
-/* disk_read.c, disk_write.c, disk_verify.c */
+/* disk_read.c, disk_write.c, disk_evict.c, disk_verify.c */
 int terrace__disk_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret);
 int terrace__disk_open_value(void *tier, const struct tier_key *key, struct entry **ret,
                              struct block_reader **ret_blocks);
@@ -197,7 +234,6 @@ int terrace__disk_each(void *tier, uint32_t cache, const terrace_match *match, t
 int terrace__disk_select(void *tier, const struct disk_where *where, tier_visit_fn *visit,
                          void *ctx);
 int terrace__disk_usage(void *tier, uint32_t cache, terrace_tier which, struct tier_usage *ret);
-int terrace__disk_coldest(void *tier, uint32_t *ret_cache);
 int terrace__disk_note_get(void *tier, uint64_t hash, struct tier_note *ret, char *detail,
                            size_t detail_size);
 int terrace__disk_caches(void *tier, disk_visit_cache_fn *visit, void *ctx);
@@ -218,8 +254,10 @@ int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, in
 int terrace__disk_size(void *tier, uint64_t *ret_bytes, uint64_t *ret_free);
 int terrace__disk_give_back(void *tier, uint64_t bytes);
 int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t when);
-int terrace__disk_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t entries,
-                        const struct tier_note *note, struct tier_evicted *ret);
+int terrace__disk_victims(void *tier, uint32_t cache, int64_t now, struct tier_row *ret,
+                          size_t most, size_t *ret_count);
+/* It is worth more than it was: whatever was about to go, this is not. */
+void terrace__disk_spare(struct disk *disk, uint64_t hash);
 int terrace__disk_note_put(void *tier, uint64_t hash, const struct tier_note *note);
 int terrace__disk_note_clear(void *tier);
 int terrace__disk_cache_add(void *tier, uint32_t cache, const char *name);

@@ -23,7 +23,7 @@ static const char schema[] =
     "  cache INTEGER NOT NULL,"
     "  seq INTEGER NOT NULL,"
     "  expires INTEGER,"        /* NULL: never */
-    "  rank INTEGER NOT NULL,"  /* the lowest is evicted first */
+    "  rank INTEGER NOT NULL,"  /* what a hit is worth: tier_put's */
     "  bytes INTEGER NOT NULL," /* what it is charged with */
     "  file INTEGER NOT NULL,"  /* 0: the payload is in value */
     "  accessed INTEGER NOT NULL,"
@@ -31,7 +31,6 @@ static const char schema[] =
     "  head BLOB NOT NULL,"
     "  value BLOB) STRICT;"
     "CREATE UNIQUE INDEX IF NOT EXISTS entry_hash ON entry(hash);"
-    "CREATE INDEX IF NOT EXISTS entry_rank ON entry(cache, rank);"
     "CREATE INDEX IF NOT EXISTS entry_expires ON entry(expires) WHERE expires IS NOT NULL;"
     "CREATE TABLE IF NOT EXISTS link(" /* tags and sources, by hash, to rows */
     "  name INTEGER NOT NULL,"
@@ -165,6 +164,14 @@ int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make
 	return TERRACE_OK;
 }
 
+static void follow(void *tier, const _Atomic uint64_t *commits, const _Atomic uint64_t *writing)
+{
+	struct disk *disk = tier;
+
+	disk->commits = commits;
+	disk->writing = writing;
+}
+
 static int file_write(void *tier, uint64_t number, terrace_slice head, terrace_slice payload,
                       int *ret_fd)
 {
@@ -209,9 +216,9 @@ const struct disk_ops terrace__disk_ops = {
 		.remove = terrace__disk_remove,
 		.each = terrace__disk_each,
 		.usage = terrace__disk_usage,
-		.evict = terrace__disk_evict,
 		.close = disk_close,
 	},
+	.follow = follow,
 	.begin = terrace__disk_begin,
 	.commit = terrace__disk_commit,
 	.rollback = terrace__disk_rollback,
@@ -227,7 +234,7 @@ const struct disk_ops terrace__disk_ops = {
 	.select = terrace__disk_select,
 	.remove_row = terrace__disk_remove_row,
 	.remove_hash = terrace__disk_remove_hash,
-	.coldest = terrace__disk_coldest,
+	.victims = terrace__disk_victims,
 	.size = terrace__disk_size,
 	.give_back = terrace__disk_give_back,
 	.accessed = terrace__disk_accessed,

@@ -47,8 +47,9 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 	return *ret_lost ? TERRACE_ECORRUPT : rc;
 }
 
+/* With a snapshot that may not stand an error says nothing: TERRACE_EBUSY. */
 static int get_with(struct disk *disk, struct connection *connection, const struct tier_key *key,
-                    struct entry **ret, struct block_reader **ret_blocks)
+                    bool sure, struct entry **ret, struct block_reader **ret_blocks)
 {
 	CLEANUP(terrace__statement_done) sqlite3_stmt *get = terrace__statement(connection, DO_GET);
 	int rc = TERRACE_MISS;
@@ -70,7 +71,8 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 			rc = TERRACE_MISS;
 			break;
 		default:
-			return terrace__sqlite_failed(disk, connection->db, "read a row");
+			return sure ? terrace__sqlite_failed(disk, connection->db, "read a row") :
+			              TERRACE_EBUSY;
 		}
 		if (!lost)
 			break;
@@ -82,14 +84,25 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 
 int terrace__disk_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret)
 {
-	struct connection *reader = terrace__reader_take(tier);
-	int rc;
+	struct disk *disk = tier;
+	struct connection *reader = terrace__reader_take_held(disk);
+	int rc = TERRACE_EBUSY;
 
 	(void)hit;
 	if (!reader)
 		return TERRACE_EIO;
-	rc = get_with(tier, reader, key, ret, NULL);
-	terrace__reader_give(tier, reader);
+	if (reader != disk->writer && terrace__snapshot_hold(disk, reader)) {
+		rc = get_with(disk, reader, key, false, ret, NULL);
+		if (rc == TERRACE_OK && !terrace__snapshot_stands(disk, reader)) {
+			entry_unref(*ret);
+			rc = TERRACE_EBUSY;
+		}
+	}
+	if (rc != TERRACE_OK && !(rc == TERRACE_MISS && terrace__snapshot_stands(disk, reader))) {
+		terrace__snapshot_drop(disk, reader);
+		rc = get_with(disk, reader, key, true, ret, NULL);
+	}
+	terrace__reader_give(disk, reader);
 	return rc;
 }
 
@@ -102,7 +115,7 @@ int terrace__disk_open_value(void *tier, const struct tier_key *key, struct entr
 	*ret_blocks = NULL;
 	if (!reader)
 		return TERRACE_EIO;
-	rc = get_with(tier, reader, key, ret, ret_blocks);
+	rc = get_with(tier, reader, key, true, ret, ret_blocks);
 	terrace__reader_give(tier, reader);
 	return rc;
 }
@@ -111,7 +124,7 @@ int terrace__disk_get_inside(void *tier, const struct tier_key *key, bool whole,
 {
 	struct disk *disk = tier;
 	struct block_reader *blocks = NULL;
-	int rc = get_with(disk, disk->writer, key, ret, whole ? NULL : &blocks);
+	int rc = get_with(disk, disk->writer, key, true, ret, whole ? NULL : &blocks);
 
 	terrace__block_reader_free(blocks);
 	return rc;
@@ -238,11 +251,6 @@ static sqlite3_stmt *prepare_select(struct connection *connection, const struct 
 			sqlite3_bind_int64(select, 3, (sqlite3_int64)where->until);
 		}
 		break;
-	case DISK_RANKED:
-		select = terrace__statement(connection, DO_RANKED);
-		if (select)
-			sqlite3_bind_int64(select, 1, where->cache);
-		break;
 	}
 	return select;
 }
@@ -361,28 +369,6 @@ int terrace__disk_usage(void *tier, uint32_t cache, terrace_tier which, struct t
 		add_changes(disk, cache, both);
 	if (rc == TERRACE_OK)
 		*ret = both[which == TERRACE_L3];
-	return rc;
-}
-
-int terrace__disk_coldest(void *tier, uint32_t *ret_cache)
-{
-	struct disk *disk = tier;
-	struct connection *connection = terrace__reader_take(disk);
-	sqlite3_stmt *coldest;
-	int rc;
-
-	if (!connection)
-		return TERRACE_EIO;
-	coldest = terrace__statement(connection, DO_COLDEST);
-	rc = coldest ? sqlite3_step(coldest) : SQLITE_ERROR;
-	if (rc == SQLITE_ROW)
-		*ret_cache = (uint32_t)sqlite3_column_int64(coldest, 0);
-	if (rc == SQLITE_ROW || rc == SQLITE_DONE)
-		rc = rc == SQLITE_ROW ? TERRACE_OK : TERRACE_MISS;
-	else
-		rc = terrace__sqlite_failed(disk, connection->db, "find the coldest row");
-	terrace__statement_done(&coldest);
-	terrace__reader_give(disk, connection);
 	return rc;
 }
 

@@ -38,6 +38,7 @@ static int writer_open(struct disk *disk)
 		disk->writer = NULL;
 		return TERRACE_EACCESS;
 	}
+	terrace__snapshot_write(disk->writer);
 	/* NORMAL: no fsync for a commit; a power cut may take the last ones back. */
 	snprintf(pragmas, sizeof pragmas,
 	         "PRAGMA synchronous = NORMAL; PRAGMA secure_delete = OFF;"
@@ -368,7 +369,7 @@ static int write_row(struct disk *disk, uint64_t id, bool insert, const struct t
 		sqlite3_bind_null(row, 4);
 	else
 		sqlite3_bind_int64(row, 4, record->expires);
-	sqlite3_bind_int64(row, 5, record->stored);
+	sqlite3_bind_int64(row, 5, put->worth);
 	sqlite3_bind_int64(row, 6, (sqlite3_int64)bytes);
 	sqlite3_bind_int64(row, 7, (sqlite3_int64)put->file);
 	sqlite3_bind_int64(row, 8, record->stored);
@@ -383,15 +384,49 @@ static int write_row(struct disk *disk, uint64_t id, bool insert, const struct t
 	return terrace__run(disk, disk->writer, row, "write a row");
 }
 
+/* TERRACE_EXISTS when there is a row of this hash. */
+static int insert_row(struct disk *disk, const struct tier_put *put, terrace_slice head,
+                      uint64_t bytes, uint64_t *ret_id)
+{
+	int rc = next_id(disk, put->key.cache, ret_id);
+
+	if (rc == TERRACE_OK)
+		rc = write_row(disk, *ret_id, true, put, head, bytes);
+	if (rc != TERRACE_OK || sqlite3_changes(disk->writer->db) > 0)
+		return rc;
+	disk->last_id--;
+	return TERRACE_EXISTS;
+}
+
+/* In the place of the row that is there, if one is. */
+static int replace_row(struct disk *disk, const struct tier_put *put, terrace_slice head,
+                       uint64_t bytes, uint64_t *ret_id)
+{
+	CLEANUP(old_row_done) struct old_row old = { 0 };
+	int rc = find(disk, DO_FIND, put->key.hash, &put->key, &old);
+
+	disk->expect_new = rc == TERRACE_MISS;
+	if (rc == TERRACE_MISS)
+		return insert_row(disk, put, head, bytes, ret_id);
+	if (rc != TERRACE_OK)
+		return rc;
+	/* Another cache's key with the same hash lies in another range of ids. */
+	if (old.cache != put->key.cache) {
+		rc = delete_old(disk, &old);
+		return rc == TERRACE_OK ? insert_row(disk, put, head, bytes, ret_id) : rc;
+	}
+	*ret_id = old.id;
+	rc = detach(disk, &old);
+	return rc == TERRACE_OK ? write_row(disk, old.id, false, put, head, bytes) : rc;
+}
+
 int terrace__disk_put(void *tier, const struct tier_put *put)
 {
 	struct disk *disk = tier;
 	const struct record *record = put->record;
 	CLEANUP(terrace__buf_done) struct buf head = { 0 };
-	CLEANUP(old_row_done) struct old_row old = { 0 };
-	uint64_t id, bytes;
-	bool insert;
-	int rc;
+	uint64_t id = 0, bytes;
+	int rc = TERRACE_EXISTS;
 
 	terrace__record_write(record, &head);
 	if (head.failed)
@@ -399,28 +434,11 @@ int terrace__disk_put(void *tier, const struct tier_put *put)
 	bytes = head.size + ROW_OVERHEAD;
 	bytes += put->file ? terrace__files_charge(head.size + record->payload_size) :
 	                     put->payload.size;
-	rc = find(disk, DO_FIND, put->key.hash, &put->key, &old);
-	if (rc != TERRACE_OK && rc != TERRACE_MISS)
-		return rc;
-	insert = rc == TERRACE_MISS;
-	/* Another cache's key with the same hash lies in another range of ids. */
-	if (!insert && old.cache != put->key.cache) {
-		rc = delete_old(disk, &old);
-		if (rc != TERRACE_OK)
-			return rc;
-		insert = true;
-	} else if (!insert) {
-		rc = detach(disk, &old);
-		if (rc != TERRACE_OK)
-			return rc;
-	}
-	id = old.id;
-	if (insert)
-		rc = next_id(disk, put->key.cache, &id);
-	else
-		rc = TERRACE_OK;
-	if (rc == TERRACE_OK)
-		rc = write_row(disk, id, insert, put, terrace_bytes(head.data, head.size), bytes);
+	/* What came last was new, or was not: so will this be. */
+	if (disk->expect_new)
+		rc = insert_row(disk, put, terrace_bytes(head.data, head.size), bytes, &id);
+	if (rc == TERRACE_EXISTS)
+		rc = replace_row(disk, put, terrace_bytes(head.data, head.size), bytes, &id);
 	if (rc == TERRACE_OK)
 		rc = links(disk, DO_LINK, id, put->key.cache, record->extra);
 	if (rc == TERRACE_OK)
@@ -540,58 +558,8 @@ int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t wh
 	sqlite3_bind_int64(accessed, 1, (sqlite3_int64)hash);
 	sqlite3_bind_int64(accessed, 2, (sqlite3_int64)count);
 	sqlite3_bind_int64(accessed, 3, when);
+	terrace__disk_spare(disk, hash);
 	return terrace__run(disk, disk->writer, accessed, "count an access");
-}
-
-/* --- making room ---------------------------------------------------------------- */
-
-enum { EVICT_AT_ONCE = 512 };
-
-struct victims {
-	struct tier_row rows[32]; /* without their slices */
-	size_t count;
-};
-
-static bool take_victim(void *ctx, const struct tier_row *row)
-{
-	struct victims *victims = ctx;
-
-	victims->rows[victims->count] = *row;
-	victims->count++;
-	return victims->count < ARRAY_LEN(victims->rows);
-}
-
-int terrace__disk_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t entries,
-                        const struct tier_note *note, struct tier_evicted *ret)
-{
-	struct disk_where where = { .kind = DISK_RANKED, .cache = cache };
-	uint64_t gone = 0;
-
-	while (ret->bytes < bytes || gone < entries) {
-		struct victims victims = { .count = 0 };
-		int rc = terrace__disk_select(tier, &where, take_victim, &victims);
-
-		if (rc != TERRACE_OK)
-			return rc;
-		if (victims.count == 0)
-			return TERRACE_OK;
-		for (size_t i = 0; i < victims.count; i++) {
-			const struct tier_row *row = &victims.rows[i];
-
-			if ((ret->bytes >= bytes && gone >= entries) || gone >= EVICT_AT_ONCE)
-				return TERRACE_OK;
-			rc = terrace__disk_remove_row(tier, row, note);
-			if (rc != TERRACE_OK)
-				return rc;
-			ret->bytes += row->charge;
-			gone++;
-			if (row->tier == TERRACE_L3)
-				ret->entries_l3++;
-			else
-				ret->entries_l2++;
-		}
-	}
-	return TERRACE_OK;
 }
 
 /* --- notes, caches, the log -------------------------------------------------------- */
@@ -716,7 +684,7 @@ bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 {
 	struct disk *disk = tier;
 	/* Pages of log that are worth it: at work, on leaving, at once. */
-	const int worth[] = { disk->log_pages, disk->log_pages / 10, 0 };
+	const int worth[] = { disk->log_pages, disk->log_pages / 32, 0 };
 	int in_log = 0, moved = 0;
 	bool done = false;
 
@@ -729,6 +697,15 @@ bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 	    moved == in_log) {
 		done = in_log > 0;
 		disk->wal_pages = 0;
+	}
+	/*
+	 * A writer that comes when nobody else is there does not know what was
+	 * moved: it reads all of the log, and goes on at its end.
+	 */
+	if (when == CHECKPOINT_CLOSING && disk->wal_pages == 0) {
+		sqlite3_busy_timeout(disk->writer->db, 0);
+		sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL,
+		                          NULL);
 	}
 	terrace__sqlite_leave();
 	return done;

@@ -93,6 +93,11 @@ enum {
 	KERNEL = 1 << FAULT_KERNEL,
 };
 
+/*
+ * A macro that makes a function asks for a semicolon: what reads C without
+ * knowing the macro then sees a declaration, not the head of the next function.
+ */
+
 /* The function that we stand before. */
 #define REAL(name)                     \
 	static __typeof__(name) *real; \
@@ -209,9 +214,10 @@ static unsigned opening(int flags)
 		va_end(args);                      \
 		FAIL(opening(flags), -1);          \
 		return real(path, flags, mode);    \
-	}
-OPEN(open)
-OPEN(open64)
+	}                                          \
+	_Static_assert(1, "a semicolon comes next")
+OPEN(open);
+OPEN(open64);
 
 #define OPENAT(name)                                        \
 	int name(int dir, const char *path, int flags, ...) \
@@ -224,9 +230,10 @@ OPEN(open64)
 		va_end(args);                               \
 		FAIL(opening(flags), -1);                   \
 		return real(dir, path, flags, mode);        \
-	}
-OPENAT(openat)
-OPENAT(openat64)
+	}                                                   \
+	_Static_assert(1, "a semicolon comes next")
+OPENAT(openat);
+OPENAT(openat64);
 
 #define FOPEN(name)                                    \
 	FILE *name(const char *path, const char *mode) \
@@ -234,9 +241,10 @@ OPENAT(openat64)
 		REAL(name);                            \
 		FAIL(opening(0), NULL);                \
 		return real(path, mode);               \
-	}
-FOPEN(fopen)
-FOPEN(fopen64)
+	}                                              \
+	_Static_assert(1, "a semicolon comes next")
+FOPEN(fopen);
+FOPEN(fopen64);
 
 DIR *opendir(const char *path)
 {
@@ -311,9 +319,10 @@ ssize_t write(int fd, const void *data, size_t size)
 		REAL(name);                                               \
 		FAIL(IO | INTR, -1);                                      \
 		return real(fd, data, shortened(size), offset);           \
-	}
-PREAD(pread, off_t)
-PREAD(pread64, off64_t)
+	}                                                                 \
+	_Static_assert(1, "a semicolon comes next")
+PREAD(pread, off_t);
+PREAD(pread64, off64_t);
 
 #define PWRITE(name, offset_type)                                               \
 	ssize_t name(int fd, const void *data, size_t size, offset_type offset) \
@@ -321,9 +330,10 @@ PREAD(pread64, off64_t)
 		REAL(name);                                                     \
 		FAIL(IO | SPACE | INTR, -1);                                    \
 		return real(fd, data, shortened(size), offset);                 \
-	}
-PWRITE(pwrite, off_t)
-PWRITE(pwrite64, off64_t)
+	}                                                                       \
+	_Static_assert(1, "a semicolon comes next")
+PWRITE(pwrite, off_t);
+PWRITE(pwrite64, off64_t);
 
 ssize_t writev(int fd, const struct iovec *vector, int count)
 {
@@ -349,9 +359,10 @@ ssize_t writev(int fd, const struct iovec *vector, int count)
 		REAL(name);                  \
 		FAIL(IO | SPACE | INTR, -1); \
 		return real(fd);             \
-	}
-SYNC(fsync)
-SYNC(fdatasync)
+	}                                    \
+	_Static_assert(1, "a semicolon comes next")
+SYNC(fsync);
+SYNC(fdatasync);
 
 #define TRUNCATE(name, offset_type)          \
 	int name(int fd, offset_type size)   \
@@ -359,9 +370,10 @@ SYNC(fdatasync)
 		REAL(name);                  \
 		FAIL(IO | SPACE | INTR, -1); \
 		return real(fd, size);       \
-	}
-TRUNCATE(ftruncate, off_t)
-TRUNCATE(ftruncate64, off64_t)
+	}                                    \
+	_Static_assert(1, "a semicolon comes next")
+TRUNCATE(ftruncate, off_t);
+TRUNCATE(ftruncate64, off64_t);
 
 /* These return their error. */
 #define ALLOCATE(name, offset_type)                            \
@@ -370,9 +382,10 @@ TRUNCATE(ftruncate64, off64_t)
 		int error = error_of(IO | SPACE | INTR);       \
 		REAL(name);                                    \
 		return error ? error : real(fd, offset, size); \
-	}
-ALLOCATE(posix_fallocate, off_t)
-ALLOCATE(posix_fallocate64, off64_t)
+	}                                                      \
+	_Static_assert(1, "a semicolon comes next")
+ALLOCATE(posix_fallocate, off_t);
+ALLOCATE(posix_fallocate64, off64_t);
 
 /* --- names ------------------------------------------------------------------------------------------------ */
 
@@ -424,11 +437,12 @@ int renameat(int from_dir, const char *from, int to_dir, const char *to)
 		REAL(name);                         \
 		FAIL(IO | KERNEL, -1);              \
 		return real(path, st);              \
-	}
-STAT(stat, stat)
-STAT(stat64, stat64)
-STAT(lstat, stat)
-STAT(lstat64, stat64)
+	}                                           \
+	_Static_assert(1, "a semicolon comes next")
+STAT(stat, stat);
+STAT(stat64, stat64);
+STAT(lstat, stat);
+STAT(lstat64, stat64);
 
 #define FSTAT(name, type)                 \
 	int name(int fd, struct type *st) \
@@ -436,11 +450,12 @@ STAT(lstat64, stat64)
 		REAL(name);               \
 		FAIL(IO | KERNEL, -1);    \
 		return real(fd, st);      \
-	}
-FSTAT(fstat, stat)
-FSTAT(fstat64, stat64)
-FSTAT(fstatfs, statfs)
-FSTAT(fstatfs64, statfs64)
+	}                                 \
+	_Static_assert(1, "a semicolon comes next")
+FSTAT(fstat, stat);
+FSTAT(fstat64, stat64);
+FSTAT(fstatfs, statfs);
+FSTAT(fstatfs64, statfs64);
 
 #define FSTATAT(name, type)                                             \
 	int name(int dir, const char *path, struct type *st, int flags) \
@@ -448,9 +463,10 @@ FSTAT(fstatfs64, statfs64)
 		REAL(name);                                             \
 		FAIL(IO | KERNEL, -1);                                  \
 		return real(dir, path, st, flags);                      \
-	}
-FSTATAT(fstatat, stat)
-FSTATAT(fstatat64, stat64)
+	}                                                               \
+	_Static_assert(1, "a semicolon comes next")
+FSTATAT(fstatat, stat);
+FSTATAT(fstatat64, stat64);
 
 int access(const char *path, int mode)
 {
@@ -479,9 +495,10 @@ char *getcwd(char *path, size_t size)
 		REAL(name);         \
 		FAIL(IO, NULL);     \
 		return real(dir);   \
-	}
-READDIR(readdir, dirent)
-READDIR(readdir64, dirent64)
+	}                           \
+	_Static_assert(1, "a semicolon comes next")
+READDIR(readdir, dirent);
+READDIR(readdir64, dirent64);
 
 /* SQLite waits for a lock by sleeping; for one that cannot be had it need not. */
 int usleep(useconds_t us)
@@ -523,9 +540,10 @@ static unsigned waits(int command)
 			}                                                 \
 		}                                                         \
 		return real(fd, command, argument);                       \
-	}
-FCNTL(fcntl)
-FCNTL(fcntl64)
+	}                                                                 \
+	_Static_assert(1, "a semicolon comes next")
+FCNTL(fcntl);
+FCNTL(fcntl64);
 
 #define MMAP(name, offset_type)                                                   \
 	void *name(void *address, size_t size, int protection, int flags, int fd, \
@@ -534,9 +552,10 @@ FCNTL(fcntl64)
 		REAL(name);                                                       \
 		FAIL(KERNEL, MAP_FAILED);                                         \
 		return real(address, size, protection, flags, fd, offset);        \
-	}
-MMAP(mmap, off_t)
-MMAP(mmap64, off64_t)
+	}                                                                         \
+	_Static_assert(1, "a semicolon comes next")
+MMAP(mmap, off_t);
+MMAP(mmap64, off64_t);
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
                    void *ctx)

@@ -125,28 +125,43 @@ static int read_all(const char *path, char **ret_data, size_t *ret_size)
 	return STATUS_DONE;
 }
 
+static int source_file(terrace_sources *sources, const char *path)
+{
+	return terrace_sources_file(sources, path, 0);
+}
+
 /* Fingerprints first: what changes while the value is read makes a miss later. */
 static int add_sources(const struct args *args, terrace_sources **ret)
 {
-	const char **files;
-	size_t count = args_values(args, "source", &files);
-	int rc = terrace_sources_new(ret), status = STATUS_DONE;
+	static const struct {
+		const char *option;
+		int (*add)(terrace_sources *sources, const char *what);
+		const char *hint;
+	} kinds[] = {
+		{ "source", source_file, "; name a file that is there" },
+		{ "list", terrace_sources_listing, "" },
+		{ "env", terrace_sources_variable, "" },
+	};
+	int rc = terrace_sources_new(ret);
 
-	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
-		rc = terrace_sources_file(*ret, files[i], 0);
-		if (rc != TERRACE_OK) {
-			complain("%s; name a file that is there", terrace_error_message());
-			status = STATUS_USAGE;
-		}
+	if (rc != TERRACE_OK)
+		return failed(rc);
+	for (size_t k = 0; k < sizeof kinds / sizeof *kinds && rc == TERRACE_OK; k++) {
+		const char **values;
+		size_t count = args_values(args, kinds[k].option, &values);
+
+		for (size_t i = 0; i < count && rc == TERRACE_OK; i++)
+			rc = kinds[k].add(*ret, values[i]);
+		free(values);
+		if (rc != TERRACE_OK)
+			complain("--%s: %s%s", kinds[k].option, terrace_error_message(),
+			         kinds[k].hint);
 	}
-	free(files);
-	if (status == STATUS_DONE && rc != TERRACE_OK)
-		status = failed(rc);
-	if (status != STATUS_DONE) {
-		terrace_sources_free(*ret);
-		*ret = NULL;
-	}
-	return status;
+	if (rc == TERRACE_OK)
+		return STATUS_DONE;
+	terrace_sources_free(*ret);
+	*ret = NULL;
+	return rc == TERRACE_ENOMEM ? STATUS_FAILED : STATUS_USAGE;
 }
 
 static int put_options(struct cli *cli, const struct args *args, terrace_put_options *ret,
@@ -329,11 +344,11 @@ static json_t *info_json(const terrace_info *info)
 	for (size_t i = 0; i < info->source_count; i++) {
 		const terrace_source_info *source = &info->sources[i];
 
-		json_array_append_new(
-		    sources,
-		    json_pack("{s:s, s:o, s:b}", "kind",
-		              source->kind == TERRACE_SOURCE_ABSENT ? "absent" : "file", "path",
-		              json_bytes(terrace_str(source->path)), "changed", source->changed));
+		json_array_append_new(sources,
+		                      json_pack("{s:s, s:o, s:b}", "kind",
+		                                terrace_source_kind_name(source->kind), "path",
+		                                json_bytes(terrace_str(source->path)), "changed",
+		                                source->changed));
 	}
 	return json_pack(
 	    "{s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:I, s:o, s:o}", "tier",
@@ -369,8 +384,7 @@ static void print_info(const terrace_info *info)
 	for (size_t i = 0; i < info->tag_count; i++)
 		printf("tag:      %s\n", info->tags[i]);
 	for (size_t i = 0; i < info->source_count; i++)
-		printf("source:   %s%s%s\n",
-		       info->sources[i].kind == TERRACE_SOURCE_ABSENT ? "absent " : "",
+		printf("source:   %s %s%s\n", terrace_source_kind_name(info->sources[i].kind),
 		       info->sources[i].path, info->sources[i].changed ? " (changed)" : "");
 }
 

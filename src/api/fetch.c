@@ -87,6 +87,11 @@ int terrace_loaded_source(terrace_loaded *loaded, const char *path, unsigned fla
 	return rc;
 }
 
+terrace_sources *terrace_loaded_sources(terrace_loaded *loaded)
+{
+	return &loaded->sources;
+}
+
 void terrace_loaded_cost(terrace_loaded *loaded, uint64_t cost_us)
 {
 	loaded->cost_us = cost_us;

@@ -291,6 +291,18 @@ const char *terrace_reason_name(terrace_reason reason)
 	return (unsigned)reason < ARRAY_LEN(names) ? names[reason] : "unknown";
 }
 
+const char *terrace_source_kind_name(terrace_source_kind kind)
+{
+	static const char *const names[] = {
+		[TERRACE_SOURCE_FILE] = "file",
+		[TERRACE_SOURCE_ABSENT] = "absent",
+		[TERRACE_SOURCE_LISTING] = "listing",
+		[TERRACE_SOURCE_VARIABLE] = "variable",
+	};
+
+	return (unsigned)kind < ARRAY_LEN(names) && names[kind] ? names[kind] : "unknown";
+}
+
 /* It is there, but dead: say of what. */
 static void explain_dead(struct terrace_cache *cache, const struct tier_facts *facts,
                          terrace_why *why)

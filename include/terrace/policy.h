@@ -36,6 +36,27 @@ typedef enum terrace_check {
 	TERRACE_CHECK_ON_HIT = 1,   /* on every hit, in L1 too */
 	TERRACE_CHECK_INTERVAL = 2, /* on a hit, at most every check_interval_ms */
 	TERRACE_CHECK_MANUAL = 3,   /* only by terrace_check_sources() */
+	/*
+	 * On a hit, after inotify has told of something. A hit of an entry whose
+	 * sources were found unchanged before, while nothing that is watched has
+	 * changed, costs a look at a clock and two loads, and no system call: one
+	 * is made in each tick of the kernel's clock, for all entries together.
+	 * After a change of any source, each entry is looked at once more.
+	 *
+	 * Promised is: what was changed before this tick of the clock began, so 1
+	 * to 10 ms ago, as the kernel was built, is seen by a get. Who needs what
+	 * was changed just now takes ON_HIT.
+	 *
+	 * As with ON_HIT go: a source on a file system that does not tell of every
+	 * change (network, FUSE, overlay, proc), in a directory that may not be
+	 * read, or one too many for the system's limits; a source whose directory
+	 * was moved, or that was replaced, once; everything after more events came
+	 * than the kernel keeps, once. A variable is looked at on every hit.
+	 *
+	 * What inotify tells nobody is not seen: writing through a mapping, until
+	 * it is taken away; and mounting something over a directory of a path.
+	 */
+	TERRACE_CHECK_WATCH = 4,
 } terrace_check;
 
 /** When a put reaches the disk. */

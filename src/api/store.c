@@ -2,6 +2,7 @@
 
 #include "core/behind.h"
 #include "core/keeper.h"
+#include "core/watch.h"
 #include "util/fs.h"
 #include "util/message.h"
 
@@ -182,6 +183,7 @@ static void store_free(struct terrace *store)
 	terrace__keeper_stop(store);
 	while (store->caches)
 		terrace__cache_close(store->caches, true);
+	terrace__watch_free(store->watch);
 	terrace__detach(store);
 	terrace__settings_free(store->settings, STORE_SETTING_COUNT);
 	terrace__config_free(store->config);

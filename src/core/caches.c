@@ -4,6 +4,7 @@
 
 #include "core/lookup.h"
 #include "core/keeper.h"
+#include "core/watch.h"
 #include "util/message.h"
 #include "util/util.h"
 
@@ -138,7 +139,7 @@ static int check_policy(const terrace_policy *policy)
 		what = "ttl_ms is negative";
 	else if (policy->codec > TERRACE_CODEC_AUTO)
 		what = "codec is unknown";
-	else if (policy->check > TERRACE_CHECK_MANUAL)
+	else if (policy->check > TERRACE_CHECK_WATCH)
 		what = "check is unknown";
 	else if (policy->write > TERRACE_WRITE_BEHIND)
 		what = "write is unknown";
@@ -177,7 +178,8 @@ static void apply_settings(struct terrace_cache *cache)
 	cache->encoded_bytes = (uint64_t)settings[CACHE_encoded_bytes].number;
 	cache->disk_bytes = (uint64_t)settings[CACHE_disk_bytes].number;
 	cache->disk_entries = (uint64_t)settings[CACHE_disk_entries].number;
-	cache->check_ms = settings[CACHE_check].number;
+	cache->watches = settings[CACHE_check].number == CHECK_WATCHED;
+	cache->check_ms = cache->watches ? 0 : settings[CACHE_check].number;
 	cache->write_behind = settings[CACHE_write].number == TERRACE_WRITE_BEHIND;
 	cache->stale_ms = settings[CACHE_stale].number;
 	cache->stale_error_ms = settings[CACHE_stale_on_error].number;
@@ -258,6 +260,10 @@ static int cache_make(struct terrace *store, const char *name, const terrace_pol
 	}
 	if (cache->tiers == 0)
 		return TERRACE_OK;
+	if (cache->watches && !store->watch)
+		store->watch = terrace__watch_new(store);
+	if (cache->watches && !store->watch)
+		return TERRACE_ENOMEM;
 	rc = check_promise(cache);
 	if (rc == TERRACE_OK)
 		rc = number_cache(store, cache);

@@ -6,6 +6,7 @@
 #include "core/behind.h"
 #include "core/entries.h"
 #include "core/sources.h"
+#include "core/watch.h"
 #include "util/time.h"
 #include "util/util.h"
 
@@ -59,10 +60,15 @@ static bool sources_hold(struct terrace_cache *cache, const struct tier_key *key
 	char why[512] = "";
 	enum source_state state;
 	uint64_t looked_at;
-	int64_t now = 0;
+	int64_t now = 0, watched = 0;
 
 	if (cache->check_ms < 0)
 		return true;
+	if (cache->watches) {
+		if (LIKELY(terrace__watch_quiet(cache->store->watch, entry)))
+			return true;
+		watched = terrace__watch_sources(cache->store->watch, entry);
+	}
 	if (cache->check_ms > 0) {
 		now = terrace__now(cache->store);
 		if (now - atomic_load(&rest->checked) < cache->check_ms)
@@ -78,6 +84,8 @@ static bool sources_hold(struct terrace_cache *cache, const struct tier_key *key
 		terrace__swallow(cache->store, cache, "looking at a source");
 	} else if (cache->check_ms > 0) {
 		atomic_store(&rest->checked, now);
+	} else if (watched) {
+		atomic_store(&rest->checked, watched);
 	}
 	return state == SOURCE_SAME;
 }

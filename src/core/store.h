@@ -8,7 +8,7 @@
  *   bulk_lock > a shard's lock
  *   behind.lock > flights.lock
  *   keeper.lock > caches_lock
- *   flights.lock, access_lock, note_lock, stats_lock, a shard's lock: leaves
+ *   flights.lock, access_lock, note_lock, stats_lock, watch.lock, a shard's lock: leaves
  */
 #ifndef CORE_STORE_H
 #define CORE_STORE_H
@@ -182,6 +182,7 @@ struct terrace {
 	pthread_mutex_t caches_lock;
 	struct terrace_cache *caches;  /* open ones */
 	struct terrace_cache *digests; /* ".files"; NULL until it is needed */
+	struct watch *watch;           /* NULL until a cache wants it; caches_lock */
 	pthread_mutex_t stats_lock;    /* over the statistics file */
 	pthread_mutex_t bulk_lock;     /* many entries of a cache in memory alone: one at a time */
 };
@@ -211,6 +212,7 @@ struct terrace_cache {
 	uint64_t memory_min_bytes; /* others do not push it below */
 	uint64_t memory_entries, encoded_bytes, disk_bytes, disk_entries;
 	int64_t check_ms; /* 0: on every hit; -1: manual; else at most so often */
+	bool watches;     /* on a hit after something happened to what is watched */
 	bool write_behind;
 	int64_t stale_ms, stale_error_ms, absent_ttl_ms;
 	unsigned jitter;

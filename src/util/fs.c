@@ -126,6 +126,13 @@ bool terrace__fs_tells(int fd)
 	return false;
 }
 
+bool terrace__fs_is_overlay(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == 0x794c7630;
+}
+
 int terrace__absolute_path(const char *path, char *ret, size_t ret_size)
 {
 	size_t size = 0;

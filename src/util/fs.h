@@ -27,6 +27,7 @@ int terrace__make_dirs(const char *path, mode_t mode);
  * directory, and tells inotify of it.
  */
 bool terrace__fs_tells(int fd);
+bool terrace__fs_is_overlay(int fd);
 
 /* The absolute path of `path`, by text alone: "." and ".." and "//" taken out. */
 int terrace__absolute_path(const char *path, char *ret, size_t ret_size);

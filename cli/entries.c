@@ -167,7 +167,7 @@ static int add_sources(const struct args *args, terrace_sources **ret)
 static int put_options(struct cli *cli, const struct args *args, terrace_put_options *ret,
                        terrace_sources **ret_sources, const char ***ret_tags)
 {
-	const char *ttl = args_value(args, "ttl");
+	const char *ttl = args_value(args, "ttl"), *idle = args_value(args, "idle");
 	int status;
 
 	*ret_tags = NULL;
@@ -178,6 +178,11 @@ static int put_options(struct cli *cli, const struct args *args, terrace_put_opt
 		if (ret->ttl_ms == 0)
 			ret->ttl_ms = TERRACE_TTL_NONE;
 	}
+	if (idle && terrace_parse_duration(idle, &ret->idle_ms) != TERRACE_OK)
+		return usage(cli, "--idle: %s", terrace_error_message());
+	if (idle && ret->idle_ms == 0)
+		return usage(cli,
+		             "--idle: what may not go unused at all is of no use; write 90s or 2h");
 	ret->tag_count = args_values(args, "tag", ret_tags);
 	ret->tags = *ret_tags;
 	status = add_sources(args, ret_sources);
@@ -351,14 +356,15 @@ static json_t *info_json(const terrace_info *info)
 		                                source->changed));
 	}
 	return json_pack(
-	    "{s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:I, s:o, s:o}", "tier",
-	    terrace_tier_name(info->tier), "bytes", (json_int_t)info->bytes, "stored_bytes",
+	    "{s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:o, s:o}",
+	    "tier", terrace_tier_name(info->tier), "bytes", (json_int_t)info->bytes, "stored_bytes",
 	    (json_int_t)info->stored_bytes, "codec", codec_name(info->codec), "created_ms",
 	    json_time(info->created_ms), "stored_ms", json_time(info->stored_ms), "accessed_ms",
 	    json_time(info->accessed_ms), "access_count", (json_int_t)info->access_count, "age_ms",
 	    (json_int_t)info->age_ms, "ttl_ms",
 	    info->ttl_ms < 0 ? json_null() : json_integer(info->ttl_ms), "expires_ms",
-	    json_time(info->expires_ms), "left_ms",
+	    json_time(info->expires_ms), "idle_ms",
+	    info->idle_ms ? json_integer(info->idle_ms) : json_null(), "left_ms",
 	    info->left_ms < 0 ? json_null() : json_integer(info->left_ms), "cost_us",
 	    (json_int_t)info->cost_us, "tags", tags, "sources", sources);
 }
@@ -380,6 +386,8 @@ static void print_info(const terrace_info *info)
 	printf("ttl:      %s", terrace_format_duration(info->ttl_ms, other));
 	if (info->left_ms >= 0)
 		printf(" (%s left)", terrace_format_duration(info->left_ms, other));
+	if (info->idle_ms)
+		printf("\nidle:     %s", terrace_format_duration(info->idle_ms, other));
 	printf("\ncost:     %s\n", nanoseconds_text(info->cost_us * 1000, text));
 	for (size_t i = 0; i < info->tag_count; i++)
 		printf("tag:      %s\n", info->tags[i]);

@@ -120,6 +120,21 @@ typedef struct terrace_policy {
 	unsigned jitter_percent;   /* each time to live is shortened by up to so much */
 	/* Of L1, guaranteed: what others borrow comes back before this cache gives. */
 	uint64_t memory_min_bytes;
+	/*
+	 * Idle time: how long an entry lives that nobody gets; 0 or TERRACE_TTL_FOREVER =
+	 * as long as its time to live. Any get of its value counts, in every process
+	 * and tier; exists, keys and inspect do not.
+	 *
+	 * An entry never dies before its idle time is over, and when that is over
+	 * within another eighth of it, at least a second. Other processes know of a get
+	 * after up to 5 s, the row with it: only an entry that had not been used for
+	 * all of its idle time before can be missed there in between, and is lost if
+	 * the process is killed, or cannot write, before it has written that down.
+	 *
+	 * Costs nothing for other entries; of these, one get in an eighth of the idle
+	 * time is written down, many in one transaction.
+	 */
+	int64_t idle_ms;
 } terrace_policy;
 TERRACE_DEFINE_INIT(terrace_policy)
 #define TERRACE_POLICY_INIT terrace_policy_init()

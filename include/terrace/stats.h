@@ -182,7 +182,9 @@ typedef struct terrace_info {
 	const char *const *tags;
 	size_t source_count;
 	const terrace_source_info *sources;
-	void *owned; /* what the arrays point into */
+	void *owned;     /* what the arrays point into */
+	int64_t idle_ms; /* how long it may go unused; 0: as long as it likes. left_ms says how
+	                  * long it would live from now on without being used */
 } terrace_info;
 TERRACE_DEFINE_INIT(terrace_info)
 #define TERRACE_INFO_INIT terrace_info_init()

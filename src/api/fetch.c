@@ -18,7 +18,7 @@ struct terrace_loaded {
 	bool given;
 	bool absent;
 	bool keep_out;
-	int64_t ttl_ms;
+	int64_t ttl_ms, idle_ms;
 	uint64_t cost_us;
 	bool has_cost;
 	char *tags[TAGS_MAX];
@@ -63,6 +63,11 @@ void terrace_loaded_absent(terrace_loaded *loaded)
 void terrace_loaded_ttl(terrace_loaded *loaded, int64_t ttl_ms)
 {
 	loaded->ttl_ms = ttl_ms;
+}
+
+void terrace_loaded_idle(terrace_loaded *loaded, int64_t idle_ms)
+{
+	loaded->idle_ms = idle_ms;
 }
 
 int terrace_loaded_tag(terrace_loaded *loaded, const char *tag)
@@ -345,6 +350,7 @@ int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *c
 	}
 	value = terrace_bytes(loaded.data, loaded.size);
 	options.ttl_ms = loaded.ttl_ms;
+	options.idle_ms = loaded.idle_ms;
 	options.cost_us = loaded.cost_us;
 	options.tags = (const char *const *)loaded.tags;
 	options.tag_count = loaded.tag_count;

@@ -218,6 +218,7 @@ static int fill_info(struct terrace_cache *cache, const struct tier_facts *facts
 	               facts->expires > now        ? facts->expires - now :
 	                                             0;
 	info.cost_us = facts->cost_us;
+	info.idle_ms = facts->idle;
 	rc = fill_parts(cache->store, terrace_bytes(facts->extra.data, facts->extra.size), &info);
 	if (rc != TERRACE_OK)
 		return terrace_fail(rc, "out of memory for the facts of an entry");

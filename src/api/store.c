@@ -1,6 +1,7 @@
 #include "api/api.h"
 
 #include "core/behind.h"
+#include "core/idle.h"
 #include "core/keeper.h"
 #include "core/watch.h"
 #include "util/fs.h"
@@ -161,6 +162,7 @@ static void init_locks(struct terrace *store)
 	pthread_mutex_init(&store->jobs.lock, NULL);
 	pthread_cond_init(&store->jobs.changed, &monotonic);
 	pthread_mutex_init(&store->accesses.lock, NULL);
+	pthread_mutex_init(&store->uses.lock, NULL);
 	pthread_mutex_init(&store->notes.lock, NULL);
 	pthread_mutex_init(&store->caches_lock, NULL);
 	pthread_mutex_init(&store->stats_lock, NULL);
@@ -192,6 +194,7 @@ static void store_free(struct terrace *store)
 	pthread_mutex_destroy(&store->flights.lock);
 	pthread_cond_destroy(&store->flights.landed);
 	pthread_mutex_destroy(&store->accesses.lock);
+	terrace__idle_done(store);
 	pthread_mutex_destroy(&store->notes.lock);
 	pthread_mutex_destroy(&store->caches_lock);
 	pthread_mutex_destroy(&store->stats_lock);

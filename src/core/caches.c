@@ -145,7 +145,8 @@ static int check_policy(const terrace_policy *policy)
 		what = "write is unknown";
 	else if (policy->stale_ms < TERRACE_TTL_FOREVER ||
 	         policy->stale_on_error_ms < TERRACE_TTL_FOREVER ||
-	         policy->absent_ttl_ms < TERRACE_TTL_FOREVER)
+	         policy->absent_ttl_ms < TERRACE_TTL_FOREVER ||
+	         policy->idle_ms < TERRACE_TTL_FOREVER)
 		what = "a duration is negative";
 	else if (policy->jitter_percent > 100)
 		what = "jitter_percent is over 100";
@@ -170,6 +171,7 @@ static void apply_settings(struct terrace_cache *cache)
 		cache->tiers = 0;
 	cache->on_disk = cache->tiers & (TERRACE_L2 | TERRACE_L3);
 	cache->ttl_ms = settings[CACHE_ttl].number;
+	cache->idle_ms = settings[CACHE_idle].number > 0 ? settings[CACHE_idle].number : 0;
 	cache->codec = (terrace_codec)settings[CACHE_codec].number;
 	cache->inline_bytes = (uint64_t)settings[CACHE_inline_bytes].number;
 	cache->memory_bytes = (uint64_t)settings[CACHE_memory_bytes].number;

@@ -5,6 +5,7 @@
 
 #include "core/behind.h"
 #include "core/entries.h"
+#include "core/idle.h"
 #include "core/sources.h"
 #include "core/watch.h"
 #include "util/time.h"
@@ -106,6 +107,7 @@ static int memory_get(struct terrace_cache *cache, void *tier, const struct tier
 		return TERRACE_MISS;
 	if (LIKELY(is_current(cache, key, entry) && !is_expired(cache, entry))) {
 		if (LIKELY(entry->source_count == 0) || sources_hold(cache, key, entry)) {
+			idle_hit(cache, key, entry);
 			*ret = entry;
 			return TERRACE_OK;
 		}
@@ -184,6 +186,10 @@ static int disk_get(struct terrace_cache *cache, const struct tier_key *key, str
 	    (entry->source_count && !sources_hold(cache, key, entry))) {
 		entry_unref(entry);
 		return TERRACE_MISS;
+	}
+	if (entry_rest(entry)->idle) {
+		atomic_store(&cache->has_idle, true);
+		terrace__idle_used(cache, key, entry);
 	}
 	ret->entry = entry;
 	/* What waits is in memory already, where there is room for it. */
@@ -447,6 +453,7 @@ void terrace__entry_facts(const struct entry *entry, struct tier_facts *ret)
 		.stored_size = rest->stored_size,
 		.cost_us = rest->cost_us,
 		.hits = entry_hits(entry),
+		.idle = rest->idle,
 	};
 	terrace__buf_append(&ret->extra, entry_extra(entry).data, entry->extra_size);
 }

@@ -372,7 +372,7 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 		items[i].hashed = cache_key_soon(cache, items[i].key);
 		rc = terrace__entry_make(cache, &items[i].hashed, items[i].value,
 		                         terrace_bytes(extra.data, extra.size), options->ttl_ms,
-		                         options->cost_us, &items[i].entry);
+		                         options->idle_ms, options->cost_us, &items[i].entry);
 		if (rc == TERRACE_OK && items[i].absent)
 			items[i].entry->kind = ENTRY_ABSENT;
 	}
@@ -545,8 +545,14 @@ static int memory_touch(struct terrace_cache *cache, void *tier, const struct wr
 	int rc = entry && is_good(cache, &write->put.key, entry) ? TERRACE_OK : TERRACE_MISS;
 
 	if (rc == TERRACE_OK) {
-		atomic_store(&entry_rest(entry)->ttl, write->ttl);
-		atomic_store(&entry->expires, write->expires);
+		struct entry_rest *rest = entry_rest(entry);
+
+		atomic_store(&rest->ttl, write->ttl);
+		atomic_store(&rest->deadline, write->expires);
+		atomic_store(&entry->expires,
+		             rest->idle ?
+		                 entry_idle_expires(rest->idle, write->expires, write->now) :
+		                 write->expires);
 	}
 	entry_unref(entry);
 	return rc;
@@ -562,7 +568,8 @@ int terrace__touch(struct terrace_cache *cache, terrace_slice key, int64_t ttl_m
 	};
 	int rc;
 
-	write.expires = terrace__expires(cache, terrace__now(cache->store), ttl_ms, &write.ttl);
+	write.now = terrace__now(cache->store);
+	write.expires = terrace__expires(cache, write.now, ttl_ms, &write.ttl);
 	if (cache->on_disk) {
 		terrace__write(cache->store, &write, 1);
 		terrace__memory_forget(cache, &write.put.key);

@@ -24,6 +24,7 @@
 #define CACHE_SETTINGS(X)                \
 	X(tiers, TIERS, "l1+l2+l3")      \
 	X(ttl, DURATION, "forever")      \
+	X(idle, DURATION, "0")           \
 	X(codec, CODEC, "default")       \
 	X(inline_bytes, SIZE, "32K")     \
 	X(memory_bytes, SIZE, "0")       \

@@ -8,7 +8,7 @@
  *   bulk_lock > a shard's lock
  *   behind.lock > flights.lock
  *   keeper.lock > caches_lock
- *   flights.lock, access_lock, note_lock, stats_lock, watch.lock, a shard's lock: leaves
+ *   flights.lock, access_lock, uses.lock, note_lock, stats_lock, watch.lock, a shard's lock: leaves
  */
 #ifndef CORE_STORE_H
 #define CORE_STORE_H
@@ -98,6 +98,16 @@ struct accesses {
 	} items[ACCESSES];
 };
 
+/* idle.c: uses of entries with an idle time, until they are written down */
+struct uses {
+	pthread_mutex_t lock;
+	size_t count, capacity;
+	struct use {
+		uint64_t hash;
+		int64_t when;
+	} * items;
+};
+
 /* note.c: why entries of caches without a disk went. */
 enum { NOTES = 1024 };
 struct notes {
@@ -174,6 +184,7 @@ struct terrace {
 	struct flights flights;
 	struct loader_jobs jobs;
 	struct accesses accesses;
+	struct uses uses;
 	struct notes notes;
 	struct keeper keeper;
 	struct tier_pool pool;         /* L1 of all caches */
@@ -211,8 +222,10 @@ struct terrace_cache {
 	_Atomic uint64_t memory_bytes;
 	uint64_t memory_min_bytes; /* others do not push it below */
 	uint64_t memory_entries, encoded_bytes, disk_bytes, disk_entries;
-	int64_t check_ms; /* 0: on every hit; -1: manual; else at most so often */
-	bool watches;     /* on a hit after something happened to what is watched */
+	int64_t idle_ms;       /* 0: none */
+	_Atomic bool has_idle; /* there may be entries with an idle time */
+	int64_t check_ms;      /* 0: on every hit; -1: manual; else at most so often */
+	bool watches;          /* on a hit after something happened to what is watched */
 	bool write_behind;
 	int64_t stale_ms, stale_error_ms, absent_ttl_ms;
 	unsigned jitter;

@@ -174,7 +174,7 @@ int terrace__files_read(struct files *files, uint64_t number, const struct recor
 	CLEANUP(terrace__buf_done) struct buf head = { 0 };
 	CLEANUP(terrace__fd_done) int fd = -1;
 	/* Tags and sources of the file are those of the row: the head's size stands. */
-	size_t head_size = RECORD_HEAD_FIXED + row->key.size + row->extra.size;
+	size_t head_size = record_size(row);
 	struct stat st;
 	int rc;
 

@@ -1,6 +1,7 @@
 #include "api/api.h"
 
 #include "core/behind.h"
+#include "core/events.h"
 #include "core/idle.h"
 #include "core/keeper.h"
 #include "core/watch.h"
@@ -166,6 +167,7 @@ static void init_locks(struct terrace *store)
 	pthread_mutex_init(&store->notes.lock, NULL);
 	pthread_mutex_init(&store->caches_lock, NULL);
 	pthread_mutex_init(&store->stats_lock, NULL);
+	pthread_mutex_init(&store->events_lock, NULL);
 	pthread_mutex_init(&store->bulk_lock, NULL);
 	terrace__keeper_init(store);
 	pthread_condattr_destroy(&monotonic);
@@ -182,6 +184,7 @@ static void store_free(struct terrace *store)
 	while (store->jobs.running)
 		pthread_cond_wait(&store->jobs.changed, &store->jobs.lock);
 	pthread_mutex_unlock(&store->jobs.lock);
+	terrace__events_end(store);
 	terrace__keeper_stop(store);
 	while (store->caches)
 		terrace__cache_close(store->caches, true);
@@ -198,6 +201,7 @@ static void store_free(struct terrace *store)
 	pthread_mutex_destroy(&store->notes.lock);
 	pthread_mutex_destroy(&store->caches_lock);
 	pthread_mutex_destroy(&store->stats_lock);
+	pthread_mutex_destroy(&store->events_lock);
 	pthread_mutex_destroy(&store->bulk_lock);
 	free(store->dir);
 	store->magic = 0;

@@ -1,6 +1,7 @@
 #include "core/caches.h"
 
 #include "core/behind.h"
+#include "core/events.h"
 
 #include "core/lookup.h"
 #include "core/keeper.h"
@@ -436,6 +437,8 @@ void terrace__count_evicted(struct terrace *store, uint32_t number,
 			continue;
 		count_add(&cache->counts, COUNT_evicted_l2, evicted->entries_l2);
 		count_add(&cache->counts, COUNT_evicted_l3, evicted->entries_l3);
+		event_of_many(cache, TERRACE_EVENT_EVICT, TERRACE_L2, evicted->entries_l2);
+		event_of_many(cache, TERRACE_EVENT_EVICT, TERRACE_L3, evicted->entries_l3);
 	}
 	pthread_mutex_unlock(&store->caches_lock);
 }

@@ -5,6 +5,7 @@
 
 #include "core/behind.h"
 #include "core/entries.h"
+#include "core/events.h"
 #include "core/idle.h"
 #include "core/sources.h"
 #include "core/watch.h"
@@ -113,6 +114,7 @@ static int memory_get(struct terrace_cache *cache, void *tier, const struct tier
 		}
 	} else if (!cache->on_disk && is_current(cache, key, entry) && !may_serve_stale(cache)) {
 		count_add(&cache->counts, COUNT_expired, 1);
+		event_of_key(cache, TERRACE_EVENT_EXPIRE, key->key, TERRACE_L1);
 		drop(cache, key, 0, TERRACE_REASON_EXPIRED, NULL);
 	}
 	entry_drop(entry, ENTRY_REF | ENTRY_HIT);
@@ -131,7 +133,11 @@ struct found {
 static void damaged(struct terrace_cache *cache, const struct tier_key *key, uint64_t seq,
                     const char *how)
 {
+	struct event_facts facts = { .key = key->key, .count = 1, .detail = how };
+
 	count_add(&cache->counts, COUNT_damaged, 1);
+	if (events_wanted(cache, TERRACE_EVENT_ERROR))
+		terrace__event(cache, TERRACE_EVENT_ERROR, &facts);
 	terrace__log(cache->store, TERRACE_LOG_WARN, "%s: a damaged entry is removed: %s",
 	             cache->name, how);
 	drop(cache, key, seq, TERRACE_REASON_DAMAGED, how);
@@ -180,8 +186,10 @@ static int disk_get(struct terrace_cache *cache, const struct tier_key *key, str
 	if (rc != TERRACE_OK)
 		return TERRACE_MISS;
 	reason = terrace__entry_reason(cache, entry);
-	if (reason == TERRACE_REASON_EXPIRED)
+	if (reason == TERRACE_REASON_EXPIRED) {
 		count_add(&cache->counts, COUNT_expired, 1);
+		event_of_key(cache, TERRACE_EVENT_EXPIRE, key->key, entry->tier);
+	}
 	if (reason != TERRACE_REASON_LIVE ||
 	    (entry->source_count && !sources_hold(cache, key, entry))) {
 		entry_unref(entry);
@@ -245,8 +253,10 @@ static int to_form(struct terrace_cache *cache, const struct tier_key *key, stru
 	return TERRACE_OK;
 }
 
-static void count_hit(struct terrace_cache *cache, unsigned tier, uint64_t cost_us, uint64_t ns)
+static void count_hit(struct terrace_cache *cache, const struct tier_key *key, unsigned tier,
+                      uint64_t cost_us, uint64_t ns)
 {
+	event_of_key(cache, TERRACE_EVENT_HIT, key->key, tier);
 	switch (tier) {
 	case TERRACE_L1:
 		count_add(&cache->counts, COUNT_hits_encoded, 1);
@@ -278,6 +288,7 @@ static int get_below(struct terrace_cache *cache, const struct tier_key *key, bo
 	if (rc != TERRACE_OK) {
 		if (count_miss) {
 			count_add(&cache->counts, COUNT_misses, 1);
+			event_of_key(cache, TERRACE_EVENT_MISS, key->key, 0);
 			terrace__count_time(&cache->counts, TIME_miss, terrace__now_ns() - start);
 		}
 		return rc;
@@ -287,7 +298,8 @@ static int get_below(struct terrace_cache *cache, const struct tier_key *key, bo
 
 		terrace__memory_keep(cache, &put, NULL);
 	}
-	count_hit(cache, *ret_tier, entry_rest(found.entry)->cost_us, terrace__now_ns() - start);
+	count_hit(cache, key, *ret_tier, entry_rest(found.entry)->cost_us,
+	          terrace__now_ns() - start);
 	*ret = found.entry;
 	return TERRACE_OK;
 }
@@ -315,6 +327,7 @@ static inline int get_hashed(struct terrace_cache *cache, const struct tier_key 
 			keeper_at(cache->store, start);
 			terrace__count_time(&cache->counts, TIME_hit_l1, terrace__now_ns() - start);
 		}
+		event_of_key(cache, TERRACE_EVENT_HIT, hashed->key, TERRACE_L1);
 		*ret_tier = TERRACE_L1;
 		return found_rc(*ret);
 	}
@@ -355,6 +368,7 @@ int terrace__look_again(struct terrace_cache *cache, terrace_slice key, struct e
 	int rc;
 
 	if (cache->memory && memory_get(cache, cache->memory, &hashed, ret) == TERRACE_OK) {
+		event_of_key(cache, TERRACE_EVENT_HIT, key, TERRACE_L1);
 		*ret_tier = TERRACE_L1;
 		return found_rc(*ret);
 	}
@@ -375,11 +389,14 @@ int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, bool co
 		                    terrace__look_again(cache, key, ret, ret_tier);
 	rc = bytes_get(cache, &hashed, &found, ret_tier);
 	if (rc != TERRACE_OK) {
-		if (count_miss)
+		if (count_miss) {
 			count_add(&cache->counts, COUNT_misses, 1);
+			event_of_key(cache, TERRACE_EVENT_MISS, key, 0);
+		}
 		return rc;
 	}
-	count_hit(cache, *ret_tier, entry_rest(found.entry)->cost_us, terrace__now_ns() - start);
+	count_hit(cache, &hashed, *ret_tier, entry_rest(found.entry)->cost_us,
+	          terrace__now_ns() - start);
 	*ret = found.entry;
 	return found_rc(found.entry);
 }

@@ -3,6 +3,7 @@
 
 #include "core/behind.h"
 #include "core/entries.h"
+#include "core/events.h"
 #include "core/flight.h"
 #include "util/message.h"
 #include "util/time.h"
@@ -357,6 +358,7 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 	bool timed = is_timed(cache);
 	uint64_t start = timed ? terrace__now_ns() : 0;
 	struct write single, *writes = &single;
+	uint64_t stored = 0;
 	int rc;
 
 	if (!options)
@@ -381,6 +383,8 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 	for (size_t i = 0; i < count && rc >= 0; i++) {
 		if (items[i].rc == TERRACE_OK) {
 			count_add(&cache->counts, COUNT_puts, 1);
+			event_of_key(cache, TERRACE_EVENT_PUT, items[i].key, 0);
+			stored++;
 			if (timed)
 				terrace__count_time(&cache->counts, TIME_put,
 				                    (terrace__now_ns() - start) / count);
@@ -390,6 +394,8 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 				terrace__swallow(cache->store, cache, "storing");
 		}
 	}
+	if (count > 1)
+		event_of_many(cache, TERRACE_EVENT_BATCH, 0, stored);
 	if (writes != &single)
 		free(writes);
 	return rc;
@@ -462,6 +468,7 @@ int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta,
 	}
 	if (rc == TERRACE_OK) {
 		count_add(&cache->counts, COUNT_puts, 1);
+		event_of_key(cache, TERRACE_EVENT_PUT, key, 0);
 		if (ret)
 			*ret = write.sum;
 	}

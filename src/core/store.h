@@ -5,6 +5,7 @@
  *   registry (api/store.c) > caches_lock > behind.lock
  *   writer.lock > nothing; the writers' lock among processes is held by the
  *   leader without it
+ *   caches_lock > events_lock > a subscription's lock
  *   bulk_lock > a shard's lock
  *   behind.lock > flights.lock
  *   keeper.lock > caches_lock
@@ -194,8 +195,10 @@ struct terrace {
 	struct terrace_cache *caches;  /* open ones */
 	struct terrace_cache *digests; /* ".files"; NULL until it is needed */
 	struct watch *watch;           /* NULL until a cache wants it; caches_lock */
-	pthread_mutex_t stats_lock;    /* over the statistics file */
-	pthread_mutex_t bulk_lock;     /* many entries of a cache in memory alone: one at a time */
+	pthread_mutex_t events_lock;
+	struct terrace_subscription *subscriptions; /* of all caches; events_lock */
+	pthread_mutex_t stats_lock;                 /* over the statistics file */
+	pthread_mutex_t bulk_lock; /* many entries of a cache in memory alone: one at a time */
 };
 
 struct terrace_cache {
@@ -222,10 +225,9 @@ struct terrace_cache {
 	_Atomic uint64_t memory_bytes;
 	uint64_t memory_min_bytes; /* others do not push it below */
 	uint64_t memory_entries, encoded_bytes, disk_bytes, disk_entries;
-	int64_t idle_ms;       /* 0: none */
-	_Atomic bool has_idle; /* there may be entries with an idle time */
-	int64_t check_ms;      /* 0: on every hit; -1: manual; else at most so often */
-	bool watches;          /* on a hit after something happened to what is watched */
+	int64_t idle_ms;  /* 0: none */
+	int64_t check_ms; /* 0: on every hit; -1: manual; else at most so often */
+	bool watches;     /* on a hit after something happened to what is watched */
 	bool write_behind;
 	int64_t stale_ms, stale_error_ms, absent_ttl_ms;
 	unsigned jitter;
@@ -236,6 +238,8 @@ struct terrace_cache {
 	struct counts counts;
 	uint64_t folded_hits, folded_saved_us; /* of L1, already in counts; stats_lock */
 	_Atomic uint64_t sample;               /* which keys' hits are timed just now */
+	_Atomic unsigned events;               /* kinds that somebody has subscribed to */
+	_Atomic bool has_idle;                 /* there may be entries with an idle time */
 
 	struct setting settings[CACHE_SETTING_COUNT];
 	char name[TERRACE_NAME_MAX + 1];

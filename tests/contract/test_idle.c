@@ -10,24 +10,6 @@
 /* The idle time here, and by how much an entry may outlive it. */
 enum { IDLE = 16000, LATE = IDLE / 8 };
 
-static int setup(void **state)
-{
-	struct fixture *f = calloc(1, sizeof *f);
-
-	fixture_open(f);
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	fixture_close(f);
-	free(f);
-	return 0;
-}
-
 static terrace_cache *idling(struct fixture *f, unsigned tiers)
 {
 	terrace_policy policy = TERRACE_POLICY_INIT;
@@ -71,8 +53,8 @@ static void test_idle__lives_while_it_is_used_and_dies_in_time_when_not(void **s
 		terrace_cache *cache;
 		terrace_why why = TERRACE_WHY_INIT;
 
-		teardown(state);
-		setup(state);
+		fixture_teardown(state);
+		fixture_setup(state);
 		f = *state;
 		cache = idling(f, all_tiers[t]);
 		assert_ok(put_text(cache, "used", "v"));
@@ -124,8 +106,8 @@ static void test_idle__the_time_to_live_ends_it_all_the_same(void **state)
 		struct fixture *f;
 		terrace_cache *cache;
 
-		teardown(state);
-		setup(state);
+		fixture_teardown(state);
+		fixture_setup(state);
 		f = *state;
 		cache = idling(f, all_tiers[t]);
 		assert_ok(put_idle(cache, "k", 2 * IDLE, 0));
@@ -149,8 +131,8 @@ static void test_idle__touch_is_a_use_and_moves_the_time_to_live(void **state)
 		struct fixture *f;
 		terrace_cache *cache;
 
-		teardown(state);
-		setup(state);
+		fixture_teardown(state);
+		fixture_setup(state);
 		f = *state;
 		cache = idling(f, all_tiers[t]);
 		assert_ok(put_idle(cache, "k", IDLE, 0));
@@ -344,7 +326,7 @@ static void test_idle__what_died_is_swept(void **state)
 
 int main(void)
 {
-#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define TEST(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
 		/* forks, so before there are threads */
 		TEST(test_idle__a_short_process_writes_it_down_when_it_closes),

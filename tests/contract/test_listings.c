@@ -8,24 +8,15 @@
 
 static int setup(void **state)
 {
-	struct fixture *f = calloc(1, sizeof *f);
+	struct fixture *f;
 
-	fixture_open(f);
+	fixture_setup(state);
+	f = *state;
 	assert_int_equal(mkdir(scratch_path(&f->scratch, "dir"), 0700), 0);
 	assert_int_equal(mkdir(scratch_path(&f->scratch, "dir/sub"), 0700), 0);
 	write_file(scratch_path(&f->scratch, "dir/one.c"), "1");
 	write_file(scratch_path(&f->scratch, "dir/two.h"), "2");
 	write_file(scratch_path(&f->scratch, "dir/sub/three.c"), "3");
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	fixture_close(f);
-	free(f);
 	return 0;
 }
 
@@ -40,19 +31,6 @@ static terrace_cache *cache_of(struct fixture *f, unsigned tiers)
 
 	policy.tiers = tiers;
 	return fixture_cache(f, "a", &policy);
-}
-
-static void put_with(terrace_cache *cache, const char *key,
-                     int (*add)(terrace_sources *sources, const char *what), const char *what)
-{
-	terrace_put_options options = TERRACE_PUT_INIT;
-	terrace_sources *sources;
-
-	assert_ok(terrace_sources_new(&sources));
-	assert_ok(add(sources, what));
-	options.sources = sources;
-	assert_ok(terrace_put(cache, terrace_str(key), terrace_str("v"), &options));
-	terrace_sources_free(sources);
 }
 
 static void assert_why(terrace_cache *cache, const char *key, const char *what)
@@ -146,13 +124,13 @@ static void test_listing__ends_with_the_names_that_count_and_no_others(void **st
 			struct fixture *f;
 			terrace_cache *cache;
 
-			teardown(state);
+			fixture_teardown(state);
 			setup(state);
 			f = *state;
 			cache = cache_of(f, tiers[t]);
 			for (size_t l = 0; l < 4; l++)
-				put_with(cache, listings[l], terrace_sources_listing,
-				         at(f, listings[l]));
+				put_sourced(cache, listings[l], terrace_sources_listing,
+				            at(f, listings[l]));
 			for (size_t l = 0; l < 4; l++)
 				assert_gives(cache, listings[l], "v");
 			changes[c].change(f);
@@ -175,11 +153,11 @@ static void test_listing__says_how_many_names_and_that_a_directory_is_gone(void 
 	struct fixture *f = *state;
 	terrace_cache *cache = cache_of(f, 0);
 
-	put_with(cache, "k", terrace_sources_listing, at(f, "dir"));
+	put_sourced(cache, "k", terrace_sources_listing, at(f, "dir"));
 	add_c(f);
 	assert_misses(cache, "k");
 	assert_why(cache, "k", "(4, and not 3)");
-	put_with(cache, "k", terrace_sources_listing, at(f, "dir/sub/*.c"));
+	put_sourced(cache, "k", terrace_sources_listing, at(f, "dir/sub/*.c"));
 	unlink(at(f, "dir/sub/three.c"));
 	rmdir(at(f, "dir/sub"));
 	assert_misses(cache, "k");
@@ -195,8 +173,8 @@ static void test_listing__outlives_the_process(void **state)
 	terrace_info info = TERRACE_INFO_INIT;
 	uint64_t count;
 
-	put_with(cache, "k", terrace_sources_listing, at(f, "dir/**/*.c"));
-	put_with(cache, "other", terrace_sources_listing, at(f, "dir/*.c"));
+	put_sourced(cache, "k", terrace_sources_listing, at(f, "dir/**/*.c"));
+	put_sourced(cache, "other", terrace_sources_listing, at(f, "dir/*.c"));
 	terrace_cache_close(cache);
 	fixture_reopen(f);
 	cache = cache_of(f, 0);
@@ -223,8 +201,8 @@ static void test_listing__of_a_directory_whose_name_looks_like_a_pattern(void **
 	terrace_cache *cache = cache_of(f, 0);
 
 	assert_int_equal(mkdir(at(f, "dir/[x]*"), 0700), 0);
-	put_with(cache, "plain", terrace_sources_listing, at(f, "dir/[x]*"));
-	put_with(cache, "pattern", terrace_sources_listing, at(f, "dir/[x]*/*.c"));
+	put_sourced(cache, "plain", terrace_sources_listing, at(f, "dir/[x]*"));
+	put_sourced(cache, "pattern", terrace_sources_listing, at(f, "dir/[x]*/*.c"));
 	write_file(at(f, "dir/[x]*/a.h"), "");
 	assert_misses(cache, "plain");
 	assert_gives(cache, "pattern", "v");
@@ -261,13 +239,47 @@ static void test_listing__that_cannot_be_read_is_a_miss_and_nobodys_end(void **s
 	struct fixture *f = *state;
 	terrace_cache *cache = cache_of(f, 0);
 
-	put_with(cache, "k", terrace_sources_listing, at(f, "dir"));
+	put_sourced(cache, "k", terrace_sources_listing, at(f, "dir"));
 	assert_int_equal(rename(at(f, "dir"), at(f, "aside")), 0);
 	assert_int_equal(symlink(at(f, "dir"), at(f, "dir")), 0);
 	assert_misses(cache, "k");
 	assert_misses(cache, "k");
 	assert_int_equal(unlink(at(f, "dir")), 0);
 	assert_int_equal(rename(at(f, "aside"), at(f, "dir")), 0);
+	assert_gives(cache, "k", "v");
+	terrace_cache_close(cache);
+}
+
+/* As somebody who may not: not by root, whom nothing is forbidden. */
+static void test_listing__of_what_may_not_be_read_is_refused_and_later_a_miss(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_of(f, 0);
+	const bool root = geteuid() == 0;
+	terrace_sources *sources;
+	int flat, deep, gets;
+
+	put_sourced(cache, "k", terrace_sources_listing, at(f, "dir/**"));
+	assert_int_equal(chmod(f->scratch.path, 0755), 0);
+	assert_int_equal(chmod(at(f, "dir"), 0755), 0);
+	assert_int_equal(chmod(at(f, "dir/sub"), 0), 0);
+	assert_ok(terrace_sources_new(&sources));
+	if (root)
+		assert_int_equal(seteuid(65534), 0);
+	flat = terrace_sources_listing(sources, at(f, "dir/sub"));
+	if (!strstr(terrace_error_message(), at(f, "dir/sub")))
+		flat = TERRACE_OK;
+	deep = terrace_sources_listing(sources, at(f, "dir/**/*.c"));
+	gets = misses(cache, "k");
+	if (root)
+		assert_int_equal(seteuid(0), 0);
+	assert_status(flat, TERRACE_EACCESS);
+	assert_status(deep, TERRACE_EACCESS);
+	assert_status(gets, TERRACE_MISS);
+	assert_int_equal(terrace_sources_count(sources), 0);
+	terrace_sources_free(sources);
+	/* nobody's end */
+	assert_int_equal(chmod(at(f, "dir/sub"), 0700), 0);
 	assert_gives(cache, "k", "v");
 	terrace_cache_close(cache);
 }
@@ -339,7 +351,7 @@ static void test_variable__value_or_absence(void **state)
 		unsetenv("TERRACE_TEST_SOURCE");
 		if (changes[i].then)
 			setenv("TERRACE_TEST_SOURCE", changes[i].then, 1);
-		put_with(cache, "k", terrace_sources_variable, "TERRACE_TEST_SOURCE");
+		put_sourced(cache, "k", terrace_sources_variable, "TERRACE_TEST_SOURCE");
 		assert_gives(cache, "k", "v");
 		unsetenv("TERRACE_TEST_SOURCE");
 		if (changes[i].now)
@@ -409,7 +421,7 @@ static void test_loader__adds_any_source(void **state)
 
 int main(void)
 {
-#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_listing__ends_with_the_names_that_count_and_no_others),
 		TEST(test_listing__says_how_many_names_and_that_a_directory_is_gone),
@@ -417,6 +429,7 @@ int main(void)
 		TEST(test_listing__of_a_directory_whose_name_looks_like_a_pattern),
 		TEST(test_listing__what_cannot_be_one_is_refused),
 		TEST(test_listing__that_cannot_be_read_is_a_miss_and_nobodys_end),
+		TEST(test_listing__of_what_may_not_be_read_is_refused_and_later_a_miss),
 		TEST(test_listing__of_an_old_directory_is_not_read_again),
 		TEST(test_listing__digest_is_the_names),
 		TEST(test_variable__value_or_absence),

@@ -16,22 +16,13 @@
 
 static int setup(void **state)
 {
-	struct fixture *f = calloc(1, sizeof *f);
+	struct fixture *f;
 
-	fixture_open(f);
+	fixture_setup(state);
+	f = *state;
 	assert_int_equal(mkdir(scratch_path(&f->scratch, "dir"), 0700), 0);
 	assert_int_equal(mkdir(scratch_path(&f->scratch, "dir/sub"), 0700), 0);
 	write_file(scratch_path(&f->scratch, "dir/sub/file"), "1");
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	fixture_close(f);
-	free(f);
 	return 0;
 }
 
@@ -60,20 +51,6 @@ static void await_tick(void)
 static int add_file(terrace_sources *sources, const char *path)
 {
 	return terrace_sources_file(sources, path, 0);
-}
-
-typedef int add_fn(terrace_sources *sources, const char *what);
-
-static void put_with(terrace_cache *cache, const char *key, add_fn *add, const char *what)
-{
-	terrace_put_options options = TERRACE_PUT_INIT;
-	terrace_sources *sources;
-
-	assert_ok(terrace_sources_new(&sources));
-	assert_ok(add(sources, what));
-	options.sources = sources;
-	assert_ok(terrace_put(cache, terrace_str(key), terrace_str("v"), &options));
-	terrace_sources_free(sources);
 }
 
 static uint64_t checks(terrace_cache *cache)
@@ -105,9 +82,9 @@ static void test_watch__looks_at_nothing_while_nothing_happens(void **state)
 	uint64_t before;
 
 	need_watching(f);
-	put_with(cache, "file", add_file, at(f, "dir/sub/file"));
-	put_with(cache, "absent", terrace_sources_absent, at(f, "dir/sub/none/x"));
-	put_with(cache, "listing", terrace_sources_listing, at(f, "dir/**"));
+	put_sourced(cache, "file", add_file, at(f, "dir/sub/file"));
+	put_sourced(cache, "absent", terrace_sources_absent, at(f, "dir/sub/none/x"));
+	put_sourced(cache, "listing", terrace_sources_listing, at(f, "dir/**"));
 	for (int i = 0; i < 2; i++) {
 		assert_gives(cache, "file", "v");
 		assert_gives(cache, "absent", "v");
@@ -233,13 +210,13 @@ static void test_watch__every_change_of_a_file_is_seen_again_and_again(void **st
 		struct fixture *f;
 		terrace_cache *cache;
 
-		teardown(state);
+		fixture_teardown(state);
 		setup(state);
 		f = *state;
 		cache = watching(f);
 		/* after a change that is over, what is put then is watched again */
 		for (int again = 0; again < 2; again++) {
-			put_with(cache, "k", add_file, at(f, "dir/sub/file"));
+			put_sourced(cache, "k", add_file, at(f, "dir/sub/file"));
 			for (int hit = 0; hit < 3; hit++) {
 				assert_gives(cache, "k", "v");
 				await_tick();
@@ -263,7 +240,7 @@ static void test_watch__links_on_the_way_are_watched_and_what_they_mean(void **s
 		struct fixture *f;
 		terrace_cache *cache;
 
-		teardown(state);
+		fixture_teardown(state);
 		setup(state);
 		f = *state;
 		cache = watching(f);
@@ -272,7 +249,7 @@ static void test_watch__links_on_the_way_are_watched_and_what_they_mean(void **s
 		assert_int_equal(mkdir(at(f, "twin"), 0700), 0);
 		assert_int_equal(mkdir(at(f, "twin/sub"), 0700), 0);
 		write_file(at(f, "twin/sub/file"), "2");
-		put_with(cache, "k", add_file, at(f, "dir/short"));
+		put_sourced(cache, "k", add_file, at(f, "dir/short"));
 		assert_gives(cache, "k", "v");
 		assert_gives(cache, "k", "v");
 		await_tick();
@@ -300,13 +277,13 @@ static void test_watch__what_is_absent_may_come_to_be_in_many_ways(void **state)
 	terrace_cache *cache = watching(f);
 
 	/* the last part alone */
-	put_with(cache, "k", terrace_sources_absent, at(f, "dir/none"));
+	put_sourced(cache, "k", terrace_sources_absent, at(f, "dir/none"));
 	assert_gives(cache, "k", "v");
 	write_file(at(f, "dir/none"), "");
 	await_tick();
 	assert_misses(cache, "k");
 	/* its directories too */
-	put_with(cache, "k", terrace_sources_absent, at(f, "dir/a/b/none"));
+	put_sourced(cache, "k", terrace_sources_absent, at(f, "dir/a/b/none"));
 	assert_gives(cache, "k", "v");
 	assert_int_equal(mkdir(at(f, "dir/a"), 0700), 0);
 	await_tick();
@@ -320,7 +297,7 @@ static void test_watch__what_is_absent_may_come_to_be_in_many_ways(void **state)
 	assert_misses(cache, "k");
 	/* what a link on the way would mean */
 	assert_int_equal(symlink("sub/later", at(f, "dir/link")), 0);
-	put_with(cache, "k", terrace_sources_absent, at(f, "dir/link/none"));
+	put_sourced(cache, "k", terrace_sources_absent, at(f, "dir/link/none"));
 	assert_gives(cache, "k", "v");
 	await_tick();
 	assert_gives(cache, "k", "v");
@@ -337,7 +314,7 @@ static void test_watch__directories_that_come_to_be_below_a_listing(void **state
 	struct fixture *f = *state;
 	terrace_cache *cache = watching(f);
 
-	put_with(cache, "k", terrace_sources_listing, at(f, "dir/**/*.c"));
+	put_sourced(cache, "k", terrace_sources_listing, at(f, "dir/**/*.c"));
 	assert_gives(cache, "k", "v");
 	assert_int_equal(mkdir(at(f, "dir/sub/new"), 0700), 0);
 	await_tick();
@@ -359,7 +336,7 @@ static void test_watch__a_variable_is_looked_at_on_every_hit(void **state)
 	terrace_cache *cache = watching(f);
 
 	setenv("TERRACE_TEST_SOURCE", "1", 1);
-	put_with(cache, "k", terrace_sources_variable, "TERRACE_TEST_SOURCE");
+	put_sourced(cache, "k", terrace_sources_variable, "TERRACE_TEST_SOURCE");
 	assert_gives(cache, "k", "v");
 	assert_gives(cache, "k", "v");
 	setenv("TERRACE_TEST_SOURCE", "2", 1);
@@ -378,7 +355,7 @@ static void test_watch__where_the_file_system_tells_nothing_every_hit_looks(void
 
 	if (access("/proc/self/comm", R_OK) < 0)
 		skip();
-	put_with(cache, "k", add_file, "/proc/self/comm");
+	put_sourced(cache, "k", add_file, "/proc/self/comm");
 	assert_gives(cache, "k", "v");
 	before = checks(cache);
 	assert_gives(cache, "k", "v");
@@ -398,10 +375,10 @@ static void test_watch__more_events_than_the_kernel_keeps(void **state)
 	need_watching(f);
 	write_file(at(f, "a"), "");
 	write_file(at(f, "b"), "");
-	put_with(cache, "a", add_file, at(f, "a"));
-	put_with(cache, "b", add_file, at(f, "b"));
-	put_with(cache, "k", add_file, at(f, "dir/sub/file"));
-	put_with(cache, "still", add_file, at(f, "dir/sub/file"));
+	put_sourced(cache, "a", add_file, at(f, "a"));
+	put_sourced(cache, "b", add_file, at(f, "b"));
+	put_sourced(cache, "k", add_file, at(f, "dir/sub/file"));
+	put_sourced(cache, "still", add_file, at(f, "dir/sub/file"));
 	assert_gives(cache, "a", "v");
 	assert_gives(cache, "b", "v");
 	assert_gives(cache, "k", "v");
@@ -419,7 +396,7 @@ static void test_watch__more_events_than_the_kernel_keeps(void **state)
 	assert_misses(cache, "a");
 	assert_misses(cache, "still");
 	/* and it goes on watching */
-	put_with(cache, "k", add_file, at(f, "dir/sub/file"));
+	put_sourced(cache, "k", add_file, at(f, "dir/sub/file"));
 	assert_gives(cache, "k", "v");
 	before = checks(cache);
 	await_tick();
@@ -462,7 +439,7 @@ static int with_few_watches(void)
 
 		snprintf(name, sizeof name, "f%d", i);
 		write_file(at(f, name), "1");
-		put_with(cache, name, add_file, at(f, name));
+		put_sourced(cache, name, add_file, at(f, name));
 	}
 	for (int round = 0; round < 3; round++) {
 		for (int i = 0; i < 8; i++) {
@@ -488,7 +465,7 @@ static int with_few_watches(void)
 		failed |= (misses(cache, name) != TERRACE_MISS) << 2;
 	}
 	terrace_cache_close(cache);
-	teardown(&state);
+	fixture_teardown(&state);
 	return failed;
 }
 
@@ -602,7 +579,7 @@ static void test_watch__no_reader_gets_what_is_older_than_a_tick(void **state)
 
 int main(void)
 {
-#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
 		/* forks, so before there are threads */
 		TEST(test_watch__too_many_watches_are_looked_at_instead),

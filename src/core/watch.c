@@ -355,14 +355,18 @@ static bool watch_file(struct adding *adding, const char *path)
 	       add_watch(adding, path, (MASK_WAY & ~(uint32_t)IN_DONT_FOLLOW) | MASK_FILE);
 }
 
-/* The directory in which something would have to appear. */
+/*
+ * The directory in which something would have to appear. It may have appeared
+ * between finding out and watching: so it is found out again.
+ */
 static bool watch_absent(struct adding *adding, const char *path)
 {
-	char parent[PATH_MAX];
+	char parent[PATH_MAX], again[PATH_MAX];
 
 	return add_way(adding, path, parent) == WAY_ENDS && tells(parent, false) &&
 	       add_watch(adding, parent,
-	                 (MASK_WAY & ~(uint32_t)IN_DONT_FOLLOW) | MASK_NAMES | IN_ONLYDIR);
+	                 (MASK_WAY & ~(uint32_t)IN_DONT_FOLLOW) | MASK_NAMES | IN_ONLYDIR) &&
+	       add_way(adding, path, again) == WAY_ENDS && strcmp(parent, again) == 0;
 }
 
 static int watch_dir(void *ctx, int fd, const char *below)

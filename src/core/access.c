@@ -1,4 +1,4 @@
-#include "core/store.h"
+#include "core/idle.h"
 
 /*
  * Hits are folded by key and dropped when there is no more room: losing some
@@ -31,7 +31,7 @@ bool terrace__access_pending(struct terrace *store)
 	pthread_mutex_lock(&store->accesses.lock);
 	pending = store->accesses.count > 0;
 	pthread_mutex_unlock(&store->accesses.lock);
-	return pending;
+	return pending || terrace__idle_pending(store);
 }
 
 int terrace__access_flush(struct terrace *store, unsigned most)
@@ -41,6 +41,7 @@ int terrace__access_flush(struct terrace *store, unsigned most)
 
 	if (!terrace__access_pending(store))
 		return TERRACE_OK;
+	rc = terrace__idle_flush(store, most);
 	for (unsigned i = 0; i < ACCESSES && most > 0 && rc == TERRACE_OK; i++) {
 		struct access access;
 

@@ -10,6 +10,7 @@
 #include "util/util.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -267,7 +268,7 @@ static int leave(struct terrace *store, void *ctx)
 	if (terrace__access_pending(store)) {
 		rc = terrace__transaction_begin(store, &transaction);
 		if (rc == TERRACE_OK) {
-			rc = terrace__access_flush(store, ACCESSES);
+			rc = terrace__access_flush(store, UINT_MAX);
 			if (rc == TERRACE_OK)
 				rc = terrace__transaction_commit(&transaction);
 			else

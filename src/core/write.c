@@ -303,7 +303,8 @@ static int change_inside(struct transaction *transaction, struct write *write)
 	if (write->kind == WRITE_DELETE)
 		rc = ops->tier.remove(store->disk, key, &write->note);
 	else if (!dead)
-		rc = ops->touch(store->disk, key, transaction->seq, write->expires, write->ttl);
+		rc = ops->touch(store->disk, key, transaction->seq, write->expires, write->ttl,
+		                write->now);
 	return rc == TERRACE_OK && dead ? TERRACE_MISS : rc;
 }
 

@@ -28,8 +28,9 @@ int place_name(const struct place *place, const char *path, char ret[PATH_MAX]);
 /* The absolute path that a name means here. */
 int place_path(const struct place *place, const char *name, char ret[PATH_MAX]);
 
-/* Files and what they hold, sorted by name. */
+/* Files and what they hold, or listings and their names, sorted by name. */
 struct file_set {
+	bool listings;
 	struct file {
 		char *name; /* of place_name() */
 		bool absent;

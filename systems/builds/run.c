@@ -24,7 +24,8 @@ struct run {
 	terrace_cache *results; /* by content */
 	terrace_cache *known;   /* by command line: the inputs that it was seen to have */
 	struct place place;
-	struct file_set inputs; /* of --in, with their digests before the run */
+	struct file_set inputs;   /* of --in, with their digests before the run */
+	struct file_set listings; /* of --list, the same */
 	terrace_digest program;
 	bool has_program;
 	char *input; /* of --stdin */
@@ -39,6 +40,7 @@ static void run_done(struct run *run)
 	terrace_cache_close(run->results);
 	terrace_cache_close(run->known);
 	file_set_done(&run->inputs);
+	file_set_done(&run->listings);
 	free(run->input);
 	terrace_key_free(run->command_key);
 	terrace_key_free(run->state_key);
@@ -149,6 +151,8 @@ static int add_command(terrace_key_builder *key, const struct run *run)
 	if (rc == TERRACE_OK)
 		rc = add_names(key, run, "in", spec->inputs);
 	if (rc == TERRACE_OK)
+		rc = add_names(key, run, "list", spec->listings);
+	if (rc == TERRACE_OK)
 		rc = add_names(key, run, "out", spec->outputs);
 	if (rc == TERRACE_OK)
 		rc = add_names(key, run, "depfile", depfile);
@@ -196,6 +200,8 @@ static int add_state(terrace_key_builder *key, const struct run *run)
 		rc = terrace_key_builder_field(key, "input", terrace_bytes(&input, sizeof input));
 	if (rc == TERRACE_OK)
 		rc = add_files(key, "inputs", &run->inputs);
+	if (rc == TERRACE_OK && run->listings.count)
+		rc = add_files(key, "listings", &run->listings);
 	return rc;
 }
 
@@ -328,6 +334,7 @@ static int find_discovered(struct run *run, terrace_value **ret)
 #define MARK_PROGRAM "//program"
 #define MARK_INPUT   "//input"
 #define MARK_ENV     "//env/"
+#define MARK_LISTING "//list/"
 
 static void pack_digest(FILE *out, const char *name, const terrace_digest *digest)
 {
@@ -355,6 +362,10 @@ static int mark_now(const struct run *run, const char *mark, terrace_digest *ret
 			*ret = terrace_digest_bytes(terrace_str(value));
 		return value ? TERRACE_OK : TERRACE_MISS;
 	}
+	if (strncmp(mark, MARK_LISTING, strlen(MARK_LISTING)) == 0)
+		return place_path(&run->place, mark + strlen(MARK_LISTING), path) < 0 ?
+		           TERRACE_EINVAL :
+		           terrace_listing_digest(path, ret);
 	if (place_path(&run->place, mark, path) < 0)
 		return TERRACE_EINVAL;
 	return terrace_file_digest(run->store, path, ret);
@@ -370,6 +381,10 @@ static void mark_text(const struct run *run, const char *mark, char *ret, size_t
 		snprintf(ret, size, "the standard input");
 	else if (strncmp(mark, MARK_ENV, strlen(MARK_ENV)) == 0)
 		snprintf(ret, size, "the variable %s", mark + strlen(MARK_ENV));
+	else if (strncmp(mark, MARK_LISTING, strlen(MARK_LISTING)) == 0)
+		snprintf(ret, size, "the listing of %s",
+		         place_path(&run->place, mark + strlen(MARK_LISTING), path) < 0 ? mark :
+		                                                                          path);
 	else
 		snprintf(ret, size, "%s", place_path(&run->place, mark, path) < 0 ? mark : path);
 }
@@ -377,7 +392,7 @@ static void mark_text(const struct run *run, const char *mark, char *ret, size_t
 /* True when it says what has happened to one mark. */
 static bool explain_mark(const struct run *run, const char *mark, terrace_slice then)
 {
-	char text[PATH_MAX + 16];
+	char text[PATH_MAX + 32];
 	terrace_digest now;
 	const char *what;
 	int rc = mark_now(run, mark, &now);
@@ -436,8 +451,11 @@ static void pack_file_marks(FILE *out, const struct file_set *set)
 {
 	for (size_t i = 0; i < set->count; i++) {
 		const struct file *file = &set->files[i];
+		char mark[PATH_MAX];
 
-		pack_digest(out, file->name, file->absent ? NULL : &file->digest);
+		if (snprintf(mark, sizeof mark, "%s%s", set->listings ? MARK_LISTING : "",
+		             file->name) < PATH_MAX)
+			pack_digest(out, mark, file->absent ? NULL : &file->digest);
 	}
 }
 
@@ -465,6 +483,7 @@ static void remember_last(struct run *run, const struct file_set *discovered)
 		pack_digest(out, mark, value ? &digest : NULL);
 	}
 	pack_file_marks(out, &run->inputs);
+	pack_file_marks(out, &run->listings);
 	if (discovered)
 		pack_file_marks(out, discovered);
 	fclose(out);
@@ -593,7 +612,8 @@ static void keep(struct run *run, const struct capture *capture, int64_t start, 
 
 	if (!worth_keeping(run, capture))
 		return;
-	if (file_set_check(&run->inputs, &run->place, run->store, &changed) != 0) {
+	if (file_set_check(&run->inputs, &run->place, run->store, &changed) != 0 ||
+	    file_set_check(&run->listings, &run->place, run->store, &changed) != 0) {
 		explain(run, "not kept: the input %s changed while the command ran", changed);
 		return;
 	}
@@ -745,6 +765,25 @@ static bool digest_program(terrace *store, const char *path, terrace_digest *ret
 	return true;
 }
 
+/* A directory that is absent is a state, too; one that is none is wrong usage. */
+static int prepare_listings(struct run *run)
+{
+	const char *const *listings = run->spec->listings;
+
+	run->listings.listings = true;
+	for (size_t i = 0; listings[i]; i++) {
+		char name[PATH_MAX];
+
+		if (place_name(&run->place, listings[i], name) < 0 ||
+		    file_set_add(&run->listings, name) < 0)
+			return terrace_fail(TERRACE_ENOMEM, "cannot add the listing %s",
+			                    listings[i]);
+	}
+	file_set_sort(&run->listings);
+	return file_set_digest(&run->listings, &run->place, run->store) < 0 ? TERRACE_EIO :
+	                                                                      TERRACE_OK;
+}
+
 /* Keys and digests. TERRACE_OK, TERRACE_EINVAL for a bad cache name, or another failure. */
 static int prepare(struct run *run)
 {
@@ -759,12 +798,14 @@ static int prepare(struct run *run)
 			rc = terrace_fail(TERRACE_ENOMEM, "cannot list the inputs %s",
 			                  spec->inputs[i]);
 	}
-	run->has_inputs = spec->inputs[0] || spec->depfile || spec->use_stdin;
+	run->has_inputs = spec->inputs[0] || spec->listings[0] || spec->depfile || spec->use_stdin;
 	if (rc == TERRACE_OK) {
 		file_set_sort(&run->inputs);
 		if (file_set_digest(&run->inputs, &run->place, run->store) < 0)
 			rc = TERRACE_EIO;
 	}
+	if (rc == TERRACE_OK)
+		rc = prepare_listings(run);
 	if (rc == TERRACE_OK && find_program(spec->command[0], program))
 		run->has_program = digest_program(run->store, program, &run->program);
 	if (rc == TERRACE_OK)

@@ -305,12 +305,16 @@ int main(void)
 	bench_keys_make(&keys, ENTRIES);
 	for (unsigned threads = 1; threads <= 2; threads++) {
 		for (size_t bytes = 100; bytes <= 4096; bytes += 3996) {
-			bench_ours(store, bytes, threads);
-			bench_floor(bytes, threads);
+			if (bench_wanted("get pinned")) {
+				bench_ours(store, bytes, threads);
+				bench_floor(bytes, threads);
+			}
 		}
-		bench_put(store, threads);
+		if (bench_wanted("put with eviction"))
+			bench_put(store, threads);
 	}
-	bench_many(store);
+	if (bench_wanted("get 16 of 2 million"))
+		bench_many(store);
 	bench_keys_free(&keys);
 	terrace_close(store);
 	return 0;

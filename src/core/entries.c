@@ -86,13 +86,12 @@ int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
 	terrace__extra_start(&walk, extra);
 	entry->hash = key->hash;
 	entry->codec = TERRACE_CODEC_NONE;
-	entry->source_count = walk.sources;
+	entry->has_sources = walk.sources > 0;
 	if (value.size)
 		memcpy(entry_value(entry), value.data, value.size);
 	rest = entry_rest(entry);
 	rest->created = rest->stored = now;
 	rest->cost_us = cost_us;
-	rest->tag_count = (uint16_t)walk.tags;
 	atomic_init(&rest->accessed, now);
 	atomic_init(&entry->expires, terrace__expires(cache, now, ttl_ms, &ttl));
 	atomic_init(&rest->ttl, ttl);
@@ -239,7 +238,7 @@ bool terrace__entry_alive(struct terrace_cache *cache, const struct entry *entry
 	if (entry->kind == ENTRY_ABSENT ||
 	    terrace__entry_reason(cache, entry) != TERRACE_REASON_LIVE)
 		return false;
-	return entry->source_count == 0 || cache->check_ms < 0 ||
+	return !entry->has_sources || cache->check_ms < 0 ||
 	       terrace__sources_check(cache->store, entry_extra(entry), &looked_at, NULL, 0) ==
 	           SOURCE_SAME;
 }
@@ -325,7 +324,7 @@ int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes
 	entry->hash = bytes->hash;
 	entry->codec = bytes->codec;
 	entry->tier = bytes->tier;
-	entry->source_count = bytes->source_count;
+	entry->has_sources = bytes->has_sources;
 	atomic_init(&entry->stamp, atomic_load(&bytes->stamp));
 	atomic_init(&entry->epoch, atomic_load(&bytes->epoch));
 	atomic_init(&entry->expires, atomic_load(&bytes->expires));
@@ -336,7 +335,6 @@ int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes
 	atomic_init(&rest->ttl, atomic_load(&from->ttl));
 	rest->stored_size = from->stored_size;
 	rest->cost_us = from->cost_us;
-	rest->tag_count = from->tag_count;
 	atomic_init(&rest->checked, atomic_load(&from->checked));
 	atomic_init(&rest->accessed, atomic_load(&from->accessed));
 	rest->charge = terrace__entry_charge(entry);

@@ -117,7 +117,7 @@ int terrace__record_shell(const struct record *record, uint64_t hash, unsigned t
 	entry->codec = record->codec;
 	entry->kind = record->flags & RECORD_ABSENT ? ENTRY_ABSENT : ENTRY_BYTES;
 	entry->tier = (uint8_t)tier;
-	entry->source_count = walk.sources;
+	entry->has_sources = walk.sources > 0;
 	atomic_init(&entry->expires, record->expires);
 	rest = entry_rest(entry);
 	rest->seq = record->seq;
@@ -126,7 +126,6 @@ int terrace__record_shell(const struct record *record, uint64_t hash, unsigned t
 	rest->ttl = record->ttl;
 	rest->stored_size = record->payload_size;
 	rest->cost_us = record->cost_us;
-	rest->tag_count = (uint16_t)walk.tags;
 	*ret = entry;
 	return TERRACE_OK;
 }

@@ -222,12 +222,7 @@ static void tier_evict(struct tier *t, uint64_t entries)
 	if (t->disk_ops)
 		assert_ok(t->disk_ops->commit(t->tier));
 	assert_int_equal(evicted.entries_l1 + evicted.entries_l2 + evicted.entries_l3, entries);
-	while (evicted.chain) {
-		struct entry *entry = evicted.chain;
-
-		evicted.chain = entry_rest(entry)->next;
-		entry_unref(entry);
-	}
+	entry_unlinked_all(evicted.chain);
 }
 
 /* --- the stack, on the public headers ---------------------------------------------------------------- */

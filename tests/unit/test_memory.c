@@ -62,12 +62,7 @@ static void evict(struct memory *memory, uint64_t entries)
 
 	assert_ok(terrace__memory_ops.evict(memory, 0, 0, entries, NULL, &evicted));
 	assert_int_equal(evicted.entries_l1, entries);
-	while (evicted.chain) {
-		struct entry *entry = evicted.chain;
-
-		evicted.chain = entry_rest(entry)->next;
-		entry_unref(entry);
-	}
+	entry_unlinked_all(evicted.chain);
 }
 
 static void test_memory__many_entries_are_all_found(void **state)
@@ -395,12 +390,7 @@ static void test_evict__everything_goes_when_everything_must(void **state)
 		assert_ok(terrace__memory_ops.evict(memory, 0, UINT64_MAX, 0, NULL, &evicted));
 		assert_int_equal(evicted.entries_l1, 1000);
 		assert_int_equal(terrace__memory_bytes(memory), 0);
-		while (evicted.chain) {
-			struct entry *entry = evicted.chain;
-
-			evicted.chain = entry_rest(entry)->next;
-			entry_unref(entry);
-		}
+		entry_unlinked_all(evicted.chain);
 		terrace__memory_ops.close(memory);
 	}
 }

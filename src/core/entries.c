@@ -73,30 +73,60 @@ int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
                         terrace_slice value, terrace_slice extra, int64_t ttl_ms, uint64_t cost_us,
                         struct entry **ret)
 {
-	struct entry *entry = terrace__entry_new(key->key, value.size, extra);
+	int64_t ttl, now = terrace__now(cache->store);
+	int64_t expires = terrace__expires(cache, now, ttl_ms, &ttl);
+	/* What a row has to say of an entry is kept with it; else there may be nothing. */
+	bool plain = !cache->on_disk && ttl == TERRACE_TTL_FOREVER && cost_us == 0 &&
+	             extra.size == 0;
+	struct entry *entry = plain ? terrace__entry_new_plain(key->key, value.size) :
+	                              terrace__entry_new(key->key, value.size, extra);
 	struct extra_walk walk;
 	struct entry_rest *rest;
-	int64_t now, ttl;
 
 	if (!entry) {
 		terrace__message_set("out of memory for a value of %zu bytes", value.size);
 		return TERRACE_ENOMEM;
 	}
-	now = terrace__now(cache->store);
-	terrace__extra_start(&walk, extra);
 	entry->hash = key->hash;
-	entry->codec = TERRACE_CODEC_NONE;
-	entry->has_sources = walk.sources > 0;
+	entry->created = now;
+	atomic_init(&entry->expires, expires);
 	if (value.size)
 		memcpy(entry_value(entry), value.data, value.size);
-	rest = entry_rest(entry);
-	rest->created = rest->stored = now;
-	rest->cost_us = cost_us;
-	atomic_init(&rest->accessed, now);
-	atomic_init(&entry->expires, terrace__expires(cache, now, ttl_ms, &ttl));
-	atomic_init(&rest->ttl, ttl);
 	*ret = entry;
+	if (plain)
+		return TERRACE_OK;
+	terrace__extra_start(&walk, extra);
+	entry->has_sources = walk.sources > 0;
+	rest = entry_rest(entry);
+	rest->codec = TERRACE_CODEC_NONE;
+	rest->stored = now;
+	rest->cost_us = cost_us;
+	atomic_init(&rest->ttl, ttl);
 	return TERRACE_OK;
+}
+
+struct entry *terrace__entry_unplain(const struct entry *entry)
+{
+	struct entry *copy = terrace__entry_new(entry_key_slice(entry), entry->value_size,
+	                                        terrace_bytes(NULL, 0));
+	struct entry_rest *rest;
+
+	if (!copy) {
+		terrace__message_set("out of memory for a value of %llu bytes",
+		                     (unsigned long long)entry->value_size);
+		return NULL;
+	}
+	memcpy(entry_value(copy), entry_value(entry), (size_t)entry->value_size);
+	copy->hash = entry->hash;
+	copy->kind = entry->kind;
+	copy->tier = entry->tier;
+	copy->created = entry->created;
+	atomic_init(&copy->stamp, atomic_load(&entry->stamp));
+	atomic_init(&copy->epoch, atomic_load(&entry->epoch));
+	rest = entry_rest(copy);
+	rest->codec = TERRACE_CODEC_NONE;
+	rest->stored = entry->created;
+	return copy;
 }
 
 /*
@@ -176,14 +206,14 @@ int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, stru
 	stored_size = write->put.payload.size;
 	/* What has waited is in memory already, and may be read as we speak. */
 	if (!write->pending) {
-		entry->codec = (uint8_t)codec;
+		rest->codec = (uint8_t)codec;
 		rest->stored_size = stored_size;
 	}
 	write->record = (struct record){
 		.cache = cache->number,
 		.codec = (uint8_t)codec,
 		.flags = entry->kind == ENTRY_ABSENT ? RECORD_ABSENT : 0,
-		.created = rest->created,
+		.created = entry->created,
 		.stored = rest->stored,
 		.expires = atomic_load(&entry->expires),
 		.ttl = rest->ttl,
@@ -226,9 +256,8 @@ terrace_reason terrace__times_reason(struct terrace_cache *cache, int64_t create
 
 terrace_reason terrace__entry_reason(struct terrace_cache *cache, const struct entry *entry)
 {
-	const struct entry_rest *rest = entry_rest(entry);
-
-	return terrace__times_reason(cache, rest->created, atomic_load(&entry->expires), rest->seq);
+	return terrace__times_reason(cache, entry->created, atomic_load(&entry->expires),
+	                             entry_rest(entry)->seq);
 }
 
 bool terrace__entry_alive(struct terrace_cache *cache, const struct entry *entry)
@@ -277,6 +306,7 @@ int terrace__number_write(struct write *write, const struct entry *old)
 {
 	struct terrace_cache *cache = write->cache;
 	terrace_slice extra = old ? entry_extra(old) : terrace_bytes(NULL, 0);
+	int64_t ttl = old ? atomic_load(&entry_rest(old)->ttl) : 0;
 	struct entry *entry;
 	char text[24];
 	int rc = terrace__number_sum(old, write->initial, write->delta, &write->sum);
@@ -284,15 +314,14 @@ int terrace__number_write(struct write *write, const struct entry *old)
 	if (rc != TERRACE_OK)
 		return rc;
 	snprintf(text, sizeof text, "%" PRId64, write->sum);
-	rc = terrace__entry_make(cache, &write->put.key, terrace_str(text), extra, 0,
+	rc = terrace__entry_make(cache, &write->put.key, terrace_str(text), extra, ttl,
 	                         old ? entry_rest(old)->cost_us : 0, &entry);
 	if (rc != TERRACE_OK)
 		return rc;
 	if (old) {
 		/* The number changes; how long it is good for does not. */
 		atomic_store(&entry->expires, atomic_load(&old->expires));
-		atomic_store(&entry_rest(entry)->ttl, atomic_load(&entry_rest(old)->ttl));
-		entry_rest(entry)->created = entry_rest(old)->created;
+		entry->created = old->created;
 	}
 	if (cache->on_disk)
 		return terrace__entry_encode(cache, entry, write);
@@ -322,7 +351,7 @@ int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes
 	*entry_object(entry) = decoded;
 	entry->kind = ENTRY_OBJECT;
 	entry->hash = bytes->hash;
-	entry->codec = bytes->codec;
+	entry->created = bytes->created;
 	entry->tier = bytes->tier;
 	entry->has_sources = bytes->has_sources;
 	atomic_init(&entry->stamp, atomic_load(&bytes->stamp));
@@ -330,14 +359,12 @@ int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes
 	atomic_init(&entry->expires, atomic_load(&bytes->expires));
 	rest = entry_rest(entry);
 	rest->seq = from->seq;
-	rest->created = from->created;
-	rest->stored = from->stored;
+	rest->codec = from->codec;
+	rest->stored = bytes->plain ? bytes->created : from->stored;
 	atomic_init(&rest->ttl, atomic_load(&from->ttl));
 	rest->stored_size = from->stored_size;
 	rest->cost_us = from->cost_us;
 	atomic_init(&rest->checked, atomic_load(&from->checked));
-	atomic_init(&rest->accessed, atomic_load(&from->accessed));
-	rest->charge = terrace__entry_charge(entry);
 	*ret = entry;
 	return TERRACE_OK;
 }

@@ -22,6 +22,9 @@ int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
                         terrace_slice value, terrace_slice extra, int64_t ttl_ms, uint64_t cost_us,
                         struct entry **ret);
 
+/* A copy of a plain entry that has room for all that may be known of one; NULL without memory. */
+struct entry *terrace__entry_unplain(const struct entry *entry);
+
 /*
  * Fill in a put: its record, encoded payload and place; a file is written at
  * once. TERRACE_ETOOBIG when the disk of this cache does not take it.

@@ -396,13 +396,12 @@ int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, bool co
  */
 static bool is_stale(struct terrace_cache *cache, const struct entry *entry, int64_t window)
 {
-	const struct entry_rest *rest = entry_rest(entry);
 	int64_t expires = atomic_load(&entry->expires);
 	uint64_t looked_at;
 
 	return entry->kind != ENTRY_ABSENT &&
 	       add_sat_i64(expires, window) > terrace__now(cache->store) &&
-	       terrace__times_reason(cache, rest->created, INT64_MAX, rest->seq) ==
+	       terrace__times_reason(cache, entry->created, INT64_MAX, entry_rest(entry)->seq) ==
 	           TERRACE_REASON_LIVE &&
 	       (!entry->has_sources || terrace__sources_check(cache->store, entry_extra(entry),
 	                                                      &looked_at, NULL, 0) == SOURCE_SAME);
@@ -442,17 +441,18 @@ int terrace__get_stale(struct terrace_cache *cache, terrace_slice key, int64_t w
 void terrace__entry_facts(const struct entry *entry, struct tier_facts *ret)
 {
 	const struct entry_rest *rest = entry_rest(entry);
+	int64_t stored = entry->plain ? entry->created : rest->stored;
 
 	*ret = (struct tier_facts){
 		.tier = TERRACE_L1,
-		.codec = entry->codec,
+		.codec = rest->codec,
 		.absent = entry->kind == ENTRY_ABSENT,
 		.seq = rest->seq,
-		.created = rest->created,
-		.stored = rest->stored,
+		.created = entry->created,
+		.stored = stored,
 		.expires = atomic_load(&entry->expires),
 		.ttl = atomic_load(&rest->ttl),
-		.accessed = atomic_load(&rest->accessed),
+		.accessed = stored,
 		.value_size = entry->kind == ENTRY_OBJECT ? entry_object(entry)->weight :
 		                                            entry->value_size,
 		.stored_size = rest->stored_size,

@@ -97,7 +97,7 @@ static void keep_within(struct terrace_cache *cache)
 static bool fits_memory(struct terrace_cache *cache, const struct entry *entry)
 {
 	struct terrace *store = cache->store;
-	uint64_t charge = entry_rest(entry)->charge, own = cache->memory_bytes,
+	uint64_t charge = terrace__entry_charge(entry), own = cache->memory_bytes,
 		 all = limit_load(&store->memory);
 
 	if (own && charge > own / 8 && terrace__tiers_memory_bytes(cache->memory) + charge > own)
@@ -244,7 +244,7 @@ int terrace__encoded_keep(struct terrace_cache *cache, const struct tier_key *ke
 	struct tier_put put = { .key = *key, .entry = entry };
 	int rc;
 
-	if (entry_rest(entry)->charge > cache->encoded_bytes / 8) {
+	if (terrace__entry_charge(entry) > cache->encoded_bytes / 8) {
 		/* An older one must not stay in its place. */
 		cache->memory_ops->remove(cache->encoded, key, NULL);
 		return TERRACE_ETOOBIG;

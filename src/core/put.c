@@ -539,16 +539,45 @@ int terrace__delete_many(struct terrace_cache *cache, const terrace_slice *keys,
 	return rc;
 }
 
+static void set_times(struct entry *entry, const struct write *write)
+{
+	atomic_store(&entry_rest(entry)->ttl, write->ttl);
+	atomic_store(&entry->expires, write->expires);
+}
+
+/* An entry that has no place for a time to live is replaced by one that has. */
+static int touch_plain(struct terrace_cache *cache, void *tier, const struct write *write,
+                       struct entry *entry)
+{
+	struct tier_put put = { .key = write->put.key, .conditional = true, .expected = entry };
+	int rc;
+
+	put.entry = terrace__entry_unplain(entry);
+	if (!put.entry)
+		return TERRACE_ENOMEM;
+	set_times(put.entry, write);
+	rc = cache->memory_ops->put(tier, &put);
+	entry_unref(put.entry);
+	return rc;
+}
+
 static int memory_touch(struct terrace_cache *cache, void *tier, const struct write *write)
 {
-	struct entry *entry = peek(cache, tier, &write->put.key);
-	int rc = entry && is_good(cache, &write->put.key, entry) ? TERRACE_OK : TERRACE_MISS;
+	int rc;
 
-	if (rc == TERRACE_OK) {
-		atomic_store(&entry_rest(entry)->ttl, write->ttl);
-		atomic_store(&entry->expires, write->expires);
-	}
-	entry_unref(entry);
+	do {
+		struct entry *entry = peek(cache, tier, &write->put.key);
+
+		rc = TERRACE_MISS;
+		if (entry && is_good(cache, &write->put.key, entry)) {
+			rc = TERRACE_OK;
+			if (entry->plain)
+				rc = touch_plain(cache, tier, write, entry);
+			else
+				set_times(entry, write);
+		}
+		entry_unref(entry);
+	} while (rc == TERRACE_EXISTS); /* somebody was faster: look again */
 	return rc;
 }
 

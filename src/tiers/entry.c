@@ -6,45 +6,66 @@
 
 #include <stdlib.h>
 
-_Static_assert(offsetof(struct entry, key) == 80, "no gaps");
-_Static_assert(TERRACE_L3 < 8 && TERRACE_CODEC_ZSTD < 4, "they fit their bits");
+_Static_assert(offsetof(struct entry, key) == 88, "no gaps");
+_Static_assert(TERRACE_L3 < 8, "it fits its bits");
 
 /* malloc's own header and rounding, and the share of a table slot. */
 enum { ENTRY_OVERHEAD = 16 + 16 };
 
-struct entry *terrace__entry_new(terrace_slice key, uint64_t value_size, terrace_slice extra)
-{
-	const struct entry shape = { .key_size = (uint32_t)key.size, .value_size = value_size };
-	size_t value_at = entry_value_offset(&shape), rest_at, size;
-	struct entry *entry;
-	struct entry_rest *rest;
+const struct entry_rest terrace__entry_no_rest = {
+	.ttl = TERRACE_TTL_FOREVER,
+	.codec = TERRACE_CODEC_NONE,
+};
 
-	if (value_size > SIZE_MAX / 2)
+/* With `behind` bytes after the value. */
+static struct entry *entry_new(const struct entry *shape, terrace_slice key, size_t behind)
+{
+	struct entry *entry;
+
+	if (shape->value_size > SIZE_MAX / 2)
 		return NULL;
-	rest_at = (value_at + (size_t)value_size + 7) & ~(size_t)7;
-	size = rest_at + sizeof *rest + extra.size;
 	/* Not on a line of its own: what malloc has at hand is worth more. */
-	entry = malloc(size);
+	entry = malloc(entry_rest_offset(shape) + behind);
 	if (!entry)
 		return NULL;
-	*entry = shape;
+	*entry = *shape;
 	atomic_init(&entry->meta, ENTRY_REF | ENTRY_UNLINKED);
 	atomic_init(&entry->expires, INT64_MAX);
 	memcpy(entry_key(entry), key.data, key.size);
+	return entry;
+}
+
+struct entry *terrace__entry_new_plain(terrace_slice key, uint64_t value_size)
+{
+	const struct entry shape = { .key_size = (uint32_t)key.size,
+		                     .value_size = value_size,
+		                     .plain = true };
+
+	return entry_new(&shape, key, 0);
+}
+
+struct entry *terrace__entry_new(terrace_slice key, uint64_t value_size, terrace_slice extra)
+{
+	const struct entry shape = { .key_size = (uint32_t)key.size, .value_size = value_size };
+	struct entry *entry = entry_new(&shape, key, sizeof(struct entry_rest) + extra.size);
+	struct entry_rest *rest;
+
+	if (!entry)
+		return NULL;
 	rest = entry_rest(entry);
 	*rest = (struct entry_rest){ .extra_size = (uint32_t)extra.size };
 	if (extra.size)
 		memcpy(rest + 1, extra.data, extra.size);
-	rest->charge = terrace__entry_charge(entry);
 	return entry;
 }
 
 uint64_t terrace__entry_charge(const struct entry *entry)
 {
-	uint64_t charge = sizeof *entry + entry->key_size + entry->value_size +
-	                  sizeof(struct entry_rest) + entry_rest(entry)->extra_size +
+	uint64_t charge = offsetof(struct entry, key) + entry->key_size + entry->value_size +
 	                  ENTRY_OVERHEAD;
 
+	if (!entry->plain)
+		charge += sizeof(struct entry_rest) + entry_rest(entry)->extra_size;
 	if (entry->kind == ENTRY_OBJECT)
 		charge += entry_object(entry)->weight;
 	return charge;

@@ -40,6 +40,7 @@ struct entry {
 		};
 		struct epoch_node node; /* in no table, nor chain */
 	};
+	int64_t created;
 	uint64_t hash; /* of cache and key */
 	uint64_t value_size;
 	/* From here to the key: what a hit looks at. */
@@ -51,25 +52,24 @@ struct entry {
 	uint32_t key_size;
 	uint8_t kind : 2; /* enum entry_kind */
 	uint8_t has_sources : 1;
+	uint8_t plain : 1; /* there is no rest */
 	uint8_t tier : 3;  /* where the bytes came from: TERRACE_L2, _L3; 0: from a caller */
-	uint8_t codec : 2; /* of the stored bytes */
 	uint8_t queue;     /* the eviction policy's, like the two below */
 	uint8_t frequency;
 	uint8_t seen;  /* hits that it has counted, in their lowest bits */
 	uint8_t key[]; /* then the value, struct entry_rest, extra */
 };
 
+/* What an entry in memory alone, without time to live, cost, tags and sources, does not need. */
 struct entry_rest {
 	uint64_t seq; /* of the row; 0 when there is none */
-	int64_t created;
 	int64_t stored;
 	_Atomic int64_t ttl; /* as it was given */
 	uint64_t stored_size;
 	uint64_t cost_us;
-	uint64_t charge;          /* what it weighs in memory */
-	_Atomic int64_t checked;  /* when its sources were last found unchanged */
-	_Atomic int64_t accessed; /* store clock, to the precision of a tick */
-	uint32_t extra_size;      /* tags and sources, packed as in a record */
+	_Atomic int64_t checked; /* when its sources were last found unchanged */
+	uint32_t extra_size;     /* tags and sources, packed as in a record */
+	uint8_t codec;           /* of the stored bytes */
 };
 
 /* The value of an entry whose cache has a form. */
@@ -85,6 +85,10 @@ struct entry_object {
  * fields; the value is for the caller to fill. NULL when out of memory.
  */
 struct entry *terrace__entry_new(terrace_slice key, uint64_t value_size, terrace_slice extra);
+/* The same without a rest: reading it finds zeros, and nobody may write it. */
+struct entry *terrace__entry_new_plain(terrace_slice key, uint64_t value_size);
+
+extern const struct entry_rest terrace__entry_no_rest;
 
 static inline uint8_t *entry_key(const struct entry *entry)
 {
@@ -102,11 +106,18 @@ static inline uint8_t *entry_value(const struct entry *entry)
 	return (uint8_t *)entry + entry_value_offset(entry);
 }
 
-static inline struct entry_rest *entry_rest(const struct entry *entry)
+static inline size_t entry_rest_offset(const struct entry *entry)
 {
 	size_t end = entry_value_offset(entry) + (size_t)entry->value_size;
 
-	return (struct entry_rest *)((uint8_t *)entry + ((end + 7) & ~(size_t)7));
+	return entry->plain ? end : (end + 7) & ~(size_t)7;
+}
+
+static inline struct entry_rest *entry_rest(const struct entry *entry)
+{
+	if (entry->plain)
+		return (struct entry_rest *)(uintptr_t)&terrace__entry_no_rest;
+	return (struct entry_rest *)((uint8_t *)entry + entry_rest_offset(entry));
 }
 
 static inline terrace_slice entry_extra(const struct entry *entry)
@@ -231,7 +242,7 @@ static inline bool entry_pin(struct epoch_slot *slot, struct entry *entry)
 	return terrace__entry_pin_counted(slot, entry);
 }
 
-/* What an entry of these sizes weighs in memory. */
+/* What an entry weighs in memory; that does not change. */
 uint64_t terrace__entry_charge(const struct entry *entry);
 
 #endif

@@ -114,14 +114,14 @@ int terrace__record_shell(const struct record *record, uint64_t hash, unsigned t
 		return TERRACE_ENOMEM;
 	terrace__extra_start(&walk, record->extra);
 	entry->hash = hash;
-	entry->codec = record->codec;
 	entry->kind = record->flags & RECORD_ABSENT ? ENTRY_ABSENT : ENTRY_BYTES;
 	entry->tier = (uint8_t)tier;
 	entry->has_sources = walk.sources > 0;
 	atomic_init(&entry->expires, record->expires);
+	entry->created = record->created;
 	rest = entry_rest(entry);
+	rest->codec = record->codec;
 	rest->seq = record->seq;
-	rest->created = record->created;
 	rest->stored = record->stored;
 	rest->ttl = record->ttl;
 	rest->stored_size = record->payload_size;

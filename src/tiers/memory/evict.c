@@ -13,7 +13,7 @@ void terrace__queue_add(struct evict_queue *queue, struct entry *entry)
 	else
 		queue->oldest = entry;
 	queue->newest = entry;
-	queue->bytes += entry_rest(entry)->charge;
+	queue->bytes += terrace__entry_charge(entry);
 	queue->entries++;
 }
 
@@ -27,7 +27,7 @@ void terrace__queue_remove(struct evict_queue *queue, struct entry *entry)
 		entry->next->prev = entry->prev;
 	else
 		queue->oldest = entry->prev;
-	queue->bytes -= entry_rest(entry)->charge;
+	queue->bytes -= terrace__entry_charge(entry);
 	queue->entries--;
 }
 

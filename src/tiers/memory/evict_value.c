@@ -148,7 +148,7 @@ static uint8_t class_of(const struct value_state *s, const struct entry *entry)
 	if (s->by_cost)
 		value += log2_16(cost_of(s, entry));
 	if (!s->setting.by_count)
-		value -= log2_16(entry_rest(entry)->charge) * 12 / 10;
+		value -= log2_16(terrace__entry_charge(entry)) * 12 / 10;
 	value = (value >> 3) + CLASS_OF_ONE;
 	return (uint8_t)(value < 1 ? 1 : value >= CLASSES ? CLASSES - 1 : value);
 }
@@ -174,16 +174,11 @@ static void enqueue(struct value_state *s, struct entry *entry, uint8_t class)
 	terrace__queue_add(queue, entry);
 }
 
-/* The one after the queue's oldest comes up soon; most entries are of a size with their neighbour. */
+/* The one after the queue's oldest comes up soon. */
 static void look_ahead(const struct entry *oldest)
 {
-	const struct entry_rest *rest = entry_rest(oldest);
 	const char *next = (const char *)oldest->prev;
 
-	if (!next)
-		return;
-	__builtin_prefetch(next);
-	next += (const char *)rest - (const char *)oldest;
 	__builtin_prefetch(next);
 	__builtin_prefetch(next + 64);
 }
@@ -235,7 +230,7 @@ static void value_added(void *state, struct entry *entry)
 	entry->frequency = (uint8_t)min_u64(1 + ghost_take(s, entry), FREQUENCY_MAX);
 	entry->seen = (uint8_t)entry_hits(entry);
 	s->entries++;
-	s->bytes += entry_rest(entry)->charge;
+	s->bytes += terrace__entry_charge(entry);
 	entry->rank = 0;
 	enqueue(s, entry, WINDOW);
 	/* Where there is room nobody has to be beaten for it. */
@@ -252,7 +247,7 @@ static void leave(struct value_state *s, struct entry *entry)
 {
 	dequeue(s, entry);
 	s->entries--;
-	s->bytes -= entry_rest(entry)->charge;
+	s->bytes -= terrace__entry_charge(entry);
 }
 
 static void value_removed(void *state, struct entry *entry)

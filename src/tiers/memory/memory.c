@@ -166,13 +166,13 @@ static void shard_left(struct memory *memory, struct shard *shard, struct entry 
 	shard->hits += hits;
 	shard->saved_us += hits * rest->cost_us;
 	shard->entries--;
-	count(memory, -1, rest->charge);
+	count(memory, -1, terrace__entry_charge(entry));
 }
 
 static void shard_joined(struct memory *memory, struct shard *shard, struct entry *entry)
 {
 	shard->entries++;
-	count(memory, +1, entry_rest(entry)->charge);
+	count(memory, +1, terrace__entry_charge(entry));
 	memory->evict->added(shard->policy, entry);
 }
 
@@ -242,7 +242,7 @@ static void row_of(struct entry *entry, uint32_t cache, struct tier_row *ret)
 		.cache = cache,
 		.tier = TERRACE_L1,
 		.seq = rest->seq,
-		.charge = rest->charge,
+		.charge = terrace__entry_charge(entry),
 		.expires = atomic_load_explicit(&entry->expires, memory_order_relaxed),
 		.key = entry_key_slice(entry),
 		.extra = entry_extra(entry),
@@ -300,7 +300,7 @@ static bool shard_evict(struct memory *memory, struct shard *shard, struct tier_
 		shard_left(memory, shard, victim);
 		victim->next = ret->chain;
 		ret->chain = victim;
-		ret->bytes += entry_rest(victim)->charge;
+		ret->bytes += terrace__entry_charge(victim);
 		ret->entries_l1++;
 	}
 	pthread_mutex_unlock(&shard->lock);

@@ -54,13 +54,16 @@ static bool has_good(struct terrace_cache *cache, void *tier, const struct tier_
 	return good;
 }
 
-/* What is put: the bytes, and with a form what they decode to, because nothing else has them. */
+/*
+ * What is put: the bytes themselves, or with a form what they decode to, because nothing
+ * else has them; that is the caller's, to be dropped.
+ */
 static int in_form(struct terrace_cache *cache, struct entry *entry, struct entry **ret)
 {
 	int rc;
 
 	if (!cache->has_form || entry->kind == ENTRY_ABSENT) {
-		*ret = entry_ref(entry);
+		*ret = entry;
 		return TERRACE_OK;
 	}
 	rc = terrace__entry_decode(cache, entry, ret);
@@ -104,7 +107,8 @@ static int memory_store(struct terrace_cache *cache, struct tier_put *put, uint6
 		rc = rc == TERRACE_OK ? TERRACE_OK : kept;
 	}
 	put->entry = bytes;
-	entry_unref(entry);
+	if (entry != bytes)
+		entry_unref(entry);
 	return rc;
 }
 
@@ -247,11 +251,13 @@ static void keep_copy(struct terrace_cache *cache, const struct write *write, st
 		if (cache->encoded)
 			terrace__encoded_keep(cache, key, entry, NULL);
 		/* Who computed it goes on with the object: it is decoded once, here. */
-		if (shape == SHAPE_DECODED && in_form(cache, entry, ret_decoded) == TERRACE_OK &&
-		    cache->memory) {
+		if (shape == SHAPE_DECODED && in_form(cache, entry, ret_decoded) == TERRACE_OK) {
 			struct tier_put put = { .key = *key, .entry = *ret_decoded };
 
-			terrace__memory_keep(cache, &put, NULL);
+			if (put.entry == entry)
+				entry_ref(entry);
+			if (cache->memory)
+				terrace__memory_keep(cache, &put, NULL);
 		}
 	} else if (cache->memory) {
 		struct tier_put put = { .key = *key, .entry = entry };
@@ -370,6 +376,8 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 	}
 	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
 		items[i].hashed = cache_key_soon(cache, items[i].key);
+		if (cache->memory)
+			cache->memory_ops->soon(cache->memory, &items[i].hashed);
 		rc = terrace__entry_make(cache, &items[i].hashed, items[i].value,
 		                         terrace_bytes(extra.data, extra.size), options->ttl_ms,
 		                         options->cost_us, &items[i].entry);

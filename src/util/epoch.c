@@ -168,7 +168,8 @@ static bool name_all(void)
 				named[named_count++] = node;
 		}
 	}
-	qsort(named, named_count, sizeof *named, by_address);
+	if (named_count > 1)
+		qsort(named, named_count, sizeof *named, by_address);
 	return true;
 }
 

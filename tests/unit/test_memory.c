@@ -3,7 +3,9 @@
 
 #include "tiers/memory/memory.h"
 #include "tiers/memory/table.h"
+#include "util/epoch.h"
 #include "util/hash.h"
+#include "util/util.h"
 
 #include <pthread.h>
 
@@ -62,12 +64,7 @@ static void evict(struct memory *memory, uint64_t entries)
 
 	assert_ok(terrace__memory_ops.evict(memory, 0, 0, entries, NULL, &evicted));
 	assert_int_equal(evicted.entries_l1, entries);
-	while (evicted.chain) {
-		struct entry *entry = evicted.chain;
-
-		evicted.chain = entry_rest(entry)->next;
-		entry_unref(entry);
-	}
+	entry_unlinked_all(evicted.chain);
 }
 
 static void test_memory__many_entries_are_all_found(void **state)
@@ -252,17 +249,18 @@ static void test_evict__a_queue_knows_what_it_holds(void **state)
 {
 	struct evict_queue queue = { 0 };
 	struct entry *entries[3];
+	uint64_t head;
 
 	(void)state;
 	for (int i = 0; i < 3; i++) {
-		entries[i] = terrace__entry_new(terrace_str("k"), 10, terrace_bytes(NULL, 0));
+		entries[i] = terrace__entry_new_plain(terrace_str("k"), (uint64_t)(100 << i));
 		assert_non_null(entries[i]);
-		entry_rest(entries[i])->charge = (uint64_t)(100 << i);
 		terrace__queue_add(&queue, entries[i]);
 	}
-	assert_int_equal(queue.bytes, 700);
+	head = terrace__entry_charge(entries[0]) - 100;
+	assert_int_equal(queue.bytes, 700 + 3 * head);
 	terrace__queue_remove(&queue, entries[1]);
-	assert_int_equal(queue.bytes, 500);
+	assert_int_equal(queue.bytes, 500 + 2 * head);
 	assert_int_equal(queue.entries, 2);
 	assert_ptr_equal(queue.oldest, entries[0]);
 	assert_ptr_equal(queue.newest, entries[2]);
@@ -395,13 +393,139 @@ static void test_evict__everything_goes_when_everything_must(void **state)
 		assert_ok(terrace__memory_ops.evict(memory, 0, UINT64_MAX, 0, NULL, &evicted));
 		assert_int_equal(evicted.entries_l1, 1000);
 		assert_int_equal(terrace__memory_bytes(memory), 0);
-		while (evicted.chain) {
-			struct entry *entry = evicted.chain;
-
-			evicted.chain = entry_rest(entry)->next;
-			entry_unref(entry);
-		}
+		entry_unlinked_all(evicted.chain);
 		terrace__memory_ops.close(memory);
+	}
+}
+
+/* --- what is held ------------------------------------------------------------------------------- */
+
+/* Something that says when it is freed. */
+struct thing {
+	struct epoch_node node;
+	int counted;
+	bool freed;
+};
+
+static void thing_free(struct epoch_node *node)
+{
+	((struct thing *)node)->freed = true;
+}
+
+static int thing_references(const struct epoch_node *node)
+{
+	return ((const struct thing *)node)->counted;
+}
+
+static void thing_refer(struct epoch_node *node)
+{
+	((struct thing *)node)->counted++;
+}
+
+static const struct epoch_kind things = {
+	.free = thing_free,
+	.references = thing_references,
+	.refer = thing_refer,
+};
+
+static void hold(struct thing *thing)
+{
+	struct epoch_slot *slot = terrace__epoch_slot();
+
+	terrace__epoch_enter(slot);
+	if (!terrace__epoch_hold(slot, &thing->node)) {
+		terrace__epoch_spill(slot, &things);
+		assert_true(terrace__epoch_hold(slot, &thing->node));
+	}
+	terrace__epoch_exit(slot);
+}
+
+static void let_go(struct thing *thing)
+{
+	if (!terrace__epoch_let_go(&thing->node))
+		thing->counted--;
+}
+
+static void retire(struct thing *thing)
+{
+	thing->node.kind = &things;
+	terrace__epoch_retire(&thing->node);
+	terrace__epoch_drain();
+}
+
+static void test_held__nothing_is_freed_before_all_let_go(void **state)
+{
+	static struct thing things_held[3 * EPOCH_PLACES];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(things_held); i++)
+		hold(&things_held[i]); /* most of them are counted in the end */
+	hold(&things_held[0]);
+	for (size_t i = 0; i < ARRAY_LEN(things_held); i++)
+		retire(&things_held[i]);
+	for (size_t i = 0; i < ARRAY_LEN(things_held); i++) {
+		assert_false(things_held[i].freed);
+		let_go(&things_held[i]);
+		terrace__epoch_drain();
+		assert_int_equal(things_held[i].freed, i > 0);
+	}
+	let_go(&things_held[0]);
+	terrace__epoch_drain();
+	assert_true(things_held[0].freed);
+}
+
+static void *hold_elsewhere(void *ctx)
+{
+	hold(ctx);
+	return NULL;
+}
+
+/* In that thread's place, which outlives it and must not be taken for the next one at the address. */
+static void test_held__others_may_let_go(void **state)
+{
+	static struct thing thing;
+
+	(void)state;
+	for (int round = 0; round < 3; round++) {
+		pthread_t thread;
+
+		thing = (struct thing){ 0 };
+		pthread_create(&thread, NULL, hold_elsewhere, &thing);
+		pthread_join(thread, NULL);
+		retire(&thing);
+		assert_false(thing.freed);
+		let_go(&thing);
+		assert_int_equal(thing.counted, -1);
+		terrace__epoch_drain();
+		assert_true(thing.freed);
+	}
+	thing = (struct thing){ 0 };
+	retire(&thing);
+	assert_true(thing.freed);
+}
+
+/* A value that outlives its entry in the table, its place, and the table. */
+static void test_held__a_value_outlives_its_table(void **state)
+{
+	enum { HELD = 2 * EPOCH_PLACES + 3 };
+	struct memory *memory = open_memory("hits", 1);
+	struct entry *pinned[HELD];
+	char text[16];
+
+	(void)state;
+	for (int i = 0; i < HELD; i++) {
+		struct tier_key key;
+
+		snprintf(text, sizeof text, "%d", i);
+		put(memory, text, &i, sizeof i);
+		key = key_of(text);
+		assert_ok(terrace__memory_ops.get(memory, &key, true, &pinned[i]));
+	}
+	evict(memory, HELD / 2);
+	terrace__memory_ops.close(memory);
+	for (int i = 0; i < HELD; i++) {
+		assert_memory_equal(entry_value(pinned[i]), &i, sizeof i);
+		entry_unref(pinned[i]);
 	}
 }
 
@@ -514,6 +638,9 @@ int main(void)
 		cmocka_unit_test(test_evict__hits_keeps_a_part_of_a_loop_that_does_not_fit),
 		cmocka_unit_test(test_evict__cost_keeps_what_is_expensive),
 		cmocka_unit_test(test_evict__everything_goes_when_everything_must),
+		cmocka_unit_test(test_held__nothing_is_freed_before_all_let_go),
+		cmocka_unit_test(test_held__others_may_let_go),
+		cmocka_unit_test(test_held__a_value_outlives_its_table),
 		cmocka_unit_test(test_threads__readers_never_see_what_is_not_there),
 	};
 

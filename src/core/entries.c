@@ -132,30 +132,6 @@ void terrace__record_fill(const struct terrace_cache *cache, const struct entry 
 	};
 }
 
-struct entry *terrace__entry_unplain(const struct entry *entry)
-{
-	struct entry *copy = terrace__entry_new(entry_key_slice(entry), entry->value_size,
-	                                        terrace_bytes(NULL, 0));
-	struct entry_rest *rest;
-
-	if (!copy) {
-		terrace__message_set("out of memory for a value of %llu bytes",
-		                     (unsigned long long)entry->value_size);
-		return NULL;
-	}
-	memcpy(entry_value(copy), entry_value(entry), (size_t)entry->value_size);
-	copy->hash = entry->hash;
-	copy->kind = entry->kind;
-	copy->tier = entry->tier;
-	copy->created = entry->created;
-	atomic_init(&copy->stamp, atomic_load(&entry->stamp));
-	atomic_init(&copy->epoch, atomic_load(&entry->epoch));
-	rest = entry_rest(copy);
-	*rest = terrace__entry_no_rest;
-	rest->stored = entry->created;
-	return copy;
-}
-
 /*
  * What a hit is worth for the room that it takes, as L1 sees it (evict_value.c):
  * of two caches with different policies, values of 1 KiB that cost 1 ms are
@@ -332,11 +308,11 @@ int terrace__number_write(struct write *write, const struct entry *old)
 	if (rc != TERRACE_OK)
 		return rc;
 	if (was && entry->plain) {
-		struct entry *full = terrace__entry_unplain(entry);
+		struct entry *full = terrace__entry_copy(entry);
 
 		entry_unref(entry);
 		if (!full)
-			return TERRACE_ENOMEM;
+			return no_memory("a number");
 		entry = full;
 	}
 	if (was) {

@@ -28,9 +28,6 @@ void terrace__write_weigh(struct write *write);
 void terrace__record_fill(const struct terrace_cache *cache, const struct entry *entry,
                           struct record *ret);
 
-/* A copy of a plain entry that has room for all that may be known of one; NULL without memory. */
-struct entry *terrace__entry_unplain(const struct entry *entry);
-
 /*
  * Fill in a put: its record, encoded payload and place; a file is written at
  * once. TERRACE_ETOOBIG when the disk of this cache does not take it.

@@ -616,9 +616,9 @@ static int touch_plain(struct terrace_cache *cache, void *tier, const struct wri
 	struct tier_put put = { .key = write->put.key, .conditional = true, .expected = entry };
 	int rc;
 
-	put.entry = terrace__entry_unplain(entry);
+	put.entry = terrace__entry_copy(entry);
 	if (!put.entry)
-		return TERRACE_ENOMEM;
+		return no_memory("an entry");
 	set_times(put.entry, write);
 	rc = cache->memory_ops->put(tier, &put);
 	entry_unref(put.entry);

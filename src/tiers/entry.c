@@ -59,6 +59,37 @@ struct entry *terrace__entry_new(terrace_slice key, uint64_t value_size, terrace
 	return entry;
 }
 
+struct entry *terrace__entry_copy(const struct entry *entry)
+{
+	const struct entry_rest *from = entry_rest(entry);
+	struct entry *copy = terrace__entry_new(entry_key_slice(entry), entry->value_size,
+	                                        entry_extra(entry));
+	struct entry_rest *rest;
+
+	if (!copy)
+		return NULL;
+	memcpy(entry_value(copy), entry_value(entry), (size_t)entry->value_size);
+	copy->hash = entry->hash;
+	copy->kind = entry->kind;
+	copy->tier = entry->tier;
+	copy->has_sources = entry->has_sources;
+	copy->created = entry->created;
+	atomic_init(&copy->stamp, atomic_load(&entry->stamp));
+	atomic_init(&copy->epoch, atomic_load(&entry->epoch));
+	atomic_init(&copy->expires, atomic_load(&entry->expires));
+	rest = entry_rest(copy);
+	rest->seq = from->seq;
+	rest->stored = entry->plain ? entry->created : from->stored;
+	atomic_init(&rest->ttl, atomic_load(&from->ttl));
+	rest->idle = from->idle;
+	atomic_init(&rest->deadline, atomic_load(&from->deadline));
+	rest->stored_size = from->stored_size;
+	rest->cost_us = from->cost_us;
+	atomic_init(&rest->checked, atomic_load(&from->checked));
+	rest->codec = from->codec;
+	return copy;
+}
+
 uint64_t terrace__entry_charge(const struct entry *entry)
 {
 	uint64_t charge = offsetof(struct entry, key) + entry->key_size + entry->value_size +
@@ -107,7 +138,7 @@ void terrace__entry_last(struct entry *entry)
 
 		object->destroy(object->ctx, object->object);
 	}
-	if (!(atomic_load_explicit(&entry->meta, memory_order_relaxed) & ENTRY_SHARED)) {
+	if (!entry_was_shared(entry)) {
 		free(entry);
 		return;
 	}

@@ -121,6 +121,8 @@ struct entry_object {
 struct entry *terrace__entry_new(terrace_slice key, uint64_t value_size, terrace_slice extra);
 /* The same without a rest: reading it finds zeros, and nobody may write it. */
 struct entry *terrace__entry_new_plain(terrace_slice key, uint64_t value_size);
+/* Of one that may be shared, but is no object: a copy that is not, and that has a rest. */
+struct entry *terrace__entry_copy(const struct entry *entry);
 
 extern const struct entry_rest terrace__entry_no_rest;
 
@@ -239,6 +241,12 @@ static inline void entry_unref(struct entry *entry)
 		entry_drop(entry, 0);
 	else if (__builtin_expect(meta & ENTRY_RETIRED, 0))
 		terrace__epoch_nudge();
+}
+
+/* It is in a table, or was. */
+static inline bool entry_was_shared(const struct entry *entry)
+{
+	return atomic_load_explicit(&entry->meta, memory_order_relaxed) & ENTRY_SHARED;
 }
 
 /* Before an entry becomes visible in a table; the table's reference included. */

@@ -179,9 +179,8 @@ static void shard_joined(struct memory *memory, struct shard *shard, struct entr
 	memory->evict->added(shard->policy, entry);
 }
 
-static int memory_put(void *tier, const struct tier_put *put)
+static int shard_put(struct memory *memory, const struct tier_put *put, struct entry *entry)
 {
-	struct memory *memory = tier;
 	struct shard *shard = shard_of(memory, put->key.hash);
 	struct entry *old = NULL;
 	struct table *table;
@@ -198,22 +197,38 @@ static int memory_put(void *tier, const struct tier_put *put)
 	word = table_find(table, &put->key, &old);
 	/* A slower thread must not put its older value over a newer one. */
 	if (put->conditional ? old != put->expected :
-	                       old && atomic_load(&old->stamp) > atomic_load(&put->entry->stamp)) {
+	                       old && atomic_load(&old->stamp) > atomic_load(&entry->stamp)) {
 		pthread_mutex_unlock(&shard->lock);
 		return put->conditional ? TERRACE_EXISTS : TERRACE_OK;
 	}
-	terrace__entry_link(put->entry);
+	terrace__entry_link(entry);
 	if (old) {
 		memory->evict->removed(shard->policy, old);
-		atomic_store_explicit(word, word_of(put->entry), memory_order_release);
+		atomic_store_explicit(word, word_of(entry), memory_order_release);
 		shard_left(memory, shard, old);
 	} else {
-		terrace__table_insert(table, put->entry);
+		terrace__table_insert(table, entry);
 	}
-	shard_joined(memory, shard, put->entry);
+	shard_joined(memory, shard, entry);
 	pthread_mutex_unlock(&shard->lock);
 	entry_unlinked(old);
 	return TERRACE_OK;
+}
+
+static int memory_put(void *tier, const struct tier_put *put)
+{
+	struct entry *copy;
+	int rc;
+
+	if (LIKELY(!entry_was_shared(put->entry)))
+		return shard_put(tier, put, put->entry);
+	/* It has links for one table alone: that nothing is there is kept as object and as bytes. */
+	copy = terrace__entry_copy(put->entry);
+	if (!copy)
+		return no_memory("a cache in memory");
+	rc = shard_put(tier, put, copy);
+	entry_unref(copy);
+	return rc;
 }
 
 static int memory_remove(void *tier, const struct tier_key *key, const struct tier_note *note)

@@ -114,9 +114,21 @@ static void free_retired(struct epoch_node *node)
 	free(entry_of(node));
 }
 
-static int references(const struct epoch_node *node)
+static int references(struct epoch_node *node)
 {
-	return entry_counted(atomic_load_explicit(&entry_of(node)->meta, memory_order_acquire));
+	struct entry *entry = entry_of(node);
+	uint32_t meta = atomic_load_explicit(&entry->meta, memory_order_acquire);
+
+	while (entry_counted(meta) > 0) {
+		int counted = entry_counted(meta);
+
+		/* From then on it may be retired again by another, and be gone. */
+		if (atomic_compare_exchange_weak_explicit(
+			&entry->meta, &meta, meta & ~ENTRY_RETIRED, memory_order_acq_rel,
+			memory_order_acquire))
+			return counted;
+	}
+	return entry_counted(meta);
 }
 
 static void refer(struct epoch_node *node)

@@ -16,7 +16,7 @@
 enum { RECLAIM_EVERY = 128, FREE_EVERY = 8, FREE_AT_ONCE = 12 };
 
 _Atomic uint64_t terrace__epoch_now = 1;
-int terrace__epoch_fences = 1;
+_Atomic int terrace__epoch_fences = 1;
 
 static _Atomic(struct epoch_slot *) all_slots;
 __attribute__((tls_model("initial-exec"))) _Thread_local struct epoch_slot *terrace__epoch_mine;
@@ -29,7 +29,7 @@ static _Atomic(struct epoch_node *) retired;
 static _Atomic uint32_t retired_count;
 static pthread_mutex_t reclaim_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct epoch_node *pending, *ready;
-/* Retired, and out of reach but for those who hold it. */
+/* Retired, and out of reach but for those who hold it, some of them in a place. */
 static struct epoch_node *held;
 /* What the places of all threads name, in order of address; NULL when that could not be found out. */
 static struct epoch_node **named;
@@ -69,7 +69,7 @@ static void start(void)
 	pthread_key_create(&slot_key, slot_release);
 	pthread_atfork(before_fork, after_fork, in_child);
 	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0)
-		terrace__epoch_fences = 0;
+		atomic_store(&terrace__epoch_fences, 0);
 }
 
 static struct epoch_slot *slot_take(void)
@@ -120,8 +120,13 @@ static uint64_t horizon(void)
 #ifndef EPOCH_TSAN
 	atomic_thread_fence(memory_order_seq_cst);
 #endif
-	if (!terrace__epoch_fences)
-		syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+	if (!atomic_load(&terrace__epoch_fences) &&
+	    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) {
+		/* Forbidden since we began. Readers that do not know yet may be under way:
+		 * this time nothing is free. */
+		atomic_store(&terrace__epoch_fences, 1);
+		return 0;
+	}
 	for (struct epoch_slot *slot = atomic_load(&all_slots); slot; slot = slot->next) {
 		uint64_t entered = atomic_load(&slot->entered);
 
@@ -129,6 +134,12 @@ static uint64_t horizon(void)
 			oldest = min_u64(oldest, entered);
 	}
 	return oldest;
+}
+
+static void push(struct epoch_node **list, struct epoch_node *node)
+{
+	node->next = *list;
+	*list = node;
 }
 
 /* --- what is held ----------------------------------------------------------------------- */
@@ -203,20 +214,26 @@ static void unname(struct epoch_node *node)
 	}
 }
 
-static bool is_held(struct epoch_node *node, bool known)
+/* What nobody can find any more: is it to be freed, looked at again, or retired again by others? */
+static void sort_out(struct epoch_node *node, bool known)
 {
-	int places;
+	int places, references;
 
-	if (!node->kind->references)
-		return false;
-	if (!known)
-		return true;
-	places = places_of(node);
-	if (places + node->kind->references(node) != 0)
-		return true;
+	if (!node->kind->references) {
+		push(&ready, node);
+		return;
+	}
+	places = known ? places_of(node) : 1;
+	references = node->kind->references(node);
+	if (references > 0)
+		return;
+	if (!known || places + references != 0) {
+		push(&held, node);
+		return;
+	}
 	if (places)
 		unname(node);
-	return false;
+	push(&ready, node);
 }
 
 void terrace__epoch_spill(struct epoch_slot *slot, const struct epoch_kind *kind)
@@ -237,12 +254,6 @@ void terrace__epoch_spill(struct epoch_slot *slot, const struct epoch_kind *kind
 }
 
 /* --- freeing -------------------------------------------------------------------------------- */
-
-static void push(struct epoch_node **list, struct epoch_node *node)
-{
-	node->next = *list;
-	*list = node;
-}
 
 /* Find out what can be freed. Holds reclaim_lock. */
 static void reclaim(void)
@@ -267,11 +278,11 @@ static void reclaim(void)
 		if (node->epoch >= oldest)
 			push(&pending, node);
 		else
-			push(is_held(node, known) ? &held : &ready, node);
+			sort_out(node, known);
 	}
 	for (node = were_held; node; node = next) {
 		next = node->next;
-		push(is_held(node, known) ? &held : &ready, node);
+		sort_out(node, known);
 	}
 }
 

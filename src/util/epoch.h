@@ -18,7 +18,9 @@
  * its own counts the object's references down, below zero if need be. Who frees
  * adds up both: a retired object whose readers have left is free when the
  * places that name it and its own count come to zero, and stays so. The places are
- * read before the count; by then they can only become fewer.
+ * read before the count; by then they can only become fewer. While the count alone
+ * is above zero, nothing here knows the object: who counts down to none retires it
+ * again. So there are never more to look at again and again than there are places.
  */
 #ifndef UTIL_EPOCH_H
 #define UTIL_EPOCH_H
@@ -32,9 +34,12 @@ struct epoch_node;
 
 struct epoch_kind {
 	void (*free)(struct epoch_node *node);
-	/* Of what may be held; NULL for what never is. */
-	int (*references)(const struct epoch_node *node); /* beside the places of threads */
-	void (*refer)(struct epoch_node *node);           /* one more */
+	/*
+	 * Of what may be held; NULL for what never is. The references beside the places of
+	 * threads. When there are any (more than none), the node is no longer retired.
+	 */
+	int (*references)(struct epoch_node *node);
+	void (*refer)(struct epoch_node *node); /* one more */
 };
 
 /* Embedded in what is to be freed. */
@@ -78,7 +83,7 @@ static inline struct epoch_slot *terrace__epoch_slot(void)
 #endif
 #endif
 
-extern int terrace__epoch_fences; /* no membarrier here: readers fence themselves */
+extern _Atomic int terrace__epoch_fences; /* no membarrier here: readers fence themselves */
 
 static inline void terrace__epoch_enter(struct epoch_slot *slot)
 {
@@ -88,7 +93,7 @@ static inline void terrace__epoch_enter(struct epoch_slot *slot)
 	atomic_exchange(&slot->entered, now);
 #else
 	atomic_store_explicit(&slot->entered, now, memory_order_release);
-	if (__builtin_expect(terrace__epoch_fences, 0))
+	if (__builtin_expect(atomic_load_explicit(&terrace__epoch_fences, memory_order_relaxed), 0))
 		atomic_thread_fence(memory_order_seq_cst);
 	else
 		atomic_signal_fence(memory_order_seq_cst);

@@ -83,7 +83,7 @@ static inline void bucket_read_ahead(struct bucket *bucket, const struct tier_ke
 		uint64_t word = atomic_load_explicit(&bucket->words[tag_word(found)],
 		                                     memory_order_relaxed);
 
-		if (word >> 48 == key->hash >> 48)
+		if (word && word >> 48 == key->hash >> 48)
 			entry_read_ahead(word_entry(word), key);
 	}
 }

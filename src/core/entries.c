@@ -333,10 +333,8 @@ int terrace__number_write(struct write *write, const struct entry *old)
 int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes,
                           struct entry **ret)
 {
-	const struct entry_rest *from = entry_rest(bytes);
 	struct entry_object decoded = { .destroy = cache->form.destroy, .ctx = cache->form.ctx };
 	struct entry *entry;
-	struct entry_rest *rest;
 	int rc = cache->form.decode(cache->form.ctx,
 	                            terrace_bytes(entry_value(bytes), (size_t)bytes->value_size),
 	                            &decoded.object, &decoded.weight);
@@ -350,23 +348,7 @@ int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes
 	}
 	*entry_object(entry) = decoded;
 	entry->kind = ENTRY_OBJECT;
-	entry->hash = bytes->hash;
-	entry->created = bytes->created;
-	entry->tier = bytes->tier;
-	entry->has_sources = bytes->has_sources;
-	atomic_init(&entry->stamp, atomic_load(&bytes->stamp));
-	atomic_init(&entry->epoch, atomic_load(&bytes->epoch));
-	atomic_init(&entry->expires, atomic_load(&bytes->expires));
-	rest = entry_rest(entry);
-	rest->seq = from->seq;
-	rest->codec = from->codec;
-	rest->stored = bytes->plain ? bytes->created : from->stored;
-	atomic_init(&rest->ttl, atomic_load(&from->ttl));
-	rest->idle = from->idle;
-	atomic_init(&rest->deadline, atomic_load(&from->deadline));
-	rest->stored_size = from->stored_size;
-	rest->cost_us = from->cost_us;
-	atomic_init(&rest->checked, atomic_load(&from->checked));
+	terrace__entry_facts_of(entry, bytes);
 	*ret = entry;
 	return TERRACE_OK;
 }

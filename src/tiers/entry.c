@@ -59,34 +59,39 @@ struct entry *terrace__entry_new(terrace_slice key, uint64_t value_size, terrace
 	return entry;
 }
 
+void terrace__entry_facts_of(struct entry *entry, const struct entry *from)
+{
+	struct entry_rest *rest = entry_rest(entry);
+	const struct entry_rest *other = entry_rest(from);
+
+	entry->hash = from->hash;
+	entry->created = from->created;
+	entry->tier = from->tier;
+	entry->has_sources = from->has_sources;
+	atomic_init(&entry->stamp, atomic_load(&from->stamp));
+	atomic_init(&entry->epoch, atomic_load(&from->epoch));
+	atomic_init(&entry->expires, atomic_load(&from->expires));
+	rest->seq = other->seq;
+	rest->codec = other->codec;
+	rest->stored = from->plain ? from->created : other->stored;
+	atomic_init(&rest->ttl, atomic_load(&other->ttl));
+	rest->idle = other->idle;
+	atomic_init(&rest->deadline, atomic_load(&other->deadline));
+	rest->stored_size = other->stored_size;
+	rest->cost_us = other->cost_us;
+	atomic_init(&rest->checked, atomic_load(&other->checked));
+}
+
 struct entry *terrace__entry_copy(const struct entry *entry)
 {
-	const struct entry_rest *from = entry_rest(entry);
 	struct entry *copy = terrace__entry_new(entry_key_slice(entry), entry->value_size,
 	                                        entry_extra(entry));
-	struct entry_rest *rest;
 
 	if (!copy)
 		return NULL;
 	memcpy(entry_value(copy), entry_value(entry), (size_t)entry->value_size);
-	copy->hash = entry->hash;
 	copy->kind = entry->kind;
-	copy->tier = entry->tier;
-	copy->has_sources = entry->has_sources;
-	copy->created = entry->created;
-	atomic_init(&copy->stamp, atomic_load(&entry->stamp));
-	atomic_init(&copy->epoch, atomic_load(&entry->epoch));
-	atomic_init(&copy->expires, atomic_load(&entry->expires));
-	rest = entry_rest(copy);
-	rest->seq = from->seq;
-	rest->stored = entry->plain ? entry->created : from->stored;
-	atomic_init(&rest->ttl, atomic_load(&from->ttl));
-	rest->idle = from->idle;
-	atomic_init(&rest->deadline, atomic_load(&from->deadline));
-	rest->stored_size = from->stored_size;
-	rest->cost_us = from->cost_us;
-	atomic_init(&rest->checked, atomic_load(&from->checked));
-	rest->codec = from->codec;
+	terrace__entry_facts_of(copy, entry);
 	return copy;
 }
 

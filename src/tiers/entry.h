@@ -121,6 +121,8 @@ struct entry_object {
 struct entry *terrace__entry_new(terrace_slice key, uint64_t value_size, terrace_slice extra);
 /* The same without a rest: reading it finds zeros, and nobody may write it. */
 struct entry *terrace__entry_new_plain(terrace_slice key, uint64_t value_size);
+/* To an entry with a rest that is not shared yet: what is known of another, but for key, value, tags. */
+void terrace__entry_facts_of(struct entry *entry, const struct entry *from);
 /* Of one that may be shared, but is no object: a copy that is not, and that has a rest. */
 struct entry *terrace__entry_copy(const struct entry *entry);
 

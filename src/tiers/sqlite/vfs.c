@@ -51,8 +51,7 @@ static bool is_page(int size, sqlite3_int64 at)
 
 static void sum(const uint8_t *page, sqlite3_int64 at, uint8_t ret[PAGE_SUM_BYTES])
 {
-	terrace__store_u64(ret,
-	                   terrace__hash64(page, SUM_AT, (uint64_t)(at / PAGE_BYTES) + 1));
+	terrace__store_u64(ret, terrace__hash64(page, SUM_AT, (uint64_t)(at / PAGE_BYTES) + 1));
 }
 
 static int read_page(sqlite3_file *file, void *data, int size, sqlite3_int64 at)

@@ -35,10 +35,11 @@ static inline bool events_wanted(const struct terrace_cache *cache, unsigned kin
 static inline void event_of_key(struct terrace_cache *cache, terrace_event_kind kind,
                                 terrace_slice key, unsigned tier)
 {
-	struct event_facts facts = { .key = key, .tier = tier, .count = 1 };
+	if (events_wanted(cache, kind)) {
+		struct event_facts facts = { .key = key, .tier = tier, .count = 1 };
 
-	if (events_wanted(cache, kind))
 		terrace__event(cache, kind, &facts);
+	}
 }
 
 /* What happened to so many entries. */

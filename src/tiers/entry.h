@@ -274,16 +274,20 @@ static inline void entry_unlinked_all(struct entry *chain)
 
 bool terrace__entry_pin_counted(struct epoch_slot *slot, struct entry *entry);
 
+/* As entry_pin(), when it needs no count. */
+static inline bool entry_hold(struct epoch_slot *slot, struct entry *entry)
+{
+	return __builtin_expect(entry->kind != ENTRY_OBJECT, 1) &&
+	       terrace__epoch_hold(slot, &entry->node);
+}
+
 /*
  * From a table, within an epoch section: take a reference. False when the entry
  * has just left the table.
  */
 static inline bool entry_pin(struct epoch_slot *slot, struct entry *entry)
 {
-	if (__builtin_expect(entry->kind != ENTRY_OBJECT, 1) &&
-	    terrace__epoch_hold(slot, &entry->node))
-		return true;
-	return terrace__entry_pin_counted(slot, entry);
+	return entry_hold(slot, entry) || terrace__entry_pin_counted(slot, entry);
 }
 
 /* What an entry weighs in memory; that does not change. */

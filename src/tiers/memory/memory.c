@@ -64,31 +64,43 @@ int terrace__memory_open(const struct evict_ops *evict, const struct evict_setti
 	return TERRACE_OK;
 }
 
-static int memory_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret)
+/* Within the epoch: all candidates, and again. */
+static __attribute__((noinline)) int find_and_pin(struct epoch_slot *slot, struct shard *shard,
+                                                  const struct tier_key *key, struct entry **ret)
 {
-	struct shard *shard = shard_of(tier, key->hash);
-	struct epoch_slot *slot = terrace__epoch_slot();
-	int rc = TERRACE_MISS;
-
-	if (UNLIKELY(!slot))
-		return TERRACE_ENOMEM;
-	terrace__epoch_enter(slot);
 	for (;;) {
 		struct table *table = atomic_load_explicit(&shard->table, memory_order_acquire);
 		struct entry *entry;
 
 		if (!table_find(table, key, &entry))
-			break;
+			return TERRACE_MISS;
 		if (entry_pin(slot, entry)) {
-			if (hit)
-				entry_hit(entry);
 			*ret = entry;
-			rc = TERRACE_OK;
-			break;
+			return TERRACE_OK;
 		}
 		/* Just replaced or removed: look again. */
 	}
+}
+
+static int memory_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret)
+{
+	struct shard *shard = shard_of(tier, key->hash);
+	struct epoch_slot *slot = terrace__epoch_slot();
+	struct table *table;
+	struct entry *entry;
+	int rc = TERRACE_OK;
+
+	if (UNLIKELY(!slot))
+		return TERRACE_ENOMEM;
+	terrace__epoch_enter(slot);
+	table = atomic_load_explicit(&shard->table, memory_order_acquire);
+	if (LIKELY(table_find_fast(table, key, &entry)) && LIKELY(entry_hold(slot, entry)))
+		*ret = entry;
+	else
+		rc = find_and_pin(slot, shard, key, ret);
 	terrace__epoch_exit(slot);
+	if (hit && rc == TERRACE_OK)
+		entry_hit(*ret);
 	return rc;
 }
 

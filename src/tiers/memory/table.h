@@ -59,10 +59,40 @@ static inline unsigned tag_word(uint64_t found)
 	return (unsigned)__builtin_ctzll(found) / 8;
 }
 
+static inline uint64_t word_load(const void *from)
+{
+	uint64_t word;
+
+	memcpy(&word, from, sizeof word);
+	return word;
+}
+
+/* Most keys are short, and mostly they are the same: a call would cost more than to compare. */
+static inline bool same_bytes(const uint8_t *a, const uint8_t *b, size_t size)
+{
+	uint64_t apart;
+
+	if (size < 8 || size > 32)
+		return memcmp(a, b, size) == 0;
+	/* From both ends; the middle twice. */
+	apart = word_load(a) ^ word_load(b);
+	apart |= word_load(a + size - 8) ^ word_load(b + size - 8);
+	if (size > 16) {
+		apart |= word_load(a + 8) ^ word_load(b + 8);
+		apart |= word_load(a + size - 16) ^ word_load(b + size - 16);
+	}
+	return apart == 0;
+}
+
 static inline bool entry_is(const struct entry *entry, const struct tier_key *key)
 {
 	return entry->key_size == key->key.size &&
-	       memcmp(entry_key(entry), key->key.data, key->key.size) == 0;
+	       same_bytes(entry_key(entry), key->key.data, key->key.size);
+}
+
+static inline bool word_fits(uint64_t word, uint64_t hash)
+{
+	return (word ^ hash) >> 48 == 0 && word_entry(word);
 }
 
 /* What a hit reads: some of the head, the key, and the value, which lies behind that. */
@@ -89,6 +119,28 @@ static inline void bucket_read_ahead(struct bucket *bucket, const struct tier_ke
 }
 
 /*
+ * The search as it mostly goes: the first candidate of the first bucket. Within an
+ * epoch. False when that is not it, and all has to be looked at.
+ */
+static inline bool table_find_fast(struct table *table, const struct tier_key *key,
+                                   struct entry **ret)
+{
+	const uint64_t hash = key->hash;
+	struct bucket *bucket = &table->buckets[hash & table->mask];
+	uint64_t tags = atomic_load_explicit(&bucket->tags, memory_order_acquire);
+	uint64_t found = tags_find(tags, tag_of(hash)), word;
+
+	if (__builtin_expect(found == 0, 0))
+		return false;
+	word = atomic_load_explicit(&bucket->words[tag_word(found)], memory_order_acquire);
+	*ret = word_entry(word);
+	if (__builtin_expect(!word_fits(word, hash), 0))
+		return false;
+	entry_read_ahead(*ret, key);
+	return __builtin_expect(entry_is(*ret, key), 1);
+}
+
+/*
  * The word that holds the key's entry and what it held; NULL when none does.
  * Within an epoch, or under the lock.
  */
@@ -106,7 +158,7 @@ static inline _Atomic uint64_t *table_find(struct table *table, const struct tie
 			uint64_t word = atomic_load_explicit(at, memory_order_acquire);
 			struct entry *entry = word_entry(word);
 
-			if (__builtin_expect(word >> 48 != key->hash >> 48 || !entry, 0))
+			if (__builtin_expect(!word_fits(word, key->hash), 0))
 				continue;
 			entry_read_ahead(entry, key);
 			if (__builtin_expect(entry_is(entry, key), 1)) {

@@ -12,6 +12,9 @@ _Static_assert(TERRACE_L3 < 8, "it fits its bits");
 /* malloc's own header and rounding, and the share of a table slot. */
 enum { ENTRY_OVERHEAD = 16 + 16 };
 
+/* A hundred of what is smaller may wait to be freed; to copy this costs more than to ask the kernel. */
+enum { LARGE = 32 * 1024 };
+
 const struct entry_rest terrace__entry_no_rest = {
 	.ttl = TERRACE_TTL_FOREVER,
 	.codec = TERRACE_CODEC_NONE,
@@ -149,6 +152,8 @@ static const struct epoch_kind entry_epochs = {
 
 void terrace__entry_last(struct entry *entry)
 {
+	bool large;
+
 	/* Late readers look at the key, never at the object. */
 	if (entry->kind == ENTRY_OBJECT) {
 		struct entry_object *object = entry_object(entry);
@@ -159,17 +164,20 @@ void terrace__entry_last(struct entry *entry)
 		free(entry);
 		return;
 	}
+	large = entry->value_size >= LARGE;
 	entry->node.kind = &entry_epochs;
 	terrace__epoch_retire(&entry->node);
+	if (large)
+		terrace__epoch_nudge();
 }
 
 /* --- tables ---------------------------------------------------------------------------------- */
 
 void terrace__entry_link(struct entry *entry)
 {
-	/* No reader of a table can see it yet, but who writes it behind may let go of it now. */
 	uint32_t old = atomic_load_explicit(&entry->meta, memory_order_relaxed), meta;
 
+	/* No reader of a table can see it yet, but who writes it behind may let go of it now. */
 	do
 		meta = ((old + ENTRY_REF) & ~ENTRY_UNLINKED) | ENTRY_SHARED;
 	while (!atomic_compare_exchange_weak_explicit(&entry->meta, &old, meta,

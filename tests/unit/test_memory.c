@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdlib.h>
@@ -753,6 +754,34 @@ static void test_held__a_value_outlives_its_table(void **state)
 	}
 }
 
+/* What malloc has given out. */
+static uint64_t allocated(void)
+{
+	struct mallinfo2 info = mallinfo2();
+
+	return info.uordblks + info.hblkhd;
+}
+
+/* What is replaced waits for the epochs, and counts for no limit: it must not wait long if it is large. */
+static void test_held__large_values_do_not_wait_for_many(void **state)
+{
+	enum { LARGE = 1 << 20 };
+	struct memory *memory = open_memory("hits", 1);
+	uint8_t *value = calloc(1, LARGE);
+	uint64_t before = allocated(), most = 0;
+
+	(void)state;
+	assert_non_null(value);
+	for (int i = 0; i < 200; i++) {
+		put(memory, "k", value, LARGE);
+		if (allocated() > before + most)
+			most = allocated() - before;
+	}
+	assert_in_range(most, 0, 16 * (uint64_t)LARGE);
+	free(value);
+	terrace__memory_ops.close(memory);
+}
+
 /* --- threads --------------------------------------------------------------------------------------- */
 
 enum { STRESS_KEYS = 200, STRESS_THREADS = 8, STRESS_HELD = 3 * EPOCH_PLACES };
@@ -890,6 +919,7 @@ int main(void)
 		cmocka_unit_test(test_held__a_fork_takes_along_what_is_held),
 		cmocka_unit_test(test_held__readers_fence_themselves_where_nobody_can_ask_for_it),
 		cmocka_unit_test(test_held__a_value_outlives_its_table),
+		cmocka_unit_test(test_held__large_values_do_not_wait_for_many),
 		cmocka_unit_test(test_threads__readers_never_see_what_is_not_there),
 	};
 

@@ -96,8 +96,9 @@ static int memory_store(struct terrace_cache *cache, struct tier_put *put, uint6
 		terrace__lease_outdate(cache, put->key.key);
 	/* With a lease the stamp is given when it is seen to hold. */
 	stamp = lease ? lease->version : terrace__memory_stamp(cache, &put->key);
-	atomic_store(&entry->stamp, stamp);
-	atomic_store(&entry->epoch, epoch);
+	/* Nobody sees it yet, and the table shows it whole: nothing here has to wait. */
+	atomic_store_explicit(&entry->stamp, stamp, memory_order_relaxed);
+	atomic_store_explicit(&entry->epoch, epoch, memory_order_relaxed);
 	put->entry = entry;
 	rc = terrace__memory_keep(cache, put, lease);
 	if ((rc == TERRACE_OK || rc == TERRACE_ETOOBIG) && cache->encoded) {

@@ -177,6 +177,12 @@ void terrace__entry_link(struct entry *entry)
 {
 	uint32_t old = atomic_load_explicit(&entry->meta, memory_order_relaxed), meta;
 
+	if (entry_counted(old) == 1) { /* the caller's alone */
+		atomic_store_explicit(&entry->meta,
+		                      ((old + ENTRY_REF) & ~ENTRY_UNLINKED) | ENTRY_SHARED,
+		                      memory_order_relaxed);
+		return;
+	}
 	/* No reader of a table can see it yet, but who writes it behind may let go of it now. */
 	do
 		meta = ((old + ENTRY_REF) & ~ENTRY_UNLINKED) | ENTRY_SHARED;

@@ -260,15 +260,18 @@ static void reclaim(void)
 {
 	struct epoch_node *node = atomic_exchange(&retired, NULL), *next;
 	struct epoch_node *were_pending = pending, *were_held = held;
-	uint64_t oldest;
+	uint64_t oldest, epoch;
 	bool known;
 
 	atomic_store(&retired_count, 0);
 	if (!node && !were_pending && !were_held)
 		return;
 	pending = held = NULL;
+	/* Who enters from now on finds none of these: the epoch moves after they were taken. */
+	epoch = atomic_fetch_add(&terrace__epoch_now, 1);
 	for (; node; node = next) {
 		next = node->next;
+		node->epoch = epoch;
 		push(&were_pending, node);
 	}
 	oldest = horizon();
@@ -300,7 +303,6 @@ void terrace__epoch_retire(struct epoch_node *node)
 {
 	uint32_t count;
 
-	node->epoch = atomic_fetch_add(&terrace__epoch_now, 1);
 	node->next = atomic_load(&retired);
 	while (!atomic_compare_exchange_weak(&retired, &node->next, node))
 		;
@@ -324,13 +326,15 @@ void terrace__epoch_nudge(void)
 
 void terrace__epoch_drain(void)
 {
-	uint64_t before = atomic_load(&terrace__epoch_now);
+	uint64_t before = 0;
 
 	for (;;) {
 		bool done = true;
 
 		pthread_mutex_lock(&reclaim_lock);
 		reclaim();
+		if (!before) /* the first time, all that was retired is of an earlier epoch */
+			before = atomic_load(&terrace__epoch_now);
 		for (struct epoch_node *node = pending; node; node = node->next)
 			done = done && node->epoch >= before;
 		free_ready(UINT_MAX);

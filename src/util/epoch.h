@@ -45,7 +45,7 @@ struct epoch_kind {
 /* Embedded in what is to be freed. */
 struct epoch_node {
 	struct epoch_node *next;
-	uint64_t epoch;
+	uint64_t epoch; /* in which it was last in reach */
 	const struct epoch_kind *kind;
 };
 

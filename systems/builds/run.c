@@ -2,8 +2,10 @@
 #include "builds/parts.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,7 +30,8 @@ struct run {
 	struct file_set listings; /* of --list, the same */
 	terrace_digest program;
 	bool has_program;
-	char *input; /* of --stdin */
+	int input_fd; /* of --stdin: a file in memory with all of it, or -1 */
+	void *input;  /* it, mapped */
 	size_t input_size;
 	terrace_slice command_key; /* the command line, whatever its inputs hold */
 	terrace_slice state_key;   /* and what they hold, as far as it is known beforehand */
@@ -41,7 +44,10 @@ static void run_done(struct run *run)
 	terrace_cache_close(run->known);
 	file_set_done(&run->inputs);
 	file_set_done(&run->listings);
-	free(run->input);
+	if (run->input)
+		munmap(run->input, run->input_size);
+	if (run->input_fd >= 0)
+		close(run->input_fd);
 	terrace_key_free(run->command_key);
 	terrace_key_free(run->state_key);
 }
@@ -648,16 +654,12 @@ static int64_t now_us(void)
 /* As if there were no cache. */
 static int run_uncached(struct run *run)
 {
-	struct capture capture;
-	int status = RUN_CANNOT_START;
-
-	if (!run->input) {
-		command_become(run->spec->command);
-	} else if (command_run(run->spec->command, run->input, run->input_size, &capture) == 0) {
-		status = capture.exit_status;
-		capture_done(&capture);
+	if (run->input_fd >= 0) {
+		lseek(run->input_fd, 0, SEEK_SET);
+		dup2(run->input_fd, STDIN_FILENO);
 	}
-	return status;
+	command_become(run->spec->command);
+	return RUN_CANNOT_START;
 }
 
 /* Run it under the lease, keep what came out, and end the lease. */
@@ -667,8 +669,7 @@ static int run_and_keep(struct run *run, terrace_lease *lease)
 	struct capture capture;
 	int status;
 
-	status = command_run(run->spec->command, run->spec->use_stdin ? run->input : NULL,
-	                     run->input_size, &capture);
+	status = command_run(run->spec->command, run->input_fd, &capture);
 	if (status < 0) {
 		terrace_lease_drop(lease);
 		return status == COMMAND_UNTRIED ? run_uncached(run) : RUN_CANNOT_START;
@@ -713,20 +714,49 @@ static bool find_program(const char *name, char ret[PATH_MAX])
 	return false;
 }
 
+static int hold_input(struct run *run)
+{
+	char chunk[65536];
+	ssize_t n;
+
+	while ((n = read(STDIN_FILENO, chunk, sizeof chunk)) != 0) {
+		if (n < 0 && errno != EINTR)
+			return TERRACE_EIO;
+		if (n > 0 && write_whole(run->input_fd, terrace_bytes(chunk, (size_t)n)) < 0) {
+			n = command_feed(run->input_fd, run->input_size, chunk, (size_t)n);
+			close(run->input_fd);
+			run->input_fd = -1;
+			return n < 0 ? TERRACE_EIO : TERRACE_MISS;
+		}
+		run->input_size += n > 0 ? (size_t)n : 0;
+	}
+	return TERRACE_OK;
+}
+
+/*
+ * All of standard input, in a file in memory: the command can have it from there
+ * whatever fails later. TERRACE_MISS when it cannot be looked at; the command has
+ * it all the same then, as its standard input. TERRACE_EIO when it cannot be read.
+ */
 static int read_input(struct run *run)
 {
-	FILE *out;
-	char chunk[65536];
-	size_t n;
+	/* A limit on the size of files is for those of the command. */
+	struct sigaction ignore = { .sa_handler = SIG_IGN }, old;
+	int rc;
 
-	if (!run->spec->use_stdin)
-		return 0;
-	out = open_memstream(&run->input, &run->input_size);
-	if (!out)
-		return -1;
-	while ((n = fread(chunk, 1, sizeof chunk, stdin)) > 0)
-		fwrite(chunk, 1, n, out);
-	return fclose(out) == 0 && !ferror(stdin) ? 0 : -1;
+	run->input_fd = memfd_create("stdin", MFD_CLOEXEC);
+	if (run->input_fd < 0)
+		return TERRACE_MISS;
+	sigaction(SIGXFSZ, &ignore, &old);
+	rc = hold_input(run);
+	sigaction(SIGXFSZ, &old, NULL);
+	if (rc != TERRACE_OK || run->input_size == 0)
+		return rc;
+	run->input = mmap(NULL, run->input_size, PROT_READ, MAP_SHARED, run->input_fd, 0);
+	if (run->input != MAP_FAILED)
+		return TERRACE_OK;
+	run->input = NULL;
+	return TERRACE_MISS;
 }
 
 static int open_caches(struct run *run)
@@ -854,7 +884,7 @@ static int run_cached(struct run *run)
 
 int builds_run(terrace *store, const struct run_spec *spec)
 {
-	struct run run = { .spec = spec, .store = store };
+	struct run run = { .spec = spec, .store = store, .input_fd = -1 };
 	int rc, status;
 
 	if (!terrace_enabled(store))
@@ -862,9 +892,15 @@ int builds_run(terrace *store, const struct run_spec *spec)
 	rc = place_init(&run.place, spec->base);
 	if (rc != TERRACE_OK)
 		return rc == TERRACE_EINVAL ? RUN_CANNOT_START : run_uncached(&run);
-	if (read_input(&run) < 0) {
-		note("cannot read standard input");
+	rc = spec->use_stdin ? read_input(&run) : TERRACE_OK;
+	if (rc == TERRACE_EIO) {
+		note("cannot read standard input: %s", strerror(errno));
+		run_done(&run);
 		return RUN_CANNOT_START;
+	}
+	if (rc != TERRACE_OK) {
+		note("warning: no room for a copy of standard input; running uncached");
+		return run_uncached(&run);
 	}
 	rc = prepare(&run);
 	if (rc == TERRACE_OK) {

@@ -255,6 +255,14 @@ class Run(CommandTest):
         self.assertEqual(self.runs(), 2)
         self.assertEqual(self.run_sh("cat", input=b"never read").out, b"")
 
+    def test_stdin__that_cannot_be_held_reaches_the_command(self):
+        given = bytes(range(256)) * 2000
+        for limit in ("-f 100", "-n 4"):
+            script = 'ulimit %s && exec "$0" --dir "$1" run --stdin -- cat' % limit
+            done = subprocess.run(["sh", "-c", script, TERRACE, self.dir], input=given,
+                                  capture_output=True, timeout=60)
+            self.assertEqual((done.returncode, done.stdout), (0, given), done.stderr)
+
     def test_ttl__60s_without_inputs_forever_with_them(self):
         self.run_sh("echo none")
         self.run_sh("echo input", "--in", "x")

@@ -1,6 +1,7 @@
 #include "tiers/sqlite/disk.h"
 
 #include "tiers/sqlite/connection.h"
+#include "tiers/sqlite/vfs.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -74,7 +75,8 @@ static int create(struct disk *disk, int dir_fd, const char *name)
 	rc = terrace__connection_open(disk, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
 	                              &connection);
 	if (rc == TERRACE_OK) {
-		if (sqlite3_exec(connection->db, schema, NULL, NULL, NULL) != SQLITE_OK)
+		if (!terrace__vfs_make(connection->db) ||
+		    sqlite3_exec(connection->db, schema, NULL, NULL, NULL) != SQLITE_OK)
 			rc = terrace__sqlite_failed(disk, connection->db, "make the tables");
 		terrace__connection_close(connection);
 	}

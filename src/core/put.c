@@ -5,6 +5,7 @@
 #include "core/entries.h"
 #include "core/events.h"
 #include "core/flight.h"
+#include "core/keeper.h"
 #include "util/message.h"
 #include "util/time.h"
 #include "util/util.h"
@@ -390,6 +391,8 @@ int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, siz
 	}
 	if (rc == TERRACE_OK)
 		store_items(cache, items, writes, count);
+	if (timed)
+		keeper_at(cache->store, start);
 	for (size_t i = 0; i < count && rc >= 0; i++) {
 		if (items[i].rc == TERRACE_OK) {
 			count_add(&cache->counts, COUNT_puts, 1);

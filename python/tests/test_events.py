@@ -10,22 +10,10 @@ import threading
 import pytest
 
 import terrace
+from support import in_child
 from terrace import Cache
 
 WAIT = 30
-
-
-def in_child(work):
-    """`work()` in a forked child, which must return None."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.fixture

@@ -6,16 +6,8 @@ import time
 
 import pytest
 
-import terrace
+from support import in_child, wait_until
 from terrace import Cache, Sources
-
-
-def wait_until(condition, seconds=30):
-    """For what another thread or the kernel's clock brings about."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def of(cache, key):
@@ -68,28 +60,20 @@ def test_listing__that_cannot_be_taken(tmp_path):
     assert len(sources) == 0
 
 
-def test_listing__of_a_directory_that_may_not_be_read(tmp_path):
-    closed = tmp_path / "closed"
-    closed.mkdir()
-    os.chmod(tmp_path, 0o755)
-    closed.chmod(0)
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            for name in (closed.parent, closed.parent.parent):
-                os.chmod(name, 0o755)
-            if os.getuid() == 0:
-                os.setgid(65534)
-                os.setuid(65534)
-            try:
-                Sources().add_listing(closed)
-            except PermissionError as error:
-                status = 0 if str(closed) in str(error) else 2
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    closed.chmod(0o700)
+def test_listing__of_a_directory_that_may_not_be_read(directory):
+    closed = os.path.join(directory, "closed")
+    os.chmod(directory, 0o755)
+    os.mkdir(closed, 0o311)
+
+    def work():
+        if os.getuid() == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+        os.stat(closed + "/.")
+        with pytest.raises(PermissionError, match=closed):
+            Sources().add_listing(closed)
+
+    in_child(work)
 
 
 # --- variables --------------------------------------------------------------------------------

@@ -148,29 +148,6 @@ static int restore(struct terrace *store)
 	return rc;
 }
 
-/* The database is new, but the shared file knows caches and numbers. */
-static int refill(struct terrace *store, void *ctx)
-{
-	struct shared *shared = store->shared;
-	struct transaction transaction;
-	int rc = terrace__transaction_begin(store, &transaction);
-
-	(void)ctx;
-	if (rc != TERRACE_OK)
-		return rc;
-	rc = store->disk_ops->set_seed(store->disk, shared->seed);
-	for (uint32_t i = 0; i < CACHES_MAX && rc == TERRACE_OK; i++) {
-		if (!atomic_load(&shared->caches[i].in_use))
-			break;
-		rc = store->disk_ops->cache_add(store->disk, i, shared->caches[i].name);
-	}
-	if (rc != TERRACE_OK) {
-		terrace__transaction_rollback(&transaction);
-		return rc;
-	}
-	return terrace__transaction_commit(&transaction);
-}
-
 /* How long SQLite's log may get: it counts as well. */
 static uint64_t log_bytes(const struct terrace *store)
 {
@@ -181,47 +158,85 @@ static uint64_t log_bytes(const struct terrace *store)
 	return max_u64(LEAST, min_u64(MOST, store->disk_bytes / 64));
 }
 
-static int open_database(struct terrace *store, const char *path)
+static int renew_surely(struct terrace *store, void *ctx)
 {
-	char name[32];
-
-	snprintf(name, sizeof name, "db-%u", store->shared->generation);
-	return terrace__tiers_disk(store->dir_fd, path, name, true, log_bytes(store),
-	                           &store->disk_ops, &store->disk);
+	(void)ctx;
+	return terrace__database_renew(store, true);
 }
 
-/* A database that was made anew has another seed than what is shared, until it is filled. */
-static int refill_new(struct terrace *store)
+/* A shared file that is new takes what the database knows, and makes one where there is none. */
+static int open_fresh(struct terrace *store)
 {
-	uint64_t seq, seed;
-	int rc = store->disk_ops->state(store->disk, &seq, &seed);
+	struct disk_shared *shared = &store->shared->disk;
+	const struct disk_ops *ops = store->disk_ops;
+	int rc;
 
-	if (rc != TERRACE_OK || seed == store->shared->seed)
-		return rc;
-	return terrace__write_alone(store, refill, NULL);
+	atomic_store(&shared->generation, (uint32_t)max_u64(ops->latest(store->disk), 1));
+	rc = ops->look(store->disk);
+	if (rc == TERRACE_ECORRUPT) {
+		terrace__log(store, TERRACE_LOG_WARN, "the database is damaged: %s",
+		             terrace__message());
+		ops->set_aside(store->disk, atomic_fetch_add(&shared->generation, 1),
+		               terrace__now(store));
+		rc = TERRACE_MISS;
+	}
+	/* None yet; or who was to make it has died half-way. */
+	if (rc == TERRACE_MISS)
+		rc = ops->create(store->disk);
+	return rc == TERRACE_OK ? restore(store) : rc;
+}
+
+/*
+ * The database that the shared file speaks of. One that has a lower number than
+ * was committed has lost writes, by a damaged log for one: older values must not
+ * come back.
+ */
+static int open_known(struct terrace *store, bool alone)
+{
+	const struct disk_ops *ops = store->disk_ops;
+	uint64_t seq = 0, seed = 0;
+	int rc = ops->look(store->disk);
+	bool damaged = rc == TERRACE_MISS || rc == TERRACE_ECORRUPT;
+
+	if (rc == TERRACE_OK) {
+		rc = ops->state(store->disk, &seq, &seed);
+		damaged = rc == TERRACE_ECORRUPT;
+	}
+	if (rc == TERRACE_OK && alone)
+		ops->settle(store->disk);
+	if (rc == TERRACE_OK &&
+	    (seed != store->shared->seed || seq < atomic_load(&store->shared->committed))) {
+		terrace__message_set("it is not what was last written");
+		damaged = true;
+	}
+	if (!damaged && rc == TERRACE_OK && ops->moved(store->disk)) {
+		terrace__message_set("its files were replaced");
+		damaged = true;
+	}
+	return damaged ? terrace__write_alone(store, renew_surely, NULL) : rc;
 }
 
 /* Under the attach lock: nobody else looks at a store that is half made. */
 static int open_parts(struct terrace *store, const char *path)
 {
-	bool fresh;
+	bool fresh, alone = terrace__lock_try(store->lock_fd, LOCK_PRESENT, true) == 0;
 	int rc = terrace__shared_open(store->dir_fd, &store->shared, &fresh);
 
+	terrace__lock_try(store->lock_fd, LOCK_PRESENT, false);
+	if (rc == TERRACE_OK)
+		rc = terrace__tiers_disk(store->dir_fd, path, &store->shared->disk,
+		                         log_bytes(store), &store->disk_ops, &store->disk);
 	if (rc != TERRACE_OK)
 		return rc;
-	if (fresh)
-		store->shared->generation = 1;
-	rc = open_database(store, path);
-	if (rc != TERRACE_OK)
-		return rc;
-	if (fresh)
-		rc = restore(store);
 	terrace__clock_settle(store->shared);
 	terrace__clock_start(store);
-	if (fresh && rc == TERRACE_OK)
+	rc = fresh ? open_fresh(store) : open_known(store, alone);
+	if (rc == TERRACE_OK && alone) {
+		store->disk_ops->settle(store->disk);
+		terrace__database_aside(store);
+	}
+	if (rc == TERRACE_OK && fresh)
 		rc = terrace__shared_publish(store->dir_fd, store->shared);
-	else if (rc == TERRACE_OK)
-		rc = refill_new(store);
 	return rc;
 }
 

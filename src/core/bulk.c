@@ -119,6 +119,9 @@ static int remove_all(struct doomed *doomed)
 		doomed->count = 0;
 		doomed->keys.size = 0;
 		rc = store->disk_ops->select(store->disk, &where, take_row, doomed);
+		/* In a new database there is nothing to remove; and the caches are rowless. */
+		if (UNLIKELY(rc < 0) && terrace__database_mend(store))
+			return TERRACE_OK;
 		if (rc == TERRACE_OK && doomed->keys.failed)
 			rc = TERRACE_ENOMEM;
 		if (rc == TERRACE_OK && doomed->count > 0)

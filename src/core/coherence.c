@@ -87,7 +87,7 @@ void terrace__bulk_move(struct shared *shared, struct shared_cache *cache)
 
 static uint64_t check_of(const struct shared *shared)
 {
-	uint64_t fields[] = { shared->format, shared->size, shared->seed, shared->generation };
+	uint64_t fields[] = { shared->format, shared->size, shared->seed };
 
 	return terrace__hash64(fields, sizeof fields, 0);
 }

@@ -112,8 +112,7 @@ struct shared {
 	char magic[8];
 	uint32_t format;
 	uint32_t size;
-	uint64_t seed;       /* of the hashes; the database has it too */
-	uint32_t generation; /* of the database's name */
+	uint64_t seed; /* of the hashes; the database has it too */
 	uint8_t boot_id[16];
 	_Atomic int64_t clock_base; /* store clock = time since boot + this */
 	_Atomic int64_t last_time;  /* the latest that anybody has written */
@@ -121,6 +120,7 @@ struct shared {
 
 	_Alignas(64) _Atomic uint64_t seq;         /* the last number drawn */
 	_Alignas(64) _Atomic uint64_t commits;     /* finished transactions */
+	_Atomic uint64_t committed;                /* the database knows of this number */
 	_Atomic uint64_t writing;                  /* a transaction is under way */
 	_Alignas(64) _Atomic uint32_t writer_turn; /* futex: the writers' lock came free */
 	_Atomic uint32_t writer_waiters;
@@ -128,6 +128,9 @@ struct shared {
 	 * Cleared under the writers' lock alone. */
 	_Atomic uint32_t transaction;
 	_Alignas(64) _Atomic uint32_t flight_turn; /* futex: a flight has landed */
+
+	struct disk_shared disk;
+	_Atomic uint64_t aside_bytes; /* of databases that were set aside */
 
 	struct shared_cache caches[CACHES_MAX];
 	struct shared_outcome outcomes[OUTCOMES];

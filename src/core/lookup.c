@@ -149,7 +149,12 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 			return TERRACE_MISS;
 	}
 	rc = store->disk_ops->tier.get(store->disk, key, true, ret);
-	if (rc == TERRACE_ECORRUPT)
+	if (UNLIKELY(rc < 0) && store->disk_ops->suspected(store->disk)) {
+		count_add(&cache->counts, COUNT_damaged, 1);
+		terrace__swallow(store, cache, "reading");
+		terrace__database_mend(store);
+		rc = TERRACE_MISS;
+	} else if (rc == TERRACE_ECORRUPT)
 		damaged(cache, key, 0, "its checksum did not hold");
 	else if (rc != TERRACE_OK && rc != TERRACE_MISS)
 		terrace__swallow(store, cache, "reading");

@@ -107,7 +107,8 @@ static int usage_of(struct terrace *store, uint32_t cache, struct tier_usage *re
 		rc = store->disk_ops->tier.usage(store->disk, cache, TERRACE_L3, &l3);
 	if (rc == TERRACE_OK && counts_pages(store, cache)) {
 		rc = store->disk_ops->size(store->disk, &database, &free_pages);
-		l2.bytes = database - free_pages + sizeof *store->shared + SMALL_FILES;
+		l2.bytes = database - free_pages + sizeof *store->shared + SMALL_FILES +
+		           atomic_load(&store->shared->aside_bytes);
 	}
 	if (rc == TERRACE_OK)
 		*ret = (struct tier_usage){ l2.entries + l3.entries, l2.bytes + l3.bytes };

@@ -33,11 +33,11 @@ void terrace__tiers_memory_hits(void *tier, uint64_t *ret_hits, uint64_t *ret_sa
 	terrace__memory_hits(tier, ret_hits, ret_saved_us);
 }
 
-int terrace__tiers_disk(int dir_fd, const char *path, const char *name, bool create,
+int terrace__tiers_disk(int dir_fd, const char *path, struct disk_shared *shared,
                         uint64_t log_bytes, const struct disk_ops **ret_ops, void **ret_disk)
 {
 	struct disk *disk;
-	int rc = terrace__disk_open(dir_fd, path, name, create, log_bytes, &disk);
+	int rc = terrace__disk_open(dir_fd, path, shared, log_bytes, &disk);
 
 	if (rc != TERRACE_OK)
 		return rc;

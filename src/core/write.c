@@ -62,6 +62,8 @@ static int lock_processes(struct terrace *store, int64_t wait_ms)
 
 static void unlock_processes(struct terrace *store)
 {
+	if (UNLIKELY(store->disk_ops->suspected(store->disk)))
+		terrace__database_renew(store, false);
 	terrace__unlock(store->lock_fd, LOCK_WRITER);
 	atomic_fetch_add(&store->shared->writer_turn, 1);
 	if (atomic_load(&store->shared->writer_waiters))
@@ -80,10 +82,10 @@ int terrace__transaction_begin(struct terrace *store, struct transaction *ret)
 		ret->seq = mine->seq;
 		return terrace__transaction_broken(mine);
 	}
-	rc = store->disk_ops->begin(store->disk);
+	ret->seq = shared_draw(store->shared);
+	rc = store->disk_ops->begin(store->disk, ret->seq);
 	if (rc != TERRACE_OK)
 		return rc;
-	ret->seq = shared_draw(store->shared);
 	atomic_store(&store->shared->writing, ret->seq);
 	return TERRACE_OK;
 }
@@ -155,10 +157,13 @@ static int commit(struct transaction *transaction)
 {
 	struct terrace *store = transaction->store;
 	struct shared *shared = store->shared;
-	int rc = store->disk_ops->commit(store->disk);
+	uint64_t seq;
+	int rc = store->disk_ops->commit(store->disk, &seq);
 
 	if (rc != TERRACE_OK)
 		return rc;
+	if (seq)
+		atomic_store(&shared->committed, seq);
 	atomic_fetch_add(&shared->commits, 1);
 	atomic_store(&store->wrote, true);
 	atomic_store(&shared->last_time, terrace__now(store));
@@ -460,6 +465,10 @@ static void work(struct terrace *store, struct write_batch *batches, bool *ret_n
 	/* On a full disk, make room once and try again. */
 	if (rc == TERRACE_EFULL && terrace__free_space(store))
 		rc = transact(store, batches, ret_needs_room);
+	/* Of a new database it is the first write. */
+	if (is_failure(rc) && store->disk_ops->suspected(store->disk) &&
+	    terrace__database_renew(store, false) == TERRACE_OK)
+		rc = transact(store, batches, ret_needs_room);
 	if (rc == TERRACE_OK)
 		return;
 	if (!batches->next) {
@@ -689,6 +698,30 @@ int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store,
 	if (rc != TERRACE_OK)
 		return rc;
 	rc = fn(store, ctx);
+	if (UNLIKELY(is_failure(rc)) && store->disk_ops->suspected(store->disk) &&
+	    terrace__database_renew(store, false) == TERRACE_OK)
+		rc = fn(store, ctx);
 	terrace__writer_unlock(store);
 	return rc;
+}
+
+/* --- a damaged database ---------------------------------------------------------------------- */
+
+static int do_nothing(struct terrace *store, void *ctx)
+{
+	(void)store;
+	(void)ctx;
+	return TERRACE_OK;
+}
+
+bool terrace__database_mend(struct terrace *store)
+{
+	uint32_t generation = atomic_load(&store->shared->disk.generation);
+
+	if (LIKELY(!store->disk_ops->suspected(store->disk)) || terrace__write_leads(store))
+		return false;
+	/* Whoever lets go of the writers' lock looks at what is suspected. */
+	if (terrace__write_alone(store, do_nothing, NULL) != TERRACE_OK)
+		terrace__swallow(store, NULL, "looking at a database that may be damaged");
+	return atomic_load(&store->shared->disk.generation) != generation;
 }

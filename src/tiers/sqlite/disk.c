@@ -2,6 +2,9 @@
 
 #include "tiers/sqlite/connection.h"
 
+#include "util/message.h"
+
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,16 +65,17 @@ static const char schema[] =
  * database. No connection of this process has it open yet, so closing it drops
  * nobody's lock.
  */
-static int create(struct disk *disk, int dir_fd, const char *name)
+int terrace__disk_create(struct disk *disk, uint32_t generation)
 {
 	struct connection *connection;
-	int fd = openat(dir_fd, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int fd = openat(disk->dir_fd, terrace__database_name(generation).text,
+	                O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0600);
 	int rc;
 
 	if (fd >= 0)
 		close(fd);
 	terrace__sqlite_enter();
-	rc = terrace__connection_open(disk, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
+	rc = terrace__connection_open(disk, generation, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
 	                              &connection);
 	if (rc == TERRACE_OK) {
 		if (sqlite3_exec(connection->db, schema, NULL, NULL, NULL) != SQLITE_OK)
@@ -105,32 +109,39 @@ static void disk_close(void *tier)
 	free(disk);
 }
 
-static bool exists(int dir_fd, const char *name)
+/* The first reader at once, so that a broken database shows. */
+static int disk_look(void *tier)
 {
+	struct disk *disk = tier;
+	struct database_name name = terrace__database_name(disk_generation(disk));
+	struct connection *reader;
 	struct stat st;
-
-	return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0;
-}
-
-/* The first reader at once, so that a broken database shows; TERRACE_MISS: it has no tables. */
-static int look(struct disk *disk)
-{
-	struct connection *reader = terrace__reader_take(disk);
 	int rc = TERRACE_OK;
 
+	terrace__message_set("%s/%s is missing, or empty", disk->path, name.text);
+	if (fstatat(disk->dir_fd, name.text, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? TERRACE_MISS : TERRACE_EIO;
+	if (st.st_size == 0)
+		return TERRACE_MISS;
+	reader = terrace__reader_take(disk);
 	if (!reader)
-		return TERRACE_EIO;
+		return disk->suspected ? TERRACE_ECORRUPT : TERRACE_EIO;
 	if (!terrace__statement(reader, DO_GET)) {
 		rc = terrace__sqlite_failed(disk, reader->db, "read the tables");
 		if (sqlite3_errcode(reader->db) == SQLITE_ERROR)
-			rc = TERRACE_MISS;
+			rc = TERRACE_MISS; /* it has none */
 	}
 	terrace__reader_give(disk, reader);
 	return rc;
 }
 
-int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make,
-                       uint64_t log_bytes, struct disk **ret)
+static int disk_create(void *tier)
+{
+	return terrace__disk_create(tier, disk_generation(tier));
+}
+
+int terrace__disk_open(int dir_fd, const char *path, struct disk_shared *shared, uint64_t log_bytes,
+                       struct disk **ret)
 {
 	struct disk *disk = calloc(1, sizeof *disk);
 	int rc;
@@ -138,22 +149,11 @@ int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make
 	if (!disk)
 		return TERRACE_ENOMEM;
 	pthread_mutex_init(&disk->lock, NULL);
+	disk->dir_fd = dir_fd;
+	disk->shared = shared;
 	disk->log_pages = (int)(log_bytes / PAGE_BYTES);
-	if (asprintf(&disk->path, "%s/%s", path, name) < 0) {
-		disk->path = NULL;
-		rc = TERRACE_ENOMEM;
-	} else {
-		rc = terrace__files_open(dir_fd, &disk->files);
-	}
-	if (rc == TERRACE_OK && make && !exists(dir_fd, name))
-		rc = create(disk, dir_fd, name);
-	if (rc == TERRACE_OK)
-		rc = look(disk);
-	/* Who was to make it may have died half-way. */
-	if (rc == TERRACE_MISS && make)
-		rc = create(disk, dir_fd, name);
-	if (rc == TERRACE_MISS)
-		rc = TERRACE_ECORRUPT;
+	disk->path = strdup(path);
+	rc = disk->path ? terrace__files_open(dir_fd, &disk->files) : TERRACE_ENOMEM;
 	if (rc != TERRACE_OK) {
 		disk_close(disk);
 		return rc;
@@ -176,6 +176,28 @@ static void file_remove(void *tier, uint64_t number)
 static int file_remove_path(void *tier, const char *path)
 {
 	return terrace__files_remove_path(((struct disk *)tier)->files, path);
+}
+
+struct files_before {
+	struct files *files;
+	uint64_t number;
+};
+
+static bool remove_before(void *ctx, const char *path, uint64_t number, uint64_t bytes)
+{
+	const struct files_before *before = ctx;
+
+	(void)bytes;
+	if (number < before->number && !terrace__files_busy(before->files, number))
+		terrace__files_remove_path(before->files, path);
+	return true;
+}
+
+static void files_remove(void *tier, uint64_t number)
+{
+	struct files_before before = { ((struct disk *)tier)->files, number };
+
+	terrace__files_each(before.files, remove_before, &before);
 }
 
 const struct disk_ops terrace__disk_ops = {
@@ -217,4 +239,16 @@ const struct disk_ops terrace__disk_ops = {
 	.checkpoint = terrace__disk_checkpoint,
 	.verify = terrace__disk_verify,
 	.file_remove_path = file_remove_path,
+	.files_remove = files_remove,
+	.look = disk_look,
+	.create = disk_create,
+	.settle = terrace__disk_settle,
+	.moved = terrace__disk_moved,
+	.suspected = terrace__disk_suspected,
+	.malformed = terrace__disk_malformed,
+	.latest = terrace__disk_latest,
+	.make = terrace__disk_make,
+	.made = terrace__disk_made,
+	.set_aside = terrace__disk_set_aside,
+	.aside = terrace__disk_aside,
 };

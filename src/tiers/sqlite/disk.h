@@ -23,13 +23,12 @@ bool terrace__disk_fork_was_quiet(void);
 extern const struct disk_ops terrace__disk_ops;
 
 /*
- * Open the database `name` in the directory. With `create`, make it where it is
- * missing or half made (the caller sees to it that only one process does).
+ * The disk, with its database not looked at yet. Borrows dir_fd and shared.
  *
  * path: of the directory, for SQLite and for messages; it is not followed
  *       through links by the caller's choice of it.
  */
-int terrace__disk_open(int dir_fd, const char *path, const char *name, bool create,
-                       uint64_t log_bytes, struct disk **ret);
+int terrace__disk_open(int dir_fd, const char *path, struct disk_shared *shared, uint64_t log_bytes,
+                       struct disk **ret);
 
 #endif

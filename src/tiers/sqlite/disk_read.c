@@ -73,14 +73,21 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 
 int terrace__disk_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret)
 {
-	struct connection *reader = terrace__reader_take(tier);
+	bool late;
 	int rc;
 
 	(void)hit;
-	if (!reader)
-		return TERRACE_EIO;
-	rc = get_with(tier, reader, key, ret);
-	terrace__reader_give(tier, reader);
+	do {
+		struct connection *reader = terrace__reader_take(tier);
+
+		if (!reader)
+			return TERRACE_EIO;
+		rc = get_with(tier, reader, key, ret);
+		late = terrace__reader_is_late(tier, reader);
+		terrace__reader_give(tier, reader);
+		if (UNLIKELY(late) && rc == TERRACE_OK)
+			entry_unref(*ret);
+	} while (UNLIKELY(late));
 	return rc;
 }
 

@@ -23,12 +23,18 @@ static int on_wal(void *ctx, sqlite3 *db, const char *name, int pages)
 
 static int writer_open(struct disk *disk)
 {
+	uint32_t generation = disk->making ? disk->making : disk_generation(disk);
 	char pragmas[160];
 	int rc;
 
-	if (disk->writer)
+	if (disk->writer && disk->writer->generation == generation)
 		return TERRACE_OK;
-	rc = terrace__connection_open(disk, SQLITE_OPEN_READWRITE, &disk->writer);
+	if (disk->writer) /* another process has set that one aside */
+		atomic_store(&disk->verdicts, 0);
+	terrace__connection_close(disk->writer);
+	disk->writer = NULL;
+	disk->wal_pages = 0;
+	rc = terrace__connection_open(disk, generation, SQLITE_OPEN_READWRITE, &disk->writer);
 	if (rc != TERRACE_OK)
 		return rc;
 	/* NORMAL: no fsync for a commit; a power cut may take the last ones back. */
@@ -46,13 +52,20 @@ static int simple(struct disk *disk, enum statement which, const char *what)
 	return terrace__run(disk, disk->writer, terrace__statement(disk->writer, which), what);
 }
 
-int terrace__disk_begin(void *tier)
+int terrace__disk_begin(void *tier, uint64_t seq)
 {
 	struct disk *disk = tier;
-	int rc;
+	int rc = TERRACE_OK;
 
 	terrace__sqlite_enter(); /* until it ends */
-	rc = writer_open(disk);
+	if (!disk->making && terrace__disk_moved(disk)) {
+		terrace__message_set("l2 cannot write: the database's files in %s were removed "
+		                     "or replaced",
+		                     disk->path);
+		rc = TERRACE_ECORRUPT;
+	}
+	if (rc == TERRACE_OK)
+		rc = writer_open(disk);
 	if (rc == TERRACE_OK)
 		rc = simple(disk, DO_BEGIN, "begin a transaction");
 	if (rc != TERRACE_OK)
@@ -61,6 +74,7 @@ int terrace__disk_begin(void *tier)
 	disk->change_count = 0;
 	disk->doomed_count = 0;
 	disk->last_id = 0;
+	disk->seq = seq;
 	return rc;
 }
 
@@ -103,7 +117,7 @@ static int usage_write(struct disk *disk)
 		sqlite3_bind_int64(add, 3, change->entries[0]);
 		sqlite3_bind_int64(add, 4, change->bytes[1]);
 		sqlite3_bind_int64(add, 5, change->entries[1]);
-		sqlite3_bind_int64(add, 6, (sqlite3_int64)change->seq);
+		sqlite3_bind_int64(add, 6, (sqlite3_int64)disk->seq);
 		rc = terrace__run(disk, disk->writer, add, "write the usage");
 		if (rc != TERRACE_OK)
 			return rc;
@@ -112,9 +126,10 @@ static int usage_write(struct disk *disk)
 	return TERRACE_OK;
 }
 
-int terrace__disk_commit(void *tier)
+int terrace__disk_commit(void *tier, uint64_t *ret_seq)
 {
 	struct disk *disk = tier;
+	uint64_t seq = disk->change_count ? disk->seq : 0;
 	int rc = usage_write(disk);
 
 	if (rc == TERRACE_OK)
@@ -128,12 +143,12 @@ int terrace__disk_commit(void *tier)
 	for (size_t i = 0; i < disk->doomed_count; i++)
 		terrace__files_remove(disk->files, disk->doomed[i]);
 	disk->doomed_count = 0;
+	*ret_seq = seq;
 	return TERRACE_OK;
 }
 
-/* Remember that the transaction changes a cache's usage, or writes a row with this seq. */
-static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int64_t entries,
-                  uint64_t seq)
+/* Remember that the transaction changes a cache, and by how much its usage. */
+static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int64_t entries)
 {
 	struct usage_change *change = disk->changes;
 	struct usage_change *end = change + disk->change_count;
@@ -155,7 +170,6 @@ static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int
 	}
 	change->bytes[l3] += bytes;
 	change->entries[l3] += entries;
-	change->seq = max_u64(change->seq, seq);
 	return TERRACE_OK;
 }
 
@@ -270,7 +284,7 @@ static int detach(struct disk *disk, const struct old_row *old)
 	if (rc == TERRACE_OK && old->file)
 		rc = doom(disk, old->file);
 	if (rc == TERRACE_OK)
-		rc = charge(disk, old->cache, old->file != 0, -(int64_t)old->bytes, -1, 0);
+		rc = charge(disk, old->cache, old->file != 0, -(int64_t)old->bytes, -1);
 	return rc;
 }
 
@@ -379,7 +393,7 @@ int terrace__disk_put(void *tier, const struct tier_put *put)
 	if (rc == TERRACE_OK)
 		rc = links(disk, DO_LINK, id, put->key.cache, record->extra);
 	if (rc == TERRACE_OK)
-		rc = charge(disk, put->key.cache, put->file != 0, (int64_t)bytes, 1, record->seq);
+		rc = charge(disk, put->key.cache, put->file != 0, (int64_t)bytes, 1);
 	return rc;
 }
 
@@ -482,7 +496,7 @@ int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, in
 		sqlite3_bind_int64(touch, 3, expires);
 	sqlite3_bind_blob64(touch, 4, head.data, head.size, SQLITE_STATIC);
 	rc = terrace__run(disk, disk->writer, touch, "touch a row");
-	return rc == TERRACE_OK ? charge(disk, old.cache, false, 0, 0, seq) : rc;
+	return rc == TERRACE_OK ? charge(disk, old.cache, false, 0, 0) : rc;
 }
 
 int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t when)
@@ -592,12 +606,15 @@ int terrace__disk_cache_floor(void *tier, uint32_t cache, uint64_t floor)
 {
 	struct disk *disk = tier;
 	sqlite3_stmt *set = terrace__statement(disk->writer, DO_CACHE_FLOOR);
+	int rc;
 
 	if (!set)
 		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a clear");
 	sqlite3_bind_int64(set, 1, cache);
 	sqlite3_bind_int64(set, 2, (sqlite3_int64)floor);
-	return terrace__run(disk, disk->writer, set, "clear a cache");
+	disk->seq = max_u64(disk->seq, floor);
+	rc = terrace__run(disk, disk->writer, set, "clear a cache");
+	return rc == TERRACE_OK ? charge(disk, cache, false, 0, 0) : rc;
 }
 
 int terrace__disk_set_seed(void *tier, uint64_t seed)
@@ -658,7 +675,8 @@ void terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 	const int worth[] = { disk->log_pages, disk->log_pages / 10, 0 };
 	int in_log = 0, moved = 0;
 
-	if (!disk->writer || disk->wal_pages < worth[when])
+	if (!disk->writer || disk->writer->generation != disk_generation(disk) ||
+	    disk->wal_pages < worth[when])
 		return;
 	terrace__sqlite_enter();
 	/* PASSIVE waits for nobody; with all of it moved the next writer starts the log anew. */

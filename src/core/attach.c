@@ -112,40 +112,85 @@ static int open_format(struct terrace *store, int dir_fd, char *name, size_t nam
 	store->dir_fd = openat(dir_fd, name, O_DIRECTORY | O_NOFOLLOW | O_RDONLY | O_CLOEXEC);
 	if (store->dir_fd < 0)
 		return failed(store->dir, errno);
-	store->lock_fd = openat(store->dir_fd, "lock", O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC,
-	                        0600);
-	if (store->lock_fd < 0)
-		return failed(store->dir, errno);
 	return terrace__dictionaries_open(store->dir_fd);
+}
+
+/*
+ * Take the lock of those who attach. Its file is nothing but that: when it was
+ * removed or replaced meanwhile, another process may hold another one.
+ */
+static int lock_attach(struct terrace *store)
+{
+	enum { FLAGS = O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC };
+	struct stat ours, there;
+
+	for (int tries = 0; tries < 10; tries++) {
+		int rc;
+
+		store->attach_fd = openat(store->dir_fd, "lock", FLAGS, 0600);
+		if (store->attach_fd < 0 && errno == ELOOP) {
+			unlinkat(store->dir_fd, "lock", 0); /* we make no links */
+			continue;
+		}
+		if (store->attach_fd < 0)
+			return failed(store->dir, errno);
+		rc = terrace__lock_wait(store->attach_fd, LOCK_ATTACH, true);
+		if (rc < 0)
+			return failed(store->dir, -rc);
+		if (fstat(store->attach_fd, &ours) == 0 &&
+		    fstatat(store->dir_fd, "lock", &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    ours.st_ino == there.st_ino)
+			return TERRACE_OK;
+		terrace__fd_done(&store->attach_fd);
+	}
+	return failed(store->dir, ELOOP);
 }
 
 /* --- the database and what is shared beside it -------------------------------------------------- */
 
-/* A store that is new to this machine's memory takes what the database knows. */
+/* What the database knows of a cache, where the shared file does not. */
 static bool restore_cache(void *ctx, uint32_t number, const char *name, uint64_t floor)
 {
 	struct shared *shared = ctx;
 	struct shared_cache *cache;
 
-	if (number >= CACHES_MAX || strlen(name) > TERRACE_NAME_MAX)
+	if (number >= CACHES_MAX || !name || !*name || strlen(name) > TERRACE_NAME_MAX ||
+	    terrace__cache_is_named(shared, number))
 		return true;
 	cache = &shared->caches[number];
-	strcpy(cache->name, name);
-	atomic_store(&cache->floor, floor);
-	atomic_store(&cache->in_use, 1);
+	terrace__cache_name(shared, number, name);
+	if (terrace__floor(shared, cache) < floor)
+		terrace__floor_set(shared, cache, floor);
 	return true;
 }
 
+int terrace__caches_restore(struct terrace *store)
+{
+	return store->disk_ops->caches(store->disk, restore_cache, store->shared);
+}
+
+/*
+ * What was waiting to be written stood in the shared file, and is not known any
+ * more: where the database was in use, any row may be one that was to be
+ * replaced, and all of them are dead.
+ */
 static int restore(struct terrace *store)
 {
 	struct shared *shared = store->shared;
-	uint64_t seq;
-	int rc = store->disk_ops->state(store->disk, &seq, &shared->seed);
+	uint64_t seq = 0;
+	int rc = store->disk_ops->state(store->disk, &seq, &shared->head.seed);
 
 	if (rc == TERRACE_OK)
-		rc = store->disk_ops->caches(store->disk, restore_cache, shared);
-	atomic_store(&shared->seq, seq + 1);
-	return rc;
+		rc = terrace__caches_restore(store);
+	if (rc != TERRACE_OK)
+		return rc;
+	atomic_store(&shared->seq, word_make(shared, PLACE_SEQ, seq + 1));
+	if (seq > 0) {
+		terrace__floors_raise(shared);
+		terrace__log(store, TERRACE_LOG_WARN,
+		             "the shared file was missing or damaged: the store is empty now");
+	}
+	return TERRACE_OK;
 }
 
 /* How long SQLite's log may get: it counts as well. */
@@ -164,6 +209,16 @@ static int renew_surely(struct terrace *store, void *ctx)
 	return terrace__database_renew(store, true);
 }
 
+static int open_or_create(struct terrace *store)
+{
+	int rc = store->disk_ops->look(store->disk);
+
+	/* None yet; or who was to make it has died half-way. */
+	if (rc == TERRACE_MISS)
+		rc = store->disk_ops->create(store->disk);
+	return rc == TERRACE_OK ? restore(store) : rc;
+}
+
 /* A shared file that is new takes what the database knows, and makes one where there is none. */
 static int open_fresh(struct terrace *store)
 {
@@ -172,18 +227,30 @@ static int open_fresh(struct terrace *store)
 	int rc;
 
 	atomic_store(&shared->generation, (uint32_t)max_u64(ops->latest(store->disk), 1));
-	rc = ops->look(store->disk);
+	rc = open_or_create(store);
 	if (rc == TERRACE_ECORRUPT) {
 		terrace__log(store, TERRACE_LOG_WARN, "the database is damaged: %s",
 		             terrace__message());
 		ops->set_aside(store->disk, atomic_fetch_add(&shared->generation, 1),
 		               terrace__now(store));
-		rc = TERRACE_MISS;
+		rc = open_or_create(store);
 	}
-	/* None yet; or who was to make it has died half-way. */
-	if (rc == TERRACE_MISS)
-		rc = ops->create(store->disk);
-	return rc == TERRACE_OK ? restore(store) : rc;
+	return rc;
+}
+
+/* UINT64_MAX where that is damaged: then the next draw goes far beyond. */
+static uint64_t last_drawn(const struct shared *shared)
+{
+	uint64_t seq = atomic_load(&shared->seq);
+
+	return word_holds(shared, PLACE_SEQ, seq) ? word_value(seq) : UINT64_MAX;
+}
+
+static bool lost_writes(const struct shared *shared, uint64_t seq)
+{
+	uint64_t committed = atomic_load(&shared->committed);
+
+	return word_holds(shared, PLACE_COMMITTED, committed) && seq < word_value(committed);
 }
 
 /*
@@ -204,8 +271,7 @@ static int open_known(struct terrace *store, bool alone)
 	}
 	if (rc == TERRACE_OK && alone)
 		ops->settle(store->disk);
-	if (rc == TERRACE_OK &&
-	    (seed != store->shared->seed || seq < atomic_load(&store->shared->committed))) {
+	if (rc == TERRACE_OK && (seed != store->head.seed || lost_writes(store->shared, seq))) {
 		terrace__message_set("it is not what was last written");
 		damaged = true;
 	}
@@ -213,22 +279,34 @@ static int open_known(struct terrace *store, bool alone)
 		terrace__message_set("its files were replaced");
 		damaged = true;
 	}
+	if (!damaged && rc == TERRACE_OK && alone && seq > last_drawn(store->shared)) {
+		/* An older copy: what was cleared since, or waits, it does not know. */
+		terrace__log(store, TERRACE_LOG_WARN,
+		             "the shared file is older than the database: the store is empty now");
+		atomic_store(&store->shared->seq, word_make(store->shared, PLACE_SEQ, seq));
+		terrace__floors_raise(store->shared);
+	}
 	return damaged ? terrace__write_alone(store, renew_surely, NULL) : rc;
 }
 
 /* Under the attach lock: nobody else looks at a store that is half made. */
 static int open_parts(struct terrace *store, const char *path)
 {
-	bool fresh, alone = terrace__lock_try(store->lock_fd, LOCK_PRESENT, true) == 0;
-	int rc = terrace__shared_open(store->dir_fd, &store->shared, &fresh);
+	bool fresh, alone, others = terrace__lock_try(store->attach_fd, LOCK_PRESENT, true) != 0;
+	int rc;
 
+	terrace__lock_try(store->attach_fd, LOCK_PRESENT, false);
+	rc = terrace__shared_open(store->dir_fd, others, &store->shared, &store->lock_fd, &fresh,
+	                          &alone);
+	if (rc != TERRACE_OK)
+		return rc;
 	terrace__lock_try(store->lock_fd, LOCK_PRESENT, false);
-	if (rc == TERRACE_OK)
-		rc = terrace__tiers_disk(store->dir_fd, path, &store->shared->disk,
-		                         log_bytes(store), &store->disk_ops, &store->disk);
+	rc = terrace__tiers_disk(store->dir_fd, path, &store->shared->disk, log_bytes(store),
+	                         &store->disk_ops, &store->disk);
 	if (rc != TERRACE_OK)
 		return rc;
 	terrace__clock_settle(store->shared);
+	store->head = store->shared->head;
 	terrace__clock_start(store);
 	rc = fresh ? open_fresh(store) : open_known(store, alone);
 	if (rc == TERRACE_OK && alone) {
@@ -237,6 +315,7 @@ static int open_parts(struct terrace *store, const char *path)
 	}
 	if (rc == TERRACE_OK && fresh)
 		rc = terrace__shared_publish(store->dir_fd, store->shared);
+	store->head = store->shared->head;
 	return rc;
 }
 
@@ -256,12 +335,10 @@ int terrace__attach(struct terrace *store)
 		if (getrandom(&store->token, sizeof store->token, 0) < 0)
 			store->token = (uint64_t)getpid() << 32 | (uint32_t)time(NULL);
 	}
-	rc = terrace__lock_wait(store->lock_fd, LOCK_ATTACH, true);
-	if (rc < 0) {
-		rc = failed(store->dir, -rc);
-	} else {
+	rc = lock_attach(store);
+	if (rc == TERRACE_OK) {
 		rc = open_parts(store, path);
-		terrace__unlock(store->lock_fd, LOCK_ATTACH);
+		terrace__unlock(store->attach_fd, LOCK_ATTACH);
 		if (rc == TERRACE_OK)
 			terrace__behind_reap(store);
 	}
@@ -309,6 +386,7 @@ void terrace__detach(struct terrace *store)
 	terrace__dictionaries_close(store->dir_fd);
 	terrace__fd_done(&store->dir_fd);
 	terrace__fd_done(&store->lock_fd);
+	terrace__fd_done(&store->attach_fd);
 	store->disk = NULL;
 	store->shared = NULL;
 }

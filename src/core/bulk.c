@@ -60,7 +60,7 @@ static int remove_taken(struct doomed *doomed, struct transaction *transaction)
 		if (taken->key_size && doomed->mark)
 			rc = terrace__transaction_mark(transaction, taken->slot);
 		else
-			atomic_store(&doomed->cache->shared->rowless, 1);
+			atomic_store(&doomed->cache->shared->rows, ROWS_LACK);
 		if (rc == TERRACE_OK)
 			rc = store->disk_ops->remove_row(store->disk, &taken->row, &doomed->note);
 		if (rc == TERRACE_OK)
@@ -235,7 +235,7 @@ static int void_rowless(struct terrace *store, void *ctx)
 {
 	struct terrace_cache *cache = ctx;
 
-	if (atomic_exchange(&cache->shared->rowless, 0))
+	if (atomic_exchange(&cache->shared->rows, ROWS_WHOLE) != ROWS_WHOLE)
 		terrace__epoch_move(store->shared, cache->shared);
 	return TERRACE_OK;
 }
@@ -258,7 +258,7 @@ static int remove_matching(struct terrace_cache *cache, const terrace_match *mat
 	rc = terrace__write_alone(cache->store, void_unwritten, cache);
 	if (rc == TERRACE_OK)
 		rc = remove_all(doomed);
-	if (rc == TERRACE_OK && atomic_load(&cache->shared->rowless))
+	if (rc == TERRACE_OK && atomic_load(&cache->shared->rows) != ROWS_WHOLE)
 		rc = terrace__write_alone(cache->store, void_rowless, cache);
 	*ret_count = doomed->removed;
 	free(doomed);
@@ -292,7 +292,7 @@ static int raise_floor(struct terrace *store, void *ctx)
 
 	if (rc != TERRACE_OK)
 		return rc;
-	floor = shared_draw(store->shared);
+	floor = terrace__draw(store->shared);
 	rc = store->disk_ops->cache_floor(store->disk, cache->number, floor);
 	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);
@@ -301,8 +301,8 @@ static int raise_floor(struct terrace *store, void *ctx)
 	rc = terrace__transaction_commit(&transaction);
 	if (rc != TERRACE_OK)
 		return rc;
-	atomic_store(&cache->shared->floor, floor);
-	atomic_store(&cache->shared->rowless, 0);
+	terrace__floor_set(store->shared, cache->shared, floor);
+	atomic_store(&cache->shared->rows, ROWS_WHOLE);
 	terrace__epoch_move(store->shared, cache->shared);
 	return TERRACE_OK;
 }

@@ -34,17 +34,20 @@ static void boot_id(uint8_t ret[16])
 void terrace__clock_settle(struct shared *shared)
 {
 	uint8_t boot[16];
+	uint64_t last;
 	int64_t now;
 
 	boot_id(boot);
-	if (memcmp(boot, shared->boot_id, sizeof boot) == 0)
+	if (memcmp(boot, shared->head.boot_id, sizeof boot) == 0)
 		return;
 	/* The date may be wrong after a boot; what was written is not younger than that. */
 	now = terrace__clock_ms(CLOCK_REALTIME);
-	if (now < atomic_load(&shared->last_time))
-		now = atomic_load(&shared->last_time);
-	atomic_store(&shared->clock_base, now - terrace__clock_ms(CLOCK_BOOTTIME));
-	memcpy(shared->boot_id, boot, sizeof boot);
+	last = atomic_load(&shared->last_time);
+	if (word_holds(shared, PLACE_TIME, last) && now < (int64_t)word_value(last))
+		now = (int64_t)word_value(last);
+	shared->head.clock_base = now - terrace__clock_ms(CLOCK_BOOTTIME);
+	memcpy(shared->head.boot_id, boot, sizeof boot);
+	terrace__shared_seal(shared);
 }
 
 static void calibrate(struct terrace *store)
@@ -52,7 +55,7 @@ static void calibrate(struct terrace *store)
 	int64_t mono = terrace__clock_ms(CLOCK_MONOTONIC);
 	/* CLOCK_BOOTTIME goes on while the machine sleeps. */
 	int64_t boot = terrace__clock_ms(CLOCK_BOOTTIME);
-	int64_t base = store->shared ? atomic_load(&store->shared->clock_base) :
+	int64_t base = store->shared ? store->head.clock_base :
 	                               terrace__clock_ms(CLOCK_REALTIME) - boot;
 
 	atomic_store(&store->clock.offset, base + boot - mono);

@@ -127,7 +127,7 @@ static int try_file(struct terrace_cache *cache, struct write *write, terrace_sl
 	int rc;
 
 	do {
-		write->put.file = shared_draw(store->shared);
+		write->put.file = terrace__draw(store->shared);
 		rc = store->disk_ops->file_write(store->disk, write->put.file, head,
 		                                 write->put.payload, &write->file_fd);
 	} while (rc == TERRACE_EXISTS); /* left by a store that was set aside */
@@ -220,7 +220,7 @@ terrace_reason terrace__times_reason(struct terrace_cache *cache, int64_t create
 
 	if (expires <= now || created > now + FUTURE_MS)
 		return TERRACE_REASON_EXPIRED;
-	if (seq && seq <= atomic_load(&cache->shared->floor))
+	if (seq && seq <= terrace__floor(cache->store->shared, cache->shared))
 		return TERRACE_REASON_CLEARED;
 	return TERRACE_REASON_LIVE;
 }

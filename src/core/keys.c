@@ -3,6 +3,7 @@
 
 #include "core/behind.h"
 #include "core/entries.h"
+#include "util/message.h"
 #include "util/util.h"
 
 enum { KEYS_AT_ONCE = 256 };
@@ -147,7 +148,8 @@ struct verify {
 
 static const char *name_of(struct terrace *store, const struct disk_fault *fault)
 {
-	if (fault->row.id == 0 || fault->row.cache >= CACHES_MAX)
+	if (fault->row.id == 0 || fault->row.cache >= CACHES_MAX ||
+	    !terrace__cache_is_named(store->shared, fault->row.cache))
 		return "";
 	return store->shared->caches[fault->row.cache].name;
 }
@@ -165,12 +167,19 @@ static int repair_row(struct terrace *store, void *ctx)
 	if (rc != TERRACE_OK)
 		return rc;
 	if (fault->row.cache < CACHES_MAX)
-		atomic_store(&store->shared->caches[fault->row.cache].rowless, 1);
+		atomic_store(&store->shared->caches[fault->row.cache].rows, ROWS_LACK);
 	rc = store->disk_ops->remove_row(store->disk, &fault->row, &note);
 	if (rc == TERRACE_OK)
 		return terrace__transaction_commit(&transaction);
 	terrace__transaction_rollback(&transaction);
 	return rc == TERRACE_MISS ? TERRACE_OK : rc; /* gone already */
+}
+
+/* Nothing that SQLite's own check complains of can be mended in place. */
+static int renew(struct terrace *store, void *ctx)
+{
+	(void)ctx;
+	return terrace__database_renew(store, true);
 }
 
 static bool repair(struct terrace *store, const struct disk_fault *fault)
@@ -183,7 +192,7 @@ static bool repair(struct terrace *store, const struct disk_fault *fault)
 	case TERRACE_FAULT_ORPHAN:
 		return store->disk_ops->file_remove_path(store->disk, fault->path) == TERRACE_OK;
 	case TERRACE_FAULT_DATABASE:
-		break;
+		return terrace__write_alone(store, renew, NULL) == TERRACE_OK;
 	}
 	return false;
 }
@@ -217,7 +226,10 @@ static bool on_fault(void *ctx, const struct disk_fault *fault)
 		break;
 	}
 	verify->report->repaired += seen.repaired;
-	return !verify->fn || verify->fn(verify->ctx, &seen) == 0;
+	if (verify->fn && verify->fn(verify->ctx, &seen) != 0)
+		return false;
+	/* The rest of a database that is in use no more is nobody's. */
+	return fault->kind != TERRACE_FAULT_DATABASE || !seen.repaired;
 }
 
 int terrace__verify(struct terrace *store, bool mend,
@@ -228,6 +240,15 @@ int terrace__verify(struct terrace *store, bool mend,
 		.store = store, .repair = mend, .fn = fn, .ctx = ctx, .report = report
 	};
 
-	return store->disk_ops->verify(store->disk, on_fault, &verify, &report->entries,
-	                               &report->bytes);
+	int rc = store->disk_ops->verify(store->disk, on_fault, &verify, &report->entries,
+	                                 &report->bytes);
+
+	if (rc == TERRACE_ECORRUPT) { /* SQLite could not even read it all */
+		struct disk_fault fault = { .kind = TERRACE_FAULT_DATABASE,
+			                    .detail = terrace__message() };
+
+		on_fault(&verify, &fault);
+		rc = TERRACE_OK;
+	}
+	return rc;
 }

@@ -135,6 +135,7 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 	int rc;
 
 	*ret_waits = false;
+	version = version_look(store->shared, key->slot, version);
 	while (UNLIKELY(version_is_behind(version))) {
 		uint64_t before = version;
 
@@ -142,7 +143,8 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 		*ret_waits = rc == TERRACE_OK;
 		if (rc == TERRACE_OK)
 			return TERRACE_OK;
-		version = version_load(store->shared, key->slot);
+		version = version_look(store->shared, key->slot,
+		                       version_load(store->shared, key->slot));
 		if (rc == TERRACE_EXISTS)
 			break;
 		if (version == before)

@@ -24,16 +24,16 @@ int terrace__database_fill(struct terrace *store)
 
 	if (rc != TERRACE_OK)
 		return rc;
-	rc = ops->set_seed(store->disk, shared->seed);
+	rc = ops->set_seed(store->disk, store->head.seed);
 	for (uint32_t i = 0; i < CACHES_MAX && rc == TERRACE_OK; i++) {
 		struct shared_cache *cache = &shared->caches[i];
 
-		if (!atomic_load(&cache->in_use))
-			break;
+		if (!terrace__cache_is_named(shared, i))
+			continue;
 		rc = ops->cache_add(store->disk, i, cache->name);
 		/* This also writes down the number that all later ones are above. */
 		if (rc == TERRACE_OK)
-			rc = ops->cache_floor(store->disk, i, atomic_load(&cache->floor));
+			rc = ops->cache_floor(store->disk, i, terrace__floor(shared, cache));
 	}
 	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);
@@ -45,8 +45,8 @@ int terrace__database_fill(struct terrace *store)
 /* No row leads to any copy in memory. */
 static void mark_rowless(struct shared *shared)
 {
-	for (uint32_t i = 0; i < CACHES_MAX && atomic_load(&shared->caches[i].in_use); i++)
-		atomic_store(&shared->caches[i].rowless, 1);
+	for (uint32_t i = 0; i < CACHES_MAX; i++)
+		atomic_store(&shared->caches[i].rows, ROWS_LACK);
 }
 
 void terrace__database_aside(struct terrace *store)
@@ -61,7 +61,7 @@ static int renew(struct terrace *store)
 	struct shared *shared = store->shared;
 	const struct disk_ops *ops = store->disk_ops;
 	uint32_t old = atomic_load(&shared->disk.generation);
-	uint64_t seq = shared_draw(shared);
+	uint64_t seq = terrace__draw(shared);
 	int rc = ops->make(store->disk, old + 1);
 
 	if (rc == TERRACE_OK)

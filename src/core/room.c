@@ -22,7 +22,7 @@ static bool collect(void *ctx, const struct tier_row *row)
 static void mark_rowless(struct terrace *store, uint32_t cache)
 {
 	if (cache < CACHES_MAX)
-		atomic_store(&store->shared->caches[cache].rowless, 1);
+		atomic_store(&store->shared->caches[cache].rows, ROWS_LACK);
 }
 
 /* Up to ROWS_AT_ONCE of the rows that `where` finds, in a transaction of their own. */
@@ -66,10 +66,10 @@ int terrace__sweep(struct terrace *store, struct terrace_cache *cache, uint64_t 
 {
 	struct disk_where where = { .kind = DISK_CLEARED,
 		                    .cache = cache->number,
-		                    .until = atomic_load(&cache->shared->floor) };
+		                    .until = terrace__floor(store->shared, cache->shared) };
 	struct tier_note note = { .reason = TERRACE_REASON_CLEARED, .when = terrace__now(store) };
 
-	if (where.until == 0)
+	if (where.until == 0 || where.until == UINT64_MAX)
 		return TERRACE_OK;
 	return remove_some(store, &where, UINT64_MAX, &note, ret_count);
 }
@@ -302,7 +302,7 @@ bool terrace__free_space(struct terrace *store)
 	for (uint32_t i = 0; i < CACHES_MAX && sacrifice.count < FREE_FILES; i++) {
 		struct disk_where where = { .kind = DISK_RANKED, .cache = i };
 
-		if (!atomic_load(&store->shared->caches[i].in_use) || sacrifice.bytes >= FREE_BYTES)
+		if (!terrace__cache_is_named(store->shared, i) || sacrifice.bytes >= FREE_BYTES)
 			break;
 		store->disk_ops->select(store->disk, &where, choose_file, &sacrifice);
 	}

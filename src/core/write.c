@@ -53,10 +53,11 @@ static int lock_processes(struct terrace *store, int64_t wait_ms)
 		terrace__futex_wait(&shared->writer_turn, turn, LOOK_AGAIN_MS);
 		atomic_fetch_sub(&shared->writer_waiters, 1);
 	}
-	if (atomic_load(&shared->writing)) {
+	if (UNLIKELY(atomic_load(&shared->writing)))
 		terrace__log(store, TERRACE_LOG_INFO, "a writer died in the middle; mending");
-		terrace__versions_repair(shared);
-	}
+	terrace__attach_tend(store->dir_fd, &store->attach_fd, &store->attach_seen);
+	if (UNLIKELY(terrace__shared_tend(shared, store->lock_fd, &store->head)))
+		terrace__log(store, TERRACE_LOG_WARN, "the shared file is damaged; mending");
 	return TERRACE_OK;
 }
 
@@ -82,7 +83,7 @@ int terrace__transaction_begin(struct terrace *store, struct transaction *ret)
 		ret->seq = mine->seq;
 		return terrace__transaction_broken(mine);
 	}
-	ret->seq = shared_draw(store->shared);
+	ret->seq = terrace__draw(store->shared);
 	rc = store->disk_ops->begin(store->disk, ret->seq);
 	if (rc != TERRACE_OK)
 		return rc;
@@ -116,7 +117,7 @@ int terrace__transaction_mark(struct transaction *transaction, uint32_t slot)
 
 	if (transaction->within)
 		return terrace__transaction_mark(transaction->within, slot);
-	if (version_is_writing(version_load(shared, slot)))
+	if (version_is_writing(version_look(shared, slot, version_load(shared, slot))))
 		return TERRACE_OK; /* by this transaction: we hold the lock */
 	if (!reserve_slot(transaction))
 		return TERRACE_ENOMEM;
@@ -163,10 +164,11 @@ static int commit(struct transaction *transaction)
 	if (rc != TERRACE_OK)
 		return rc;
 	if (seq)
-		atomic_store(&shared->committed, seq);
+		atomic_store(&shared->committed, word_make(shared, PLACE_COMMITTED, seq));
 	atomic_fetch_add(&shared->commits, 1);
 	atomic_store(&store->wrote, true);
-	atomic_store(&shared->last_time, terrace__now(store));
+	atomic_store(&shared->last_time,
+	             word_make(shared, PLACE_TIME, (uint64_t)terrace__now(store)));
 	return TERRACE_OK;
 }
 
@@ -205,7 +207,10 @@ static int mark(struct transaction *transaction, struct write *write)
 /* A later value of another process waits: what the row says is out of date. */
 static bool is_outdated(struct transaction *transaction, const struct write *write)
 {
-	return version_is_behind(version_load(transaction->store->shared, write->put.key.slot));
+	struct shared *shared = transaction->store->shared;
+	uint32_t slot = write->put.key.slot;
+
+	return version_is_behind(version_look(shared, slot, version_load(shared, slot)));
 }
 
 static int put_inside(struct transaction *transaction, struct write *write)
@@ -326,7 +331,7 @@ static int drop_inside(struct transaction *transaction, struct write *write)
 		if (rc != TERRACE_ECORRUPT)
 			return rc == TERRACE_OK ? TERRACE_MISS : rc;
 	}
-	atomic_store(&write->cache->shared->rowless, 1);
+	atomic_store(&write->cache->shared->rows, ROWS_LACK);
 	return store->disk_ops->tier.remove(store->disk, &write->put.key, &write->note);
 }
 

@@ -23,8 +23,9 @@ static const char *const sql[] = {
 
 static int status_of(int code)
 {
-	if (code == SQLITE_IOERR_SHORT_READ)
-		return TERRACE_ECORRUPT; /* the log has lost its end */
+	/* The log has lost its end; we make no links. */
+	if (code == SQLITE_IOERR_SHORT_READ || code == SQLITE_CANTOPEN_SYMLINK)
+		return TERRACE_ECORRUPT;
 	switch (code & 0xff) {
 	case SQLITE_FULL:
 		return TERRACE_EFULL;
@@ -85,9 +86,11 @@ int terrace__sqlite_failed(struct disk *disk, sqlite3 *db, const char *what)
 {
 	int code = db ? sqlite3_extended_errcode(db) : SQLITE_NOMEM;
 	int rc = status_of(code);
-	bool gone = db && (code & 0xff) == SQLITE_CANTOPEN && sqlite3_system_errno(db) == ENOENT;
+	int err = db && (code & 0xff) == SQLITE_CANTOPEN ? sqlite3_system_errno(db) : 0;
 
-	if (rc == TERRACE_ECORRUPT || gone)
+	if (err == ELOOP)
+		rc = TERRACE_ECORRUPT; /* a link in the place of the log */
+	if (db && (rc == TERRACE_ECORRUPT || err == ENOENT))
 		suspect(disk, db, code & 0xff);
 	terrace__message_set(
 	    "l2 cannot %s in %s: %s (SQLite %d)", what,

@@ -118,9 +118,11 @@ static int disk_look(void *tier)
 	struct stat st;
 	int rc = TERRACE_OK;
 
-	terrace__message_set("%s/%s is missing, or empty", disk->path, name.text);
+	terrace__message_set("%s/%s is missing, empty, or no file", disk->path, name.text);
 	if (fstatat(disk->dir_fd, name.text, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? TERRACE_MISS : TERRACE_EIO;
+	if (!S_ISREG(st.st_mode))
+		return TERRACE_ECORRUPT;
 	if (st.st_size == 0)
 		return TERRACE_MISS;
 	reader = terrace__reader_take(disk);

@@ -107,7 +107,7 @@ static int check_all(struct disk *disk, struct connection *connection)
 	terrace__statement_done(&state);
 	if (rc != TERRACE_OK)
 		return rc;
-	if (sqlite3_prepare_v2(connection->db, "PRAGMA quick_check(1)", -1, &check, NULL) !=
+	if (sqlite3_prepare_v2(connection->db, "PRAGMA integrity_check(1)", -1, &check, NULL) !=
 	        SQLITE_OK ||
 	    sqlite3_step(check) != SQLITE_ROW)
 		rc = terrace__sqlite_failed(disk, connection->db, "check the database");

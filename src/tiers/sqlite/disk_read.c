@@ -27,8 +27,10 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 		return rc;
 	if (!is_key_of(&record, key))
 		return TERRACE_MISS;
-	/* The column decides which write is newer: it must be the head's. */
-	if (record.seq != (uint64_t)sqlite3_column_int64(row, 1))
+	/* The columns decide which write is newer, and what an invalidation finds:
+	 * they must be the head's. */
+	if (record.seq != (uint64_t)sqlite3_column_int64(row, 1) ||
+	    (uint64_t)sqlite3_column_int64(row, 0) >> DISK_ID_SHIFT != record.cache)
 		return TERRACE_ECORRUPT;
 	if (!file)
 		return terrace__record_entry(&record, column_slice(row, 4), key->hash, TERRACE_L2,
@@ -241,7 +243,7 @@ static int select_with(struct disk *disk, struct connection *connection,
 		struct tier_row row;
 		bool whole = terrace__row_read(select, &row);
 
-		if (where->kind == DISK_MATCHING && row.cache != where->cache)
+		if (where->kind == DISK_MATCHING && row.id >> DISK_ID_SHIFT != where->cache)
 			continue;
 		/* What cannot be read matches "all", and is visited without a key. */
 		if (where->match && where->match->kind != TERRACE_MATCH_ALL &&

@@ -4,7 +4,10 @@
 #include "core/behind.h"
 #include "core/entries.h"
 #include "util/message.h"
+#include "util/time.h"
 #include "util/util.h"
+
+#include <time.h>
 
 enum { KEYS_AT_ONCE = 256 };
 
@@ -144,6 +147,7 @@ struct verify {
 	void *ctx;
 	terrace_verify_report *report;
 	const struct disk_fault *fault; /* to be repaired */
+	bool stopped;                   /* by fn */
 };
 
 static const char *name_of(struct terrace *store, const struct disk_fault *fault)
@@ -226,7 +230,8 @@ static bool on_fault(void *ctx, const struct disk_fault *fault)
 		break;
 	}
 	verify->report->repaired += seen.repaired;
-	if (verify->fn && verify->fn(verify->ctx, &seen) != 0)
+	verify->stopped = verify->fn && verify->fn(verify->ctx, &seen) != 0;
+	if (verify->stopped)
 		return false;
 	/* The rest of a database that is in use no more is nobody's. */
 	return fault->kind != TERRACE_FAULT_DATABASE || !seen.repaired;
@@ -251,4 +256,53 @@ int terrace__verify(struct terrace *store, bool mend,
 		rc = TERRACE_OK;
 	}
 	return rc;
+}
+
+/* --- scrub ------------------------------------------------------------------------------------------ */
+
+/* A batch is read at once, so this is how even the rate is: 20 times a second. */
+enum { BATCHES_PER_SECOND = 20, BATCH_BYTES = 8 << 20 };
+
+/* So many bytes were to take until now. */
+static void keep_rate(uint64_t start_ns, uint64_t bytes, uint64_t bytes_per_second)
+{
+	double seconds = (double)bytes / (double)bytes_per_second;
+	uint64_t until = start_ns + (uint64_t)(seconds * 1e9), now = terrace__now_ns();
+	struct timespec left;
+
+	if (now >= until)
+		return;
+	left.tv_sec = (time_t)((until - now) / 1000000000);
+	left.tv_nsec = (long)((until - now) % 1000000000);
+	nanosleep(&left, NULL);
+}
+
+int terrace__scrub(struct terrace *store, const terrace_scrub_options *options,
+                   int (*fn)(void *ctx, const terrace_fault *fault), void *ctx,
+                   terrace_verify_report *report, uint64_t *ret_position)
+{
+	struct verify verify = {
+		.store = store, .repair = options->repair, .fn = fn, .ctx = ctx, .report = report
+	};
+	uint64_t rate = options->bytes_per_second, start = terrace__now_ns();
+	uint64_t batch = rate ? max_u64(rate / BATCHES_PER_SECOND, 1) : BATCH_BYTES;
+	uint64_t most = options->most_bytes ? options->most_bytes : UINT64_MAX;
+	int rc;
+
+	*ret_position = options->position;
+	do {
+		rc = store->disk_ops->scrub(store->disk, ret_position,
+		                            min_u64(batch, most - report->bytes), on_fault, &verify,
+		                            &report->entries, &report->bytes);
+		if (rc == TERRACE_OK && rate)
+			keep_rate(start, report->bytes, rate);
+	} while (rc == TERRACE_OK && report->bytes < most);
+	if (rc == TERRACE_ECORRUPT) {
+		report->database_errors++;
+		report->repaired += options->repair && terrace__database_mend(store);
+		rc = TERRACE_MISS;
+	}
+	if (rc == TERRACE_MISS && !verify.stopped)
+		*ret_position = 0;
+	return rc == TERRACE_MISS ? TERRACE_OK : rc;
 }

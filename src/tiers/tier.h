@@ -237,6 +237,10 @@ struct disk_ops {
 	/* Check everything; the visitor returns false to stop. */
 	int (*verify)(void *disk, bool (*fault)(void *ctx, const struct disk_fault *fault),
 	              void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);
+	/* Some rows behind *after, and their files, up to about so many bytes; MISS at the end. */
+	int (*scrub)(void *disk, uint64_t *after, uint64_t most_bytes,
+	             bool (*fault)(void *ctx, const struct disk_fault *fault), void *ctx,
+	             uint64_t *ret_entries, uint64_t *ret_bytes);
 	int (*file_remove_path)(void *disk, const char *path);
 	/* All files with a lower number, but for those that are being written. */
 	void (*files_remove)(void *disk, uint64_t number);

@@ -2,6 +2,8 @@
 #include "support/peer.h"
 #include "support/support.h"
 
+#include "core/store.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <sqlite3.h>
@@ -351,6 +353,244 @@ static void test_closed__zeroed_cut_or_gone(void **state)
 	terrace_cache_close(cache);
 }
 
+/* --- the shared file and the lock file ------------------------------------------------------------------- */
+
+static void flip_word(_Atomic uint64_t *word, int bit)
+{
+	atomic_fetch_xor(word, UINT64_C(1) << bit);
+}
+
+/* A version whose bit flips must not be that of an older copy, nor lose its mark. */
+static void test_shared__no_flipped_bit_of_a_version_brings_a_copy_back(void **state)
+{
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	struct fixture f;
+	struct peer peer;
+	terrace_cache *cache;
+
+	(void)state;
+	fixture_open(&f);
+	fixture_close(&f);
+	scratch_make(&f.scratch);
+	peer = peer_start(&f, &policy);
+	assert_ok(terrace_open(scratch_path(&f.scratch, "store"), &f.options, &f.store));
+	cache = fixture_cache(&f, "a", NULL);
+	for (int bit = 0; bit < 64; bit++) {
+		struct shared *shared = f.store->shared;
+		char text[16], order[32];
+
+		snprintf(text, sizeof text, "v%d", bit);
+		snprintf(order, sizeof order, "p k w%d", bit);
+		assert_ok(put_text(cache, "k", text));
+		assert_gives(cache, "k", text);
+		tell(&peer, order);
+		assert_string_equal(hear(&peer), "ok");
+		flip_word(&shared->versions[cache_key(cache, TERRACE_KEY("k")).slot], bit);
+		text[0] = 'w';
+		if (misses(cache, "k") == TERRACE_OK)
+			assert_gives(cache, "k", text);
+		/* the next write makes it whole */
+		assert_ok(put_text(cache, "other", "x"));
+		assert_int_equal(atomic_load(&shared->hurt), 0);
+		assert_ok(put_text(cache, "k", text));
+		assert_gives(cache, "k", text);
+	}
+	terrace_cache_close(cache);
+	peer_end(&peer);
+	fixture_close(&f);
+}
+
+static void test_shared__a_damaged_floor_brings_nothing_cleared_back(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = rows_alone(f);
+
+	for (int bit = 0; bit < 64; bit++) {
+		put_keys(cache, "old");
+		assert_ok(terrace_clear(cache, 0, NULL));
+		assert_ok(put_text(cache, "k1", "new"));
+		flip_word(&cache->shared->floor, bit);
+		assert_int_equal(count_gives(cache, "new"), 0);
+		assert_ok(put_text(cache, "k2", "new"));
+		assert_gives(cache, "k2", "new");
+	}
+	terrace_cache_close(cache);
+}
+
+static void test_shared__numbers_that_go_back_are_made_good(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = rows_alone(f);
+
+	put_keys(cache, "old");
+	for (int bit = 0; bit < 64; bit += 3) {
+		flip_word(&f->store->shared->seq, bit);
+		assert_ok(terrace_clear(cache, 0, NULL));
+		assert_int_equal(count_gives(cache, "old"), 0);
+		assert_ok(put_text(cache, "k1", "old"));
+		assert_gives(cache, "k1", "old");
+	}
+	terrace_cache_close(cache);
+}
+
+static void test_shared__damaged_or_gone_while_closed_is_made_anew(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = rows_alone(f);
+
+	for (int i = 0; i < 4; i++) {
+		put_keys(cache, "old");
+		close_store(f, cache);
+		if (i == 0)
+			assert_int_equal(unlink(file_of(f, "shared")), 0);
+		else if (i == 1)
+			cut(file_of(f, "shared"), 100000);
+		else if (i == 2)
+			overwrite(file_of(f, "shared"), 0, 0, (size_t)1 << 23);
+		else /* one head of two */
+			overwrite(file_of(f, "shared"), 0, 0, 64);
+		cache = open_store(f);
+		assert_int_equal(count_gives(cache, "old"), i == 3 ? KEYS : 0);
+		put_keys(cache, "new");
+		assert_int_equal(count_gives(cache, "new"), KEYS);
+	}
+	terrace_cache_close(cache);
+}
+
+/* An older copy of the file does not know what was cleared since. */
+static void test_shared__an_older_one_is_not_believed(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = rows_alone(f);
+	char command[1500];
+
+	put_keys(cache, "old");
+	close_store(f, cache);
+	snprintf(command, sizeof command, "cp %s %s", file_of(f, "shared"), file_of(f, "older"));
+	assert_int_equal(system(command), 0);
+	cache = open_store(f);
+	put_keys(cache, "new");
+	close_store(f, cache);
+	assert_int_equal(rename(file_of(f, "older"), file_of(f, "shared")), 0);
+	cache = open_store(f);
+	assert_int_equal(count_gives(cache, "new"), 0);
+	put_keys(cache, "newer");
+	assert_ok(terrace_clear(cache, 0, NULL));
+	assert_int_equal(count_gives(cache, "newer"), 0);
+	terrace_cache_close(cache);
+}
+
+/* Who comes then could not see what the others write, nor they what it does. */
+static void test_shared__gone_while_open_keeps_others_out_until_it_is_closed(void **state)
+{
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	struct fixture f;
+	struct peer peer;
+	terrace_cache *cache;
+	terrace *store;
+
+	(void)state;
+	fixture_open(&f);
+	fixture_close(&f);
+	scratch_make(&f.scratch);
+	peer = peer_start(&f, &policy);
+	tell(&peer, "p k v");
+	assert_string_equal(hear(&peer), "ok");
+	assert_int_equal(unlink(file_of(&f, "shared")), 0);
+	assert_status(terrace_open(scratch_path(&f.scratch, "store"), &f.options, &store),
+	              TERRACE_EBUSY);
+	tell(&peer, "p k w");
+	assert_string_equal(hear(&peer), "ok");
+	tell(&peer, "g k");
+	assert_string_equal(hear(&peer), "w");
+	peer_end(&peer);
+	assert_ok(terrace_open(scratch_path(&f.scratch, "store"), &f.options, &f.store));
+	cache = fixture_cache(&f, "a", &policy);
+	assert_misses(cache, "k");
+	assert_ok(put_text(cache, "k", "x"));
+	assert_gives(cache, "k", "x");
+	terrace_cache_close(cache);
+	fixture_close(&f);
+}
+
+static void test_lock__gone_while_open_divides_nobody(void **state)
+{
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	struct fixture f;
+	struct peer peer;
+	terrace_cache *cache;
+
+	(void)state;
+	fixture_open(&f);
+	fixture_close(&f);
+	scratch_make(&f.scratch);
+	peer = peer_start(&f, &policy);
+	tell(&peer, "p k theirs");
+	assert_string_equal(hear(&peer), "ok");
+	assert_int_equal(unlink(file_of(&f, "lock")), 0);
+	assert_ok(terrace_open(scratch_path(&f.scratch, "store"), &f.options, &f.store));
+	cache = fixture_cache(&f, "a", &policy);
+	assert_gives(cache, "k", "theirs");
+	assert_ok(put_text(cache, "k", "ours"));
+	tell(&peer, "g k");
+	assert_string_equal(hear(&peer), "ours");
+	terrace_cache_close(cache);
+	terrace_close(f.store);
+	/* it is known in the new lock file, too, that they are there */
+	tell(&peer, "p k again");
+	assert_string_equal(hear(&peer), "ok");
+	assert_int_equal(unlink(file_of(&f, "shared")), 0);
+	assert_status(terrace_open(scratch_path(&f.scratch, "store"), &f.options, &f.store),
+	              TERRACE_EBUSY);
+	peer_end(&peer);
+	scratch_remove(&f.scratch);
+}
+
+/* --- scrub ------------------------------------------------------------------------------------------------ */
+
+static void test_scrub__goes_on_where_it_stopped_and_removes_what_is_damaged(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = rows_alone(f);
+	terrace_scrub_options options = TERRACE_SCRUB_INIT;
+	terrace_verify_report report = TERRACE_VERIFY_INIT;
+	uint64_t entries = 0, damaged = 0, repaired = 0;
+	sqlite3 *db;
+	int calls = 0;
+
+	put_keys(cache, "value");
+	assert_int_equal(sqlite3_open(file_of(f, "db-1"), &db), SQLITE_OK);
+	assert_int_equal(
+	    sqlite3_exec(db, "UPDATE entry SET value = x'00' WHERE id % 10 = 0", NULL, NULL, NULL),
+	    SQLITE_OK);
+	sqlite3_close(db);
+	options.most_bytes = 100;
+	for (int repair = 0; repair < 2; repair++) {
+		options.repair = repair;
+		do {
+			int rc = terrace_scrub(f->store, &options, NULL, NULL, &report,
+			                       &options.position);
+
+			if (rc != TERRACE_ECORRUPT)
+				assert_ok(rc);
+			assert_true(report.bytes <= 200);
+			entries += report.entries;
+			damaged += report.damaged;
+			repaired += report.repaired;
+			calls++;
+		} while (options.position);
+	}
+	assert_int_equal(entries, 2 * KEYS);
+	assert_int_equal(damaged, 2 * KEYS / 10);
+	assert_int_equal(repaired, KEYS / 10);
+	assert_true(calls > 20);
+	options.most_bytes = 0;
+	options.bytes_per_second = UINT64_MAX / 4;
+	assert_ok(terrace_scrub(f->store, &options, NULL, NULL, &report, NULL));
+	assert_int_equal(report.entries, KEYS - KEYS / 10);
+	terrace_cache_close(cache);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -363,6 +603,14 @@ int main(void)
 		TEST(test_database__few_are_kept),
 		cmocka_unit_test(test_closed__a_log_that_lost_its_end_brings_no_older_value_back),
 		TEST(test_closed__zeroed_cut_or_gone),
+		cmocka_unit_test(test_shared__no_flipped_bit_of_a_version_brings_a_copy_back),
+		TEST(test_shared__a_damaged_floor_brings_nothing_cleared_back),
+		TEST(test_shared__numbers_that_go_back_are_made_good),
+		TEST(test_shared__damaged_or_gone_while_closed_is_made_anew),
+		TEST(test_shared__an_older_one_is_not_believed),
+		cmocka_unit_test(test_shared__gone_while_open_keeps_others_out_until_it_is_closed),
+		cmocka_unit_test(test_lock__gone_while_open_divides_nobody),
+		TEST(test_scrub__goes_on_where_it_stopped_and_removes_what_is_damaged),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

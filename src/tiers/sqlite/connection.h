@@ -248,6 +248,9 @@ uint32_t terrace__disk_latest(void *tier);
 /* disk.c: the tables, in a new file or an empty one. */
 int terrace__disk_create(struct disk *disk, uint32_t generation);
 
+int terrace__disk_scrub(void *tier, uint64_t *after, uint64_t most_bytes,
+                        bool (*fault)(void *ctx, const struct disk_fault *fault), void *ctx,
+                        uint64_t *ret_entries, uint64_t *ret_bytes);
 int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
                          void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);
 

@@ -240,6 +240,7 @@ const struct disk_ops terrace__disk_ops = {
 	.set_seed = terrace__disk_set_seed,
 	.checkpoint = terrace__disk_checkpoint,
 	.verify = terrace__disk_verify,
+	.scrub = terrace__disk_scrub,
 	.file_remove_path = file_remove_path,
 	.files_remove = files_remove,
 	.look = disk_look,

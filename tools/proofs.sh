@@ -29,7 +29,7 @@ proof "oracle" OPERATIONS=2000000 OPERATIONS=30000000 $build/tests/proofs/oracle
 proof "oracle, processes killed" ROUNDS=500 ROUNDS=10000 $build/tests/proofs/oracle kill
 proof "killed at every system call" STEP=1 STEP=1 $build/tests/proofs/killed
 proof "single flight, owners killed" ROUNDS=100 ROUNDS=1000 $build/tests/proofs/flight
-proof "damage to every kind of file" ROUNDS=2000 ROUNDS=90000 $build/tests/proofs/damage
+proof "damage to every kind of file" ROUNDS=2000 ROUNDS=10000 $build/tests/proofs/damage
 if [ -x "$tsan/tests/proofs/oracle" ]; then
 	proof "oracle, 8 threads, thread sanitizer" \
 		"PROCESSES=1 THREADS=8 OPERATIONS=1000000" \

@@ -126,7 +126,7 @@ struct shared_mark {
 };
 
 /* The values of one process that wait, from head to tail, round and round. Its
- * lock is a byte of the lock file. */
+ * lock is a byte of this file. */
 struct shared_lane {
 	_Alignas(64) _Atomic uint64_t head;
 	_Atomic uint64_t tail;

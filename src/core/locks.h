@@ -1,4 +1,7 @@
-/* The bytes of the store's lock file: each is a lock of its own. */
+/*
+ * The bytes of the store's shared file, far behind its end: each is a lock of its
+ * own. LOCK_ATTACH is of the lock file, LOCK_PRESENT of both.
+ */
 #ifndef CORE_LOCKS_H
 #define CORE_LOCKS_H
 

@@ -114,6 +114,17 @@ static terrace_cache *rows_alone(struct fixture *f)
 	return fixture_cache(f, "a", &policy);
 }
 
+/* A peer that has the store open before this process has. */
+static struct peer first_peer(struct fixture *f)
+{
+	terrace_policy policy = TERRACE_POLICY_INIT;
+
+	fixture_open(f);
+	fixture_close(f);
+	scratch_make(&f->scratch);
+	return peer_start(f, &policy);
+}
+
 /* --- the database, while it is open ------------------------------------------------------------------ */
 
 static void test_database__malformed_under_a_reader_is_set_aside(void **state)
@@ -158,16 +169,12 @@ static void test_database__malformed_under_a_writer_is_set_aside_and_the_write_s
 
 static void test_database__another_process_moves_with_it(void **state)
 {
-	terrace_policy policy = TERRACE_POLICY_INIT;
 	struct fixture f;
 	struct peer peer;
 	terrace_cache *cache;
 
 	(void)state;
-	fixture_open(&f);
-	fixture_close(&f);
-	scratch_make(&f.scratch);
-	peer = peer_start(&f, &policy);
+	peer = first_peer(&f);
 	assert_ok(terrace_open(scratch_path(&f.scratch, "store"), &f.options, &f.store));
 	cache = fixture_cache(&f, "a", NULL);
 	put_keys(cache, "value");
@@ -363,16 +370,12 @@ static void flip_word(_Atomic uint64_t *word, int bit)
 /* A version whose bit flips must not be that of an older copy, nor lose its mark. */
 static void test_shared__no_flipped_bit_of_a_version_brings_a_copy_back(void **state)
 {
-	terrace_policy policy = TERRACE_POLICY_INIT;
 	struct fixture f;
 	struct peer peer;
 	terrace_cache *cache;
 
 	(void)state;
-	fixture_open(&f);
-	fixture_close(&f);
-	scratch_make(&f.scratch);
-	peer = peer_start(&f, &policy);
+	peer = first_peer(&f);
 	assert_ok(terrace_open(scratch_path(&f.scratch, "store"), &f.options, &f.store));
 	cache = fixture_cache(&f, "a", NULL);
 	for (int bit = 0; bit < 64; bit++) {
@@ -490,10 +493,7 @@ static void test_shared__gone_while_open_keeps_others_out_until_it_is_closed(voi
 	terrace *store;
 
 	(void)state;
-	fixture_open(&f);
-	fixture_close(&f);
-	scratch_make(&f.scratch);
-	peer = peer_start(&f, &policy);
+	peer = first_peer(&f);
 	tell(&peer, "p k v");
 	assert_string_equal(hear(&peer), "ok");
 	assert_int_equal(unlink(file_of(&f, "shared")), 0);
@@ -521,10 +521,7 @@ static void test_lock__gone_while_open_divides_nobody(void **state)
 	terrace_cache *cache;
 
 	(void)state;
-	fixture_open(&f);
-	fixture_close(&f);
-	scratch_make(&f.scratch);
-	peer = peer_start(&f, &policy);
+	peer = first_peer(&f);
 	tell(&peer, "p k theirs");
 	assert_string_equal(hear(&peer), "ok");
 	assert_int_equal(unlink(file_of(&f, "lock")), 0);

@@ -129,7 +129,8 @@ static struct shared *map_whole(int dir_fd, int fd)
 	if (!is_head(&shared->head) && is_head(&shared->spare))
 		shared->head = shared->spare;
 	if (is_head(&shared->head)) {
-		shared->spare = shared->head;
+		if (memcmp(&shared->spare, &shared->head, sizeof shared->head) != 0)
+			shared->spare = shared->head;
 		return shared;
 	}
 	munmap(shared, sizeof *shared);

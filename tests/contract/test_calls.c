@@ -394,6 +394,14 @@ static int call_verify(struct subject *s)
 	return terrace_verify(s->store, true, NULL, NULL, NULL);
 }
 
+static int call_scrub(struct subject *s)
+{
+	terrace_scrub_options options = TERRACE_SCRUB_INIT;
+
+	options.repair = true;
+	return terrace_scrub(s->store, &options, NULL, NULL, NULL, NULL);
+}
+
 static int give_one_byte(void *ctx, void *buffer, size_t size, size_t *ret)
 {
 	bool *given = ctx;
@@ -541,6 +549,7 @@ static const struct call calls[] = {
 	CALL(put_many, TERRACE_EACCESS, TERRACE_EIO),
 	CALL(reader_open, TERRACE_OK, TERRACE_MISS),
 	CALL(resize, TERRACE_OK, TERRACE_OK),
+	CALL(scrub, TERRACE_EACCESS, ANY),
 	CALL(touch, TERRACE_EACCESS, TERRACE_EIO),
 	CALL(verify, TERRACE_EACCESS, ANY),
 	CALL(writer_open, FINE, FINE),

@@ -8,7 +8,8 @@
  * saying so to all processes, before and after (`writing` and `commits` of
  * core/coherence.h). So a reader leaves the lock, keeps its transaction while
  * neither has moved, and looks at both again before it believes what it read:
- * a seqlock. Moving the log into the database is no change: a reader takes from
+ * a seqlock. And at the database's number: one that was set aside is written to
+ * no more, and says so by nothing else. Moving the log into the database is no change: a reader takes from
  * the database only what was there before it began.
  *
  * The writer needs no reader's lock either: it has the writers' lock, without
@@ -50,18 +51,27 @@ static int shm_lock(sqlite3_file *file, int offset, int count, int flags)
 	return guard->real->xShmLock(file, offset, count, flags);
 }
 
+/* SQLite takes EIO for damage (unixRead): it may pass, and must not cost a database. */
+static int read_file(sqlite3_file *file, void *ret, int size, sqlite3_int64 at)
+{
+	int rc = guard_of(file)->real->xRead(file, ret, size, at);
+
+	return rc == SQLITE_IOERR_CORRUPTFS ? SQLITE_IOERR_READ : rc;
+}
+
 static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *ret)
 {
 	int rc = real->xOpen(real, name, file, flags, ret);
 
 	(void)vfs;
-	if (rc == SQLITE_OK && flags & SQLITE_OPEN_MAIN_DB && file->pMethods->iVersion >= 2 &&
-	    file->pMethods->xShmLock) {
+	if (rc == SQLITE_OK && flags & (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_WAL) &&
+	    file->pMethods->iVersion >= 2 && file->pMethods->xShmLock) {
 		struct guard *guard = guard_of(file);
 
 		guard->real = file->pMethods;
 		guard->methods = *file->pMethods;
 		guard->methods.xShmLock = shm_lock;
+		guard->methods.xRead = read_file;
 		guard->unlocked = false;
 		file->pMethods = &guard->methods;
 	}
@@ -113,17 +123,22 @@ void terrace__snapshot_write(struct connection *writer)
 		guard->unlocked = true;
 }
 
-void terrace__snapshot_drop(struct disk *disk, struct connection *connection)
+bool terrace__snapshot_drop(struct disk *disk, struct connection *connection)
 {
 	struct guard *guard;
 
 	if (!connection->held)
-		return;
-	terrace__run(disk, connection, terrace__statement(connection, DO_ROLLBACK), "stop reading");
+		return true;
+	/* After a failure SQLite may have done so itself. */
+	if (!sqlite3_get_autocommit(connection->db) &&
+	    terrace__run(disk, connection, terrace__statement(connection, DO_ROLLBACK),
+	                 "stop reading") != TERRACE_OK)
+		return false;
 	guard = guard_in(connection);
 	if (guard)
 		guard->unlocked = false;
 	connection->held = false;
+	return true;
 }
 
 bool terrace__snapshot_hold(struct disk *disk, struct connection *connection)
@@ -137,10 +152,12 @@ bool terrace__snapshot_hold(struct disk *disk, struct connection *connection)
 	commits = atomic_load(disk->commits);
 	if (connection->held && connection->commits == commits)
 		return true;
-	terrace__snapshot_drop(disk, connection);
 	guard = guard_in(connection);
-	if (!guard || terrace__run(disk, connection, terrace__statement(connection, DO_HOLD),
-	                           "begin to read") != TERRACE_OK)
+	/* What ends it at once: there may be no memory for that when it is needed. */
+	if (!guard || !terrace__snapshot_drop(disk, connection) ||
+	    !terrace__statement(connection, DO_ROLLBACK) ||
+	    terrace__run(disk, connection, terrace__statement(connection, DO_HOLD),
+	                 "begin to read") != TERRACE_OK)
 		return false;
 	/* SQLite looks where the database stands with the first row that is asked for. */
 	guard->unlocked = true;
@@ -152,5 +169,7 @@ bool terrace__snapshot_hold(struct disk *disk, struct connection *connection)
 bool terrace__snapshot_stands(const struct disk *disk, const struct connection *connection)
 {
 	atomic_thread_fence(memory_order_acquire);
-	return atomic_load(disk->writing) == 0 && atomic_load(disk->commits) == connection->commits;
+	return atomic_load(disk->writing) == 0 &&
+	       atomic_load(disk->commits) == connection->commits &&
+	       connection->generation == disk_generation(disk);
 }

@@ -167,21 +167,22 @@ static json_t *info_json(const terrace_info *info)
 	for (size_t i = 0; i < info->source_count; i++) {
 		const terrace_source_info *source = &info->sources[i];
 
-		json_array_append_new(
-		    sources,
-		    json_pack("{s:s, s:o, s:b}", "kind",
-		              source->kind == TERRACE_SOURCE_ABSENT ? "absent" : "file", "path",
-		              json_bytes(terrace_str(source->path)), "changed", source->changed));
+		json_array_append_new(sources,
+		                      json_pack("{s:s, s:o, s:b}", "kind",
+		                                terrace_source_kind_name(source->kind), "path",
+		                                json_bytes(terrace_str(source->path)), "changed",
+		                                source->changed));
 	}
 	return json_pack(
-	    "{s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:I, s:o, s:o}", "tier",
-	    terrace_tier_name(info->tier), "bytes", (json_int_t)info->bytes, "stored_bytes",
+	    "{s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:o, s:o}",
+	    "tier", terrace_tier_name(info->tier), "bytes", (json_int_t)info->bytes, "stored_bytes",
 	    (json_int_t)info->stored_bytes, "codec", codec_name(info->codec), "created_ms",
 	    json_time(info->created_ms), "stored_ms", json_time(info->stored_ms), "accessed_ms",
 	    json_time(info->accessed_ms), "access_count", (json_int_t)info->access_count, "age_ms",
 	    (json_int_t)info->age_ms, "ttl_ms",
 	    info->ttl_ms < 0 ? json_null() : json_integer(info->ttl_ms), "expires_ms",
-	    json_time(info->expires_ms), "left_ms",
+	    json_time(info->expires_ms), "idle_ms",
+	    info->idle_ms ? json_integer(info->idle_ms) : json_null(), "left_ms",
 	    info->left_ms < 0 ? json_null() : json_integer(info->left_ms), "cost_us",
 	    (json_int_t)info->cost_us, "tags", tags, "sources", sources);
 }
@@ -203,12 +204,13 @@ static void print_info(const terrace_info *info)
 	printf("ttl:      %s", terrace_format_duration(info->ttl_ms, other));
 	if (info->left_ms >= 0)
 		printf(" (%s left)", terrace_format_duration(info->left_ms, other));
+	if (info->idle_ms)
+		printf("\nidle:     %s", terrace_format_duration(info->idle_ms, other));
 	printf("\ncost:     %s\n", nanoseconds_text(info->cost_us * 1000, text));
 	for (size_t i = 0; i < info->tag_count; i++)
 		printf("tag:      %s\n", info->tags[i]);
 	for (size_t i = 0; i < info->source_count; i++)
-		printf("source:   %s%s%s\n",
-		       info->sources[i].kind == TERRACE_SOURCE_ABSENT ? "absent " : "",
+		printf("source:   %s %s%s\n", terrace_source_kind_name(info->sources[i].kind),
 		       info->sources[i].path, info->sources[i].changed ? " (changed)" : "");
 }
 

@@ -21,8 +21,11 @@ static const struct option_spec get_options[] = {
 
 static const struct option_spec put_options[] = {
 	{ "ttl", "T", "how long it lives: 90s, 2h, forever; 0 is dead at once" },
+	{ "idle", "T", "dies when nobody gets it for so long" },
 	{ "tag", "TAG", "a tag, to invalidate by; may be given again" },
 	{ "source", "FILE", "dies when this file changes; may be given again" },
+	{ "list", "DIR", "dies when the names in DIR, DIR/PATTERN, DIR/**, ... change" },
+	{ "env", "NAME", "dies where this variable has another value" },
 	{ NULL, NULL, NULL },
 };
 
@@ -60,6 +63,7 @@ static const struct option_spec run_options[] = {
 	{ "in", "GLOB", "an input by its content: * ? [a-z] **; may be given again" },
 	{ "depfile", "FILE", "inputs that COMMAND writes down there, in make's syntax" },
 	{ "out", "FILE", "an output to keep and bring back; may be given again" },
+	{ "list", "DIR", "the names in DIR, DIR/PATTERN, DIR/**, ... matter; may be given again" },
 	{ "env", "NAME", "a variable that matters; may be given again" },
 	{ "base", "DIR", "paths count from here, so that two checkouts share" },
 	{ "cache", "CACHE", "the cache; default: run" },

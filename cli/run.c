@@ -15,6 +15,7 @@ static int parse(struct cli *cli, const struct args *args, struct run_spec *ret)
 
 	ret->command = args->operands;
 	args_values(args, "in", (const char ***)(uintptr_t)&ret->inputs);
+	args_values(args, "list", (const char ***)(uintptr_t)&ret->listings);
 	args_values(args, "env", (const char ***)(uintptr_t)&ret->env);
 	count = args_values(args, "out", &outputs);
 	ret->outputs = outputs;
@@ -26,7 +27,7 @@ static int parse(struct cli *cli, const struct args *args, struct run_spec *ret)
 	ret->explain = args_has(args, "explain");
 	if (!ret->cache)
 		ret->cache = "run";
-	if (!ret->inputs || !ret->env || !outputs)
+	if (!ret->inputs || !ret->listings || !ret->env || !outputs)
 		return NO_MEMORY;
 	if (ttl) {
 		ret->has_ttl = true;
@@ -59,6 +60,7 @@ int verb_run(struct cli *cli, const struct args *args)
 		terrace_close(store);
 	}
 	free((void *)(uintptr_t)spec.inputs);
+	free((void *)(uintptr_t)spec.listings);
 	free((void *)(uintptr_t)spec.outputs);
 	free((void *)(uintptr_t)spec.env);
 	return status;

@@ -146,34 +146,49 @@ static int put(terrace_cache *cache, const struct args *args, const terrace_put_
 	return rc == TERRACE_OK ? STATUS_DONE : failed(rc);
 }
 
+static int source_file(terrace_sources *sources, const char *path)
+{
+	return terrace_sources_file(sources, path, 0);
+}
+
 /* Fingerprints first: what changes while the value is read makes a miss later. */
 static int add_sources(const struct args *args, terrace_sources **ret)
 {
-	const char **files;
-	size_t count = args_values(args, "source", &files);
-	int rc = terrace_sources_new(ret), status = STATUS_DONE;
+	static const struct {
+		const char *option;
+		int (*add)(terrace_sources *sources, const char *what);
+		const char *hint;
+	} kinds[] = {
+		{ "source", source_file, "; name a file that is there" },
+		{ "list", terrace_sources_listing, "" },
+		{ "env", terrace_sources_variable, "" },
+	};
+	int rc = terrace_sources_new(ret);
 
-	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
-		rc = terrace_sources_file(*ret, files[i], 0);
-		if (rc != TERRACE_OK) {
-			complain("%s; name a file that is there", terrace_error_message());
-			status = STATUS_USAGE;
-		}
+	if (rc != TERRACE_OK)
+		return failed(rc);
+	for (size_t k = 0; k < sizeof kinds / sizeof *kinds && rc == TERRACE_OK; k++) {
+		const char **values;
+		size_t count = args_values(args, kinds[k].option, &values);
+
+		for (size_t i = 0; i < count && rc == TERRACE_OK; i++)
+			rc = kinds[k].add(*ret, values[i]);
+		free(values);
+		if (rc != TERRACE_OK)
+			complain("--%s: %s%s", kinds[k].option, terrace_error_message(),
+			         kinds[k].hint);
 	}
-	free(files);
-	if (status == STATUS_DONE && rc != TERRACE_OK)
-		status = failed(rc);
-	if (status != STATUS_DONE) {
-		terrace_sources_free(*ret);
-		*ret = NULL;
-	}
-	return status;
+	if (rc == TERRACE_OK)
+		return STATUS_DONE;
+	terrace_sources_free(*ret);
+	*ret = NULL;
+	return rc == TERRACE_ENOMEM ? STATUS_FAILED : STATUS_USAGE;
 }
 
 static int put_options(struct cli *cli, const struct args *args, terrace_put_options *ret,
                        terrace_sources **ret_sources, const char ***ret_tags)
 {
-	const char *ttl = args_value(args, "ttl");
+	const char *ttl = args_value(args, "ttl"), *idle = args_value(args, "idle");
 	int status;
 
 	*ret_tags = NULL;
@@ -184,6 +199,11 @@ static int put_options(struct cli *cli, const struct args *args, terrace_put_opt
 		if (ret->ttl_ms == 0)
 			ret->ttl_ms = TERRACE_TTL_NONE;
 	}
+	if (idle && terrace_parse_duration(idle, &ret->idle_ms) != TERRACE_OK)
+		return usage(cli, "--idle: %s", terrace_error_message());
+	if (idle && ret->idle_ms == 0)
+		return usage(cli,
+		             "--idle: what may not go unused at all is of no use; write 90s or 2h");
 	ret->tag_count = args_values(args, "tag", ret_tags);
 	ret->tags = *ret_tags;
 	status = add_sources(args, ret_sources);

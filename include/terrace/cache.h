@@ -123,6 +123,7 @@ typedef struct terrace_put_options {
 	 * tag or source since. Where something was, put returns TERRACE_MISS.
 	 */
 	const struct terrace_lease *lease;
+	int64_t idle_ms; /* see terrace_policy; TERRACE_TTL_FOREVER: none; 0 = the cache's */
 } terrace_put_options;
 TERRACE_DEFINE_INIT(terrace_put_options)
 #define TERRACE_PUT_INIT terrace_put_options_init()

@@ -40,6 +40,8 @@ TERRACE_API int terrace_loaded_take(terrace_loaded *loaded, void *data, size_t s
 TERRACE_API void terrace_loaded_absent(terrace_loaded *loaded);
 /** A time to live for this value; otherwise the cache's. */
 TERRACE_API void terrace_loaded_ttl(terrace_loaded *loaded, int64_t ttl_ms);
+/** An idle time for this value, as in terrace_put_options; otherwise the cache's. */
+TERRACE_API void terrace_loaded_idle(terrace_loaded *loaded, int64_t idle_ms);
 /** A tag. */
 TERRACE_API int terrace_loaded_tag(terrace_loaded *loaded, const char *tag);
 /**
@@ -47,6 +49,11 @@ TERRACE_API int terrace_loaded_tag(terrace_loaded *loaded, const char *tag);
  * a missing file is remembered as absent (TERRACE_MISS).
  */
 TERRACE_API int terrace_loaded_source(terrace_loaded *loaded, const char *path, unsigned flags);
+/**
+ * The value's sources, to add others to: listings, variables, files that must be
+ * there. Add each before looking at it. Owned by `loaded`.
+ */
+TERRACE_API terrace_sources *terrace_loaded_sources(terrace_loaded *loaded);
 /** The cost in microseconds; otherwise the time that the loader took. */
 TERRACE_API void terrace_loaded_cost(terrace_loaded *loaded, uint64_t cost_us);
 /** Return the value to the callers, but do not store it. */

@@ -36,6 +36,27 @@ typedef enum terrace_check {
 	TERRACE_CHECK_ON_HIT = 1,   /* on every hit, in L1 too */
 	TERRACE_CHECK_INTERVAL = 2, /* on a hit, at most every check_interval_ms */
 	TERRACE_CHECK_MANUAL = 3,   /* only by terrace_check_sources() */
+	/*
+	 * On a hit, after inotify has told of something. A hit of an entry whose
+	 * sources were found unchanged before, while nothing that is watched has
+	 * changed, costs a look at a clock and two loads, and no system call: one
+	 * is made in each tick of the kernel's clock, for all entries together.
+	 * After a change of any source, each entry is looked at once more.
+	 *
+	 * Promised is: what was changed before this tick of the clock began, so 1
+	 * to 10 ms ago, as the kernel was built, is seen by a get. Who needs what
+	 * was changed just now takes ON_HIT.
+	 *
+	 * As with ON_HIT go: a source on a file system that does not tell of every
+	 * change (network, FUSE, overlay, proc), in a directory that may not be
+	 * read, or one too many for the system's limits; a source whose directory
+	 * was moved, or that was replaced, once; everything after more events came
+	 * than the kernel keeps, once. A variable is looked at on every hit.
+	 *
+	 * What inotify tells nobody is not seen: writing through a mapping, until
+	 * it is taken away; and mounting something over a directory of a path.
+	 */
+	TERRACE_CHECK_WATCH = 4,
 } terrace_check;
 
 /** When a put reaches the disk. */
@@ -109,6 +130,21 @@ typedef struct terrace_policy {
 	 * A power cut may bring back what was deleted shortly before.
 	 */
 	bool immutable;
+	/*
+	 * Idle time: how long an entry lives that nobody gets; 0 or TERRACE_TTL_FOREVER =
+	 * as long as its time to live. Any get of its value counts, in every process
+	 * and tier; exists, keys and inspect do not.
+	 *
+	 * An entry never dies before its idle time is over, and when that is over
+	 * within another eighth of it, at least a second. Other processes know of a get
+	 * after up to 5 s, the row with it: only an entry that had not been used for
+	 * all of its idle time before can be missed there in between, and is lost if
+	 * the process is killed, or cannot write, before it has written that down.
+	 *
+	 * Costs nothing for other entries; of these, one get in an eighth of the idle
+	 * time is written down, many in one transaction.
+	 */
+	int64_t idle_ms;
 } terrace_policy;
 TERRACE_DEFINE_INIT(terrace_policy)
 #define TERRACE_POLICY_INIT terrace_policy_init()

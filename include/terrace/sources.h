@@ -1,6 +1,7 @@
 /*
- * Sources: the files that an entry was made from. An entry with sources is a
- * hit only while each of them is as it was.
+ * Sources: what an entry was made from: files, paths with nothing there, the
+ * names in directories, variables of the environment. An entry with sources is
+ * a hit only while each of them is as it was.
  *
  * A source's fingerprint is taken when it is added here, so add it before
  * reading it: what changes in between then makes a miss, never a stale hit.
@@ -58,6 +59,37 @@ TERRACE_API int terrace_sources_file(terrace_sources *sources, const char *path,
  */
 TERRACE_API int terrace_sources_absent(terrace_sources *sources, const char *path);
 
+/**
+ * Add the names in a directory: a name that is added, removed or changed ends the
+ * entry; what the files hold does not. `listing` is the directory, for all names
+ * in it, or the directory and which names count: as last part a pattern ('*' any
+ * bytes, '?' one, [a-z], '\' the next as it is), and before it, or instead, "**"
+ * for the directories below as well: "src", "src/PATTERN", "src/(**)",
+ * "src/(**)/PATTERN", without the parentheses. Names that begin with a dot count. A
+ * directory is another name than a file. Links are names, and are not descended,
+ * but in the path of the directory itself.
+ *
+ * Returns: TERRACE_OK; TERRACE_MISS when there is no such directory (nothing is
+ *          added); TERRACE_EACCESS, TERRACE_EIO when it, or one below, cannot be
+ *          read or does not stop changing; TERRACE_EINVAL (a file, wildcards
+ *          elsewhere, a path over 4,095 bytes), TERRACE_ENOMEM.
+ * Cost:    reads the directories. Looking again costs one stat for a directory
+ *          that is not young on a local file system; else they are read again.
+ */
+TERRACE_API int terrace_sources_listing(terrace_sources *sources, const char *listing);
+
+/**
+ * Add a variable of the environment: its value, or that it has none. What counts
+ * is the environment of the process that gets the entry, at that moment; who
+ * wants an entry for each value puts the value into the key.
+ *
+ * Returns: TERRACE_OK; TERRACE_EINVAL (an empty name, one over 255 bytes or
+ *          with a '='), TERRACE_ENOMEM.
+ * Threads: getenv() is used: no thread may change the environment meanwhile.
+ * Cost:    a look through the environment, no system call.
+ */
+TERRACE_API int terrace_sources_variable(terrace_sources *sources, const char *name);
+
 /** How many sources the set holds. */
 TERRACE_API size_t terrace_sources_count(const terrace_sources *sources);
 
@@ -77,6 +109,16 @@ typedef struct terrace_digest {
  * Cost:    one stat and one get when remembered; otherwise reads the file.
  */
 TERRACE_API int terrace_file_digest(terrace *store, const char *path, terrace_digest *ret);
+
+/**
+ * What a listing, as of terrace_sources_listing(), amounts to now: the same digest
+ * for the same names.
+ *
+ * Returns: as terrace_sources_listing().
+ * Threads: safe.
+ * Cost:    reads the directories.
+ */
+TERRACE_API int terrace_listing_digest(const char *listing, terrace_digest *ret);
 
 #ifdef __cplusplus
 }

@@ -149,13 +149,18 @@ TERRACE_API double terrace_hit_rate(const terrace_stats *stats);
 typedef enum terrace_source_kind {
 	TERRACE_SOURCE_FILE = 1,
 	TERRACE_SOURCE_ABSENT = 2,
+	TERRACE_SOURCE_LISTING = 3,
+	TERRACE_SOURCE_VARIABLE = 4,
 } terrace_source_kind;
 
 typedef struct terrace_source_info {
 	terrace_source_kind kind;
-	const char *path;
-	bool changed; /* it is no longer what it was */
+	const char *path; /* of a listing with its pattern; of a variable its name */
+	bool changed;     /* it is no longer what it was */
 } terrace_source_info;
+
+/** "file", "absent", "listing", "variable"; "unknown" for what a newer version wrote. Static. */
+TERRACE_API const char *terrace_source_kind_name(terrace_source_kind kind);
 
 /** What is known of an entry. Times are in milliseconds since 1970. */
 typedef struct terrace_info {
@@ -177,7 +182,9 @@ typedef struct terrace_info {
 	const char *const *tags;
 	size_t source_count;
 	const terrace_source_info *sources;
-	void *owned; /* what the arrays point into */
+	void *owned;     /* what the arrays point into */
+	int64_t idle_ms; /* how long it may go unused; 0: as long as it likes. left_ms says how
+	                  * long it would live from now on without being used */
 } terrace_info;
 TERRACE_DEFINE_INIT(terrace_info)
 #define TERRACE_INFO_INIT terrace_info_init()

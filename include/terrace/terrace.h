@@ -20,6 +20,7 @@
 
 #include <terrace/base.h>
 #include <terrace/cache.h>
+#include <terrace/events.h>
 #include <terrace/fetch.h>
 #include <terrace/jobs.h>
 #include <terrace/key.h>

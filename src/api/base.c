@@ -172,6 +172,8 @@ int terrace__check_put_options(const terrace_put_options *options, terrace_put_o
 		                    "the put options have fields that this version does not know");
 	if (ret->ttl_ms < TERRACE_TTL_NONE)
 		return terrace_fail(TERRACE_EINVAL, "ttl_ms is negative");
+	if (ret->idle_ms < TERRACE_TTL_FOREVER)
+		return terrace_fail(TERRACE_EINVAL, "idle_ms is negative");
 	return TERRACE_OK;
 }
 

@@ -73,6 +73,11 @@ void terrace_loaded_ttl(terrace_loaded *loaded, int64_t ttl_ms)
 	loaded->ttl_ms = ttl_ms;
 }
 
+void terrace_loaded_idle(terrace_loaded *loaded, int64_t idle_ms)
+{
+	loaded->idle_ms = idle_ms;
+}
+
 int terrace_loaded_tag(terrace_loaded *loaded, const char *tag)
 {
 	if (loaded->tag_count == TAGS_MAX)
@@ -95,6 +100,11 @@ int terrace_loaded_source(terrace_loaded *loaded, const char *path, unsigned fla
 	return rc;
 }
 
+terrace_sources *terrace_loaded_sources(terrace_loaded *loaded)
+{
+	return &loaded->sources;
+}
+
 void terrace_loaded_cost(terrace_loaded *loaded, uint64_t cost_us)
 {
 	loaded->cost_us = cost_us;
@@ -109,6 +119,7 @@ void terrace_loaded_keep_out(terrace_loaded *loaded)
 void terrace__loaded_options(const struct terrace_loaded *loaded, terrace_put_options *ret)
 {
 	ret->ttl_ms = loaded->ttl_ms;
+	ret->idle_ms = loaded->idle_ms;
 	ret->cost_us = loaded->cost_us;
 	ret->tags = (const char *const *)loaded->tags;
 	ret->tag_count = loaded->tag_count;

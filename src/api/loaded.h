@@ -13,7 +13,7 @@ struct terrace_loaded {
 	bool given;
 	bool absent;
 	bool keep_out;
-	int64_t ttl_ms;
+	int64_t ttl_ms, idle_ms;
 	uint64_t cost_us;
 	bool has_cost;
 	char *tags[TAGS_MAX];

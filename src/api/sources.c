@@ -2,6 +2,7 @@
 
 #include "api/api.h"
 #include "core/entries.h"
+#include "core/listing.h"
 #include "util/fs.h"
 
 #include <errno.h>
@@ -81,6 +82,47 @@ int terrace_sources_absent(terrace_sources *sources, const char *path)
 		                    "cannot look at the source %s: %s", name, strerror(errno));
 	mark.path = terrace_str(name);
 	return add(sources, &mark);
+}
+
+int terrace_sources_listing(terrace_sources *sources, const char *listing)
+{
+	char name[SOURCE_PATH_MAX + 1];
+	struct source_mark mark;
+	int rc = absolute(listing, name);
+
+	if (rc == TERRACE_OK)
+		rc = terrace__listing_mark(name, &mark);
+	if (rc != TERRACE_OK)
+		return rc;
+	mark.path = terrace_str(name);
+	return add(sources, &mark);
+}
+
+int terrace_sources_variable(terrace_sources *sources, const char *name)
+{
+	struct source_mark mark;
+	size_t size = strlen(name);
+
+	if (size == 0 || size > VARIABLE_MAX || strchr(name, '='))
+		return terrace_fail(TERRACE_EINVAL,
+		                    "\"%s\" names no variable: 1 to %d bytes without '='", name,
+		                    VARIABLE_MAX);
+	terrace__variable_mark(name, &mark);
+	mark.path = terrace_bytes(name, size);
+	return add(sources, &mark);
+}
+
+int terrace_listing_digest(const char *listing, terrace_digest *ret)
+{
+	char name[SOURCE_PATH_MAX + 1];
+	struct source_mark mark;
+	int rc = absolute(listing, name);
+
+	if (rc == TERRACE_OK)
+		rc = terrace__listing_mark(name, &mark);
+	if (rc == TERRACE_OK)
+		memcpy(ret->bytes, mark.hash, sizeof ret->bytes);
+	return rc;
 }
 
 int terrace_file_digest(terrace *store, const char *path, terrace_digest *ret)

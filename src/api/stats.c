@@ -220,6 +220,7 @@ static int fill_info(struct terrace_cache *cache, const struct tier_facts *facts
 	               facts->expires > now        ? facts->expires - now :
 	                                             0;
 	info.cost_us = facts->cost_us;
+	info.idle_ms = facts->idle;
 	rc = fill_parts(cache->store, terrace_bytes(facts->extra.data, facts->extra.size), &info);
 	if (rc != TERRACE_OK)
 		return terrace_fail(rc, "out of memory for the facts of an entry");
@@ -306,6 +307,18 @@ const char *terrace_reason_name(terrace_reason reason)
 	};
 
 	return (unsigned)reason < ARRAY_LEN(names) ? names[reason] : "unknown";
+}
+
+const char *terrace_source_kind_name(terrace_source_kind kind)
+{
+	static const char *const names[] = {
+		[TERRACE_SOURCE_FILE] = "file",
+		[TERRACE_SOURCE_ABSENT] = "absent",
+		[TERRACE_SOURCE_LISTING] = "listing",
+		[TERRACE_SOURCE_VARIABLE] = "variable",
+	};
+
+	return (unsigned)kind < ARRAY_LEN(names) && names[kind] ? names[kind] : "unknown";
 }
 
 /* It is there, but dead: say of what. */

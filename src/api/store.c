@@ -1,7 +1,10 @@
 #include "api/api.h"
 
 #include "core/behind.h"
+#include "core/events.h"
+#include "core/idle.h"
 #include "core/keeper.h"
+#include "core/watch.h"
 #include "util/fs.h"
 #include "util/message.h"
 
@@ -168,9 +171,11 @@ static void init_locks(struct terrace *store)
 	pthread_cond_init(&store->flights.landed, &monotonic);
 	pthread_mutex_init(&store->jobs.lock, NULL);
 	pthread_cond_init(&store->jobs.changed, &monotonic);
+	pthread_mutex_init(&store->uses.lock, NULL);
 	pthread_mutex_init(&store->notes.lock, NULL);
 	pthread_mutex_init(&store->caches_lock, NULL);
 	pthread_mutex_init(&store->stats_lock, NULL);
+	pthread_mutex_init(&store->events_lock, NULL);
 	pthread_mutex_init(&store->bulk_lock, NULL);
 	terrace__keeper_init(store);
 	pthread_condattr_destroy(&monotonic);
@@ -187,9 +192,11 @@ static void store_free(struct terrace *store)
 	while (store->jobs.running)
 		pthread_cond_wait(&store->jobs.changed, &store->jobs.lock);
 	pthread_mutex_unlock(&store->jobs.lock);
+	terrace__events_end(store);
 	terrace__keeper_stop(store);
 	while (store->caches)
 		terrace__cache_close(store->caches, true);
+	terrace__watch_free(store->watch);
 	terrace__detach(store);
 	terrace__settings_free(store->settings, STORE_SETTING_COUNT);
 	terrace__config_free(store->config);
@@ -197,9 +204,11 @@ static void store_free(struct terrace *store)
 	pthread_cond_destroy(&store->writer.done);
 	pthread_mutex_destroy(&store->flights.lock);
 	pthread_cond_destroy(&store->flights.landed);
+	terrace__idle_done(store);
 	pthread_mutex_destroy(&store->notes.lock);
 	pthread_mutex_destroy(&store->caches_lock);
 	pthread_mutex_destroy(&store->stats_lock);
+	pthread_mutex_destroy(&store->events_lock);
 	pthread_mutex_destroy(&store->bulk_lock);
 	free(store->dir);
 	store->magic = 0;

@@ -2,6 +2,7 @@
 #include "core/caches.h"
 
 #include "core/behind.h"
+#include "core/idle.h"
 #include "core/locks.h"
 #include "core/power.h"
 #include "core/present.h"
@@ -12,6 +13,7 @@
 #include "util/util.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -463,6 +465,7 @@ void terrace__detach(struct terrace *store)
 {
 	if (store->disk)
 		terrace__behind_close(store);
+	terrace__idle_settle(store);
 	if (store->disk && !store->read_only && atomic_load(&store->wrote)) {
 		store->wait_ms = LEAVE_WAIT_MS;
 		if (terrace__write_alone(store, leave, NULL) != TERRACE_OK)

@@ -1,6 +1,7 @@
 #include "core/bulk.h"
 
 #include "core/behind.h"
+#include "core/events.h"
 #include "core/power.h"
 #include "core/sources.h"
 #include "util/util.h"
@@ -463,8 +464,10 @@ int terrace__cleanup(struct terrace_cache *cache, uint64_t *ret_count)
 	int rc = TERRACE_OK;
 
 	*ret_count = count;
-	if (!cache->on_disk)
+	if (!cache->on_disk) {
+		event_of_many(cache, TERRACE_EVENT_EXPIRE, TERRACE_L1, count);
 		return TERRACE_OK;
+	}
 	cache->store->disk_ops->sweep(cache->store->disk);
 	terrace__behind_flush(cache->store); /* it may take the place of what is expired */
 	before = rows_of(cache);
@@ -478,6 +481,7 @@ int terrace__cleanup(struct terrace_cache *cache, uint64_t *ret_count)
 		rc = terrace__write_alone(cache->store, room_alone, cache);
 	after = rows_of(cache);
 	*ret_count += before > after ? before - after : 0;
+	event_of_many(cache, TERRACE_EVENT_EXPIRE, 0, *ret_count);
 	return rc;
 }
 

@@ -1,9 +1,11 @@
 #include "core/caches.h"
 
 #include "core/behind.h"
+#include "core/events.h"
 
 #include "core/lookup.h"
 #include "core/keeper.h"
+#include "core/watch.h"
 #include "util/message.h"
 #include "util/util.h"
 
@@ -178,13 +180,14 @@ static int check_policy(const terrace_policy *policy)
 		what = "ttl_ms is negative";
 	else if (policy->codec > TERRACE_CODEC_AUTO)
 		what = "codec is unknown";
-	else if (policy->check > TERRACE_CHECK_MANUAL)
+	else if (policy->check > TERRACE_CHECK_WATCH)
 		what = "check is unknown";
 	else if (policy->write > TERRACE_WRITE_BEHIND)
 		what = "write is unknown";
 	else if (policy->stale_ms < TERRACE_TTL_FOREVER ||
 	         policy->stale_on_error_ms < TERRACE_TTL_FOREVER ||
-	         policy->absent_ttl_ms < TERRACE_TTL_FOREVER)
+	         policy->absent_ttl_ms < TERRACE_TTL_FOREVER ||
+	         policy->idle_ms < TERRACE_TTL_FOREVER)
 		what = "a duration is negative";
 	else if (policy->jitter_percent > 100)
 		what = "jitter_percent is over 100";
@@ -211,6 +214,7 @@ static void apply_settings(struct terrace_cache *cache)
 		cache->tiers &= ~(unsigned)TERRACE_L1; /* its copies could not be kept good */
 	cache->on_disk = cache->tiers & (TERRACE_L2 | TERRACE_L3);
 	cache->ttl_ms = settings[CACHE_ttl].number;
+	cache->idle_ms = settings[CACHE_idle].number > 0 ? settings[CACHE_idle].number : 0;
 	cache->codec = (terrace_codec)settings[CACHE_codec].number;
 	cache->inline_bytes = (uint64_t)settings[CACHE_inline_bytes].number;
 	cache->memory_bytes = (uint64_t)settings[CACHE_memory_bytes].number;
@@ -219,7 +223,8 @@ static void apply_settings(struct terrace_cache *cache)
 	cache->encoded_bytes = (uint64_t)settings[CACHE_encoded_bytes].number;
 	cache->disk_bytes = (uint64_t)settings[CACHE_disk_bytes].number;
 	cache->disk_entries = (uint64_t)settings[CACHE_disk_entries].number;
-	cache->check_ms = settings[CACHE_check].number;
+	cache->watches = settings[CACHE_check].number == CHECK_WATCHED;
+	cache->check_ms = cache->watches ? 0 : settings[CACHE_check].number;
 	cache->write_behind = settings[CACHE_write].number == TERRACE_WRITE_BEHIND;
 	cache->stale_ms = settings[CACHE_stale].number;
 	cache->stale_error_ms = settings[CACHE_stale_on_error].number;
@@ -300,6 +305,10 @@ static int cache_make(struct terrace *store, const char *name, const terrace_pol
 	}
 	if (cache->tiers == 0)
 		return TERRACE_OK;
+	if (cache->watches && !store->watch)
+		store->watch = terrace__watch_new(store);
+	if (cache->watches && !store->watch)
+		return TERRACE_ENOMEM;
 	rc = check_promise(cache);
 	if (rc == TERRACE_OK)
 		rc = number_cache(store, cache);
@@ -472,6 +481,8 @@ void terrace__count_evicted(struct terrace *store, uint32_t number,
 			continue;
 		count_add(&cache->counts, COUNT_evicted_l2, evicted->entries_l2);
 		count_add(&cache->counts, COUNT_evicted_l3, evicted->entries_l3);
+		event_of_many(cache, TERRACE_EVENT_EVICT, TERRACE_L2, evicted->entries_l2);
+		event_of_many(cache, TERRACE_EVENT_EVICT, TERRACE_L3, evicted->entries_l3);
 	}
 	pthread_mutex_unlock(&store->caches_lock);
 }

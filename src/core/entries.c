@@ -1,6 +1,7 @@
 #include "core/entries.h"
 
 #include "codec/codec.h"
+#include "core/idle.h"
 #include "core/sources.h"
 #include "core/spool.h"
 #include "util/message.h"
@@ -71,8 +72,8 @@ int64_t terrace__expires(const struct terrace_cache *cache, int64_t now, int64_t
 }
 
 int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
-                        terrace_slice value, terrace_slice extra, int64_t ttl_ms, uint64_t cost_us,
-                        struct entry **ret)
+                        terrace_slice value, terrace_slice extra, int64_t ttl_ms, int64_t idle_ms,
+                        uint64_t cost_us, struct entry **ret)
 {
 	struct entry *entry = terrace__entry_new(key->key, value.size, extra);
 	struct extra_walk walk;
@@ -97,6 +98,7 @@ int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
 	atomic_init(&rest->accessed, now);
 	atomic_init(&entry->expires, terrace__expires(cache, now, ttl_ms, &ttl));
 	atomic_init(&rest->ttl, ttl);
+	terrace__idle_begin(cache, entry, terrace__idle_ms(cache, idle_ms), now);
 	*ret = entry;
 	return TERRACE_OK;
 }
@@ -108,11 +110,15 @@ void terrace__record_fill(const struct terrace_cache *cache, const struct entry 
 
 	*ret = (struct record){
 		.cache = cache->number,
-		.flags = entry->kind == ENTRY_ABSENT ? RECORD_ABSENT : 0,
+		.flags = (uint8_t)((entry->kind == ENTRY_ABSENT ? RECORD_ABSENT : 0) |
+		                   (rest->idle ? RECORD_IDLE : 0)),
 		.created = rest->created,
 		.stored = rest->stored,
-		.expires = atomic_load(&entry->expires),
+		.expires = entry_idle_to_row(rest->idle, atomic_load(&entry->expires),
+		                             atomic_load(&rest->deadline)),
 		.ttl = rest->ttl,
+		.idle = rest->idle,
+		.deadline = atomic_load(&rest->deadline),
 		.value_size = entry->value_size,
 		.cost_us = rest->cost_us,
 		.key = entry_key_slice(entry),
@@ -291,15 +297,19 @@ int terrace__number_write(struct write *write, const struct entry *old)
 	if (rc != TERRACE_OK)
 		return rc;
 	snprintf(text, sizeof text, "%" PRId64, write->sum);
-	rc = terrace__entry_make(cache, &write->put.key, terrace_str(text), extra, 0,
+	rc = terrace__entry_make(cache, &write->put.key, terrace_str(text), extra, 0, 0,
 	                         old ? entry_rest(old)->cost_us : 0, &entry);
 	if (rc != TERRACE_OK)
 		return rc;
 	if (old) {
 		/* The number changes; how long it is good for does not. */
-		atomic_store(&entry->expires, atomic_load(&old->expires));
-		atomic_store(&entry_rest(entry)->ttl, atomic_load(&entry_rest(old)->ttl));
-		entry_rest(entry)->created = entry_rest(old)->created;
+		struct entry_rest *rest = entry_rest(entry), *was = entry_rest(old);
+
+		atomic_store(&entry->expires,
+		             was->idle ? atomic_load(&was->deadline) : atomic_load(&old->expires));
+		atomic_store(&rest->ttl, atomic_load(&was->ttl));
+		terrace__idle_begin(cache, entry, was->idle, rest->stored);
+		rest->created = was->created;
 	}
 	if (cache->on_disk)
 		return terrace__entry_encode(cache, entry, write);
@@ -341,6 +351,8 @@ int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes
 	rest->created = from->created;
 	rest->stored = from->stored;
 	atomic_init(&rest->ttl, atomic_load(&from->ttl));
+	rest->idle = from->idle;
+	atomic_init(&rest->deadline, atomic_load(&from->deadline));
 	rest->stored_size = from->stored_size;
 	rest->cost_us = from->cost_us;
 	rest->tag_count = from->tag_count;

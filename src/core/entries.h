@@ -19,8 +19,8 @@ int64_t terrace__expires(const struct terrace_cache *cache, int64_t now, int64_t
 
 /* An entry of a caller's bytes, copied. */
 int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
-                        terrace_slice value, terrace_slice extra, int64_t ttl_ms, uint64_t cost_us,
-                        struct entry **ret);
+                        terrace_slice value, terrace_slice extra, int64_t ttl_ms, int64_t idle_ms,
+                        uint64_t cost_us, struct entry **ret);
 
 /* What it is worth when room is made, once its record is filled. */
 void terrace__write_weigh(struct write *write);

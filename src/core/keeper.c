@@ -1,6 +1,7 @@
 #include "core/keeper.h"
 
 #include "core/caches.h"
+#include "core/idle.h"
 #include "core/processes.h"
 #include "core/lookup.h"
 #include "util/time.h"
@@ -139,6 +140,7 @@ static void keep_memory(struct terrace *store, int64_t now_ms)
 
 void terrace__keeper_tick(struct terrace *store, int64_t now_ms)
 {
+	terrace__idle_settle(store);
 	if (store->watches_memory)
 		keep_memory(store, now_ms);
 	if (now_ms < store->keeper.fold_at)

@@ -5,8 +5,11 @@
 
 #include "core/behind.h"
 #include "core/entries.h"
+#include "core/events.h"
+#include "core/idle.h"
 #include "core/present.h"
 #include "core/sources.h"
+#include "core/watch.h"
 #include "util/time.h"
 #include "util/util.h"
 
@@ -62,10 +65,15 @@ static bool sources_hold(struct terrace_cache *cache, const struct tier_key *key
 	char why[512] = "";
 	enum source_state state;
 	uint64_t looked_at;
-	int64_t now = 0;
+	int64_t now = 0, watched = 0;
 
 	if (cache->check_ms < 0)
 		return true;
+	if (cache->watches) {
+		if (LIKELY(terrace__watch_quiet(cache->store->watch, entry)))
+			return true;
+		watched = terrace__watch_sources(cache->store->watch, entry);
+	}
 	if (cache->check_ms > 0) {
 		now = terrace__now(cache->store);
 		if (now - atomic_load(&rest->checked) < cache->check_ms)
@@ -81,6 +89,8 @@ static bool sources_hold(struct terrace_cache *cache, const struct tier_key *key
 		terrace__swallow(cache->store, cache, "looking at a source");
 	} else if (cache->check_ms > 0) {
 		atomic_store(&rest->checked, now);
+	} else if (watched) {
+		atomic_store(&rest->checked, watched);
 	}
 	return state == SOURCE_SAME;
 }
@@ -101,11 +111,13 @@ static int memory_get(struct terrace_cache *cache, void *tier, const struct tier
 		return TERRACE_MISS;
 	if (LIKELY(is_current(cache, key, entry) && !is_expired(cache, entry))) {
 		if (LIKELY(entry->source_count == 0) || sources_hold(cache, key, entry)) {
+			idle_hit(cache, key, entry);
 			*ret = entry;
 			return TERRACE_OK;
 		}
 	} else if (!cache->on_disk && is_current(cache, key, entry) && !may_serve_stale(cache)) {
 		count_add(&cache->counts, COUNT_expired, 1);
+		event_of_key(cache, TERRACE_EVENT_EXPIRE, key->key, TERRACE_L1);
 		drop(cache, key, 0, TERRACE_REASON_EXPIRED, NULL);
 	}
 	entry_drop(entry, ENTRY_REF | ENTRY_HIT);
@@ -115,7 +127,11 @@ static int memory_get(struct terrace_cache *cache, void *tier, const struct tier
 void terrace__damaged(struct terrace_cache *cache, const struct tier_key *key, uint64_t seq,
                       const char *how)
 {
+	struct event_facts facts = { .key = key->key, .count = 1, .detail = how };
+
 	count_add(&cache->counts, COUNT_damaged, 1);
+	if (events_wanted(cache, TERRACE_EVENT_ERROR))
+		terrace__event(cache, TERRACE_EVENT_ERROR, &facts);
 	terrace__log(cache->store, TERRACE_LOG_WARN, "%s: a damaged entry is removed: %s",
 	             cache->name, how);
 	drop(cache, key, seq, TERRACE_REASON_DAMAGED, how);
@@ -201,12 +217,18 @@ static int disk_get(struct terrace_cache *cache, const struct tier_key *key, str
 	if (rc != TERRACE_OK)
 		return TERRACE_MISS;
 	reason = terrace__entry_reason(cache, ret->entry);
-	if (reason == TERRACE_REASON_EXPIRED)
+	if (reason == TERRACE_REASON_EXPIRED) {
 		count_add(&cache->counts, COUNT_expired, 1);
+		event_of_key(cache, TERRACE_EVENT_EXPIRE, key->key, ret->entry->tier);
+	}
 	if (reason != TERRACE_REASON_LIVE ||
 	    (ret->entry->source_count && !sources_hold(cache, key, ret->entry))) {
 		found_drop(cache, ret);
 		return TERRACE_MISS;
+	}
+	if (entry_rest(ret->entry)->idle) {
+		atomic_store(&cache->has_idle, true);
+		terrace__idle_used(cache, key, ret->entry);
 	}
 	/* What waits is in memory already, where there is room for it. */
 	ret->keep = !waits && !version_is_writing(version) && !ret->blocks;
@@ -261,8 +283,10 @@ static int to_form(struct terrace_cache *cache, const struct tier_key *key, stru
 	return TERRACE_OK;
 }
 
-static void count_hit(struct terrace_cache *cache, unsigned tier, uint64_t cost_us, uint64_t ns)
+static void count_hit(struct terrace_cache *cache, const struct tier_key *key, unsigned tier,
+                      uint64_t cost_us, uint64_t ns)
 {
+	event_of_key(cache, TERRACE_EVENT_HIT, key->key, tier);
 	switch (tier) {
 	case TERRACE_L1:
 		count_add(&cache->counts, COUNT_hits_encoded, 1);
@@ -294,6 +318,7 @@ static int get_below(struct terrace_cache *cache, const struct tier_key *key, bo
 	if (rc != TERRACE_OK) {
 		if (count_miss) {
 			count_add(&cache->counts, COUNT_misses, 1);
+			event_of_key(cache, TERRACE_EVENT_MISS, key->key, 0);
 			terrace__count_time(&cache->counts, TIME_miss, terrace__now_ns() - start);
 		}
 		return rc;
@@ -303,7 +328,8 @@ static int get_below(struct terrace_cache *cache, const struct tier_key *key, bo
 
 		terrace__memory_keep(cache, &put, NULL);
 	}
-	count_hit(cache, *ret_tier, entry_rest(found.entry)->cost_us, terrace__now_ns() - start);
+	count_hit(cache, key, *ret_tier, entry_rest(found.entry)->cost_us,
+	          terrace__now_ns() - start);
 	*ret = found.entry;
 	return TERRACE_OK;
 }
@@ -331,6 +357,7 @@ static inline int get_hashed(struct terrace_cache *cache, const struct tier_key 
 			keeper_at(cache->store, start);
 			terrace__count_time(&cache->counts, TIME_hit_l1, terrace__now_ns() - start);
 		}
+		event_of_key(cache, TERRACE_EVENT_HIT, hashed->key, TERRACE_L1);
 		*ret_tier = TERRACE_L1;
 		return found_rc(*ret);
 	}
@@ -371,6 +398,7 @@ int terrace__look_again(struct terrace_cache *cache, terrace_slice key, struct e
 	int rc;
 
 	if (cache->memory && memory_get(cache, cache->memory, &hashed, ret) == TERRACE_OK) {
+		event_of_key(cache, TERRACE_EVENT_HIT, key, TERRACE_L1);
 		*ret_tier = TERRACE_L1;
 		return found_rc(*ret);
 	}
@@ -391,11 +419,14 @@ int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, bool co
 		                    terrace__look_again(cache, key, ret, ret_tier);
 	rc = bytes_get(cache, &hashed, &found, ret_tier);
 	if (rc != TERRACE_OK) {
-		if (count_miss)
+		if (count_miss) {
 			count_add(&cache->counts, COUNT_misses, 1);
+			event_of_key(cache, TERRACE_EVENT_MISS, key, 0);
+		}
 		return rc;
 	}
-	count_hit(cache, *ret_tier, entry_rest(found.entry)->cost_us, terrace__now_ns() - start);
+	count_hit(cache, &hashed, *ret_tier, entry_rest(found.entry)->cost_us,
+	          terrace__now_ns() - start);
 	*ret = found.entry;
 	return found_rc(found.entry);
 }
@@ -411,6 +442,7 @@ int terrace__get_opened(struct terrace_cache *cache, terrace_slice key, struct e
 	/* A form is no bytes: those lie beside it, or below. */
 	if (cache->memory && !cache->has_form &&
 	    memory_get(cache, cache->memory, &hashed, ret) == TERRACE_OK) {
+		event_of_key(cache, TERRACE_EVENT_HIT, key, TERRACE_L1);
 		*ret_tier = TERRACE_L1;
 		*ret_blocks = NULL;
 		*ret_size = (*ret)->value_size;
@@ -419,6 +451,7 @@ int terrace__get_opened(struct terrace_cache *cache, terrace_slice key, struct e
 	rc = bytes_get(cache, &hashed, &found, ret_tier);
 	if (rc != TERRACE_OK) {
 		count_add(&cache->counts, COUNT_misses, 1);
+		event_of_key(cache, TERRACE_EVENT_MISS, key, 0);
 		return rc;
 	}
 	if (cache->memory && !cache->has_form && found.keep) {
@@ -426,7 +459,8 @@ int terrace__get_opened(struct terrace_cache *cache, terrace_slice key, struct e
 
 		terrace__memory_keep(cache, &put, NULL);
 	}
-	count_hit(cache, *ret_tier, entry_rest(found.entry)->cost_us, terrace__now_ns() - start);
+	count_hit(cache, &hashed, *ret_tier, entry_rest(found.entry)->cost_us,
+	          terrace__now_ns() - start);
 	*ret = found.entry;
 	*ret_blocks = found.blocks;
 	*ret_size = found.blocks ? cache->store->disk_ops->blocks_size(found.blocks) :
@@ -503,6 +537,7 @@ void terrace__entry_facts(const struct entry *entry, struct tier_facts *ret)
 		.stored_size = rest->stored_size,
 		.cost_us = rest->cost_us,
 		.hits = entry_hits(entry),
+		.idle = rest->idle,
 	};
 	terrace__buf_append(&ret->extra, entry_extra(entry).data, entry->extra_size);
 }

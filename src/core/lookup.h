@@ -75,7 +75,7 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
                       const terrace_put_options *options);
 /* The same with tags and sources packed; the items begin without entries. */
 int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, size_t count,
-                        terrace_slice extra, int64_t ttl_ms, uint64_t cost_us);
+                        terrace_slice extra, int64_t ttl_ms, int64_t idle_ms, uint64_t cost_us);
 /* A put whose file is there: its row. TERRACE_MISS when the lease no longer held. */
 int terrace__put_written(struct terrace_cache *cache, struct write *write);
 /* The value of a put could not be stored, for `rc`: at least the older one must not stay. */

@@ -1,6 +1,7 @@
 /* What the core does with L1: admission, limits, forgetting. */
 #include "core/lookup.h"
 
+#include "core/events.h"
 #include "core/flight.h"
 #include "core/keeper.h"
 #include "core/locks.h"
@@ -32,6 +33,7 @@ static void note_evicted(struct terrace_cache *cache, const struct tier_evicted 
 			                  "to keep memory within its limit");
 		else if (entry_hits(entry))
 			terrace__access_note(cache->store, entry->hash, entry_hits(entry), now);
+		event_of_key(cache, TERRACE_EVENT_EVICT, entry_key_slice(entry), TERRACE_L1);
 	}
 }
 

@@ -3,6 +3,7 @@
 
 #include "core/behind.h"
 #include "core/entries.h"
+#include "core/events.h"
 #include "core/flight.h"
 #include "util/message.h"
 #include "util/time.h"
@@ -364,15 +365,16 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 	if (rc != TERRACE_OK)
 		return rc;
 	return terrace__put_packed(cache, items, count, terrace_bytes(extra.data, extra.size),
-	                           options->ttl_ms, options->cost_us);
+	                           options->ttl_ms, options->idle_ms, options->cost_us);
 }
 
 int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, size_t count,
-                        terrace_slice extra, int64_t ttl_ms, uint64_t cost_us)
+                        terrace_slice extra, int64_t ttl_ms, int64_t idle_ms, uint64_t cost_us)
 {
 	bool timed = is_timed(cache);
 	uint64_t start = timed ? terrace__now_ns() : 0;
 	struct write single, *writes = &single;
+	uint64_t stored = 0;
 	int rc = TERRACE_OK;
 
 	if (count > 1) {
@@ -382,7 +384,7 @@ int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, siz
 	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
 		items[i].hashed = cache_key_soon(cache, items[i].key);
 		rc = terrace__entry_make(cache, &items[i].hashed, items[i].value, extra, ttl_ms,
-		                         cost_us, &items[i].entry);
+		                         idle_ms, cost_us, &items[i].entry);
 		if (rc == TERRACE_OK && items[i].absent)
 			items[i].entry->kind = ENTRY_ABSENT;
 	}
@@ -391,6 +393,8 @@ int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, siz
 	for (size_t i = 0; i < count && rc >= 0; i++) {
 		if (items[i].rc == TERRACE_OK) {
 			count_add(&cache->counts, COUNT_puts, 1);
+			event_of_key(cache, TERRACE_EVENT_PUT, items[i].key, 0);
+			stored++;
 			if (timed)
 				terrace__count_time(&cache->counts, TIME_put,
 				                    (terrace__now_ns() - start) / count);
@@ -400,6 +404,8 @@ int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, siz
 				terrace__swallow(cache->store, cache, "storing");
 		}
 	}
+	if (count > 1)
+		event_of_many(cache, TERRACE_EVENT_BATCH, 0, stored);
 	if (writes != &single)
 		free(writes);
 	return rc;
@@ -430,10 +436,12 @@ int terrace__put_written(struct terrace_cache *cache, struct write *write)
 	terrace__write(cache->store, write, 1);
 	rc = write->rc;
 	terrace__memory_forget(cache, &write->put.key);
-	if (rc == TERRACE_OK)
+	if (rc == TERRACE_OK) {
 		count_add(&cache->counts, COUNT_puts, 1);
-	else if (rc < 0 && rc != TERRACE_EBUSY)
+		event_of_key(cache, TERRACE_EVENT_PUT, write->put.key.key, 0);
+	} else if (rc < 0 && rc != TERRACE_EBUSY) {
 		terrace__put_failed(cache, write->put.key.key, rc);
+	}
 	return rc;
 }
 
@@ -504,6 +512,7 @@ int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta,
 	}
 	if (rc == TERRACE_OK) {
 		count_add(&cache->counts, COUNT_puts, 1);
+		event_of_key(cache, TERRACE_EVENT_PUT, key, 0);
 		if (ret)
 			*ret = write.sum;
 	}
@@ -587,8 +596,14 @@ static int memory_touch(struct terrace_cache *cache, void *tier, const struct wr
 	int rc = entry && is_good(cache, &write->put.key, entry) ? TERRACE_OK : TERRACE_MISS;
 
 	if (rc == TERRACE_OK) {
-		atomic_store(&entry_rest(entry)->ttl, write->ttl);
-		atomic_store(&entry->expires, write->expires);
+		struct entry_rest *rest = entry_rest(entry);
+
+		atomic_store(&rest->ttl, write->ttl);
+		atomic_store(&rest->deadline, write->expires);
+		atomic_store(&entry->expires,
+		             rest->idle ?
+		                 entry_idle_expires(rest->idle, write->expires, write->now) :
+		                 write->expires);
 	}
 	entry_unref(entry);
 	return rc;
@@ -604,7 +619,8 @@ int terrace__touch(struct terrace_cache *cache, terrace_slice key, int64_t ttl_m
 	};
 	int rc;
 
-	write.expires = terrace__expires(cache, terrace__now(cache->store), ttl_ms, &write.ttl);
+	write.now = terrace__now(cache->store);
+	write.expires = terrace__expires(cache, write.now, ttl_ms, &write.ttl);
 	if (cache->on_disk) {
 		terrace__write(cache->store, &write, 1);
 		terrace__memory_forget(cache, &write.put.key);

@@ -98,7 +98,9 @@ static bool parse_check(const char *text, int64_t *ret)
 	if (strcmp(text, "hit") == 0)
 		*ret = 0;
 	else if (strcmp(text, "manual") == 0)
-		*ret = -1;
+		*ret = CHECK_MANUALLY;
+	else if (strcmp(text, "watch") == 0)
+		*ret = CHECK_WATCHED;
 	else
 		return terrace__text_duration(text, ret) && *ret > 0;
 	return true;
@@ -163,7 +165,7 @@ static const char *expected(enum type type)
 	case CODEC:
 		return "default, none, lz4 or zstd";
 	case CHECK:
-		return "hit, manual or an interval such as 10s";
+		return "hit, watch, manual or an interval such as 10s";
 	case EVICTION:
 		return "hits, bytes or cost";
 	case WRITE:
@@ -538,7 +540,10 @@ static int from_code(const struct field *field, int64_t number, const char *text
 		if (number > 0)
 			terrace__text_put_duration(number, value, sizeof value);
 		else
-			snprintf(value, sizeof value, "%s", number ? "manual" : "hit");
+			snprintf(value, sizeof value, "%s",
+			         number == CHECK_WATCHED  ? "watch" :
+			         number == CHECK_MANUALLY ? "manual" :
+			                                    "hit");
 		break;
 	case WRITE:
 		snprintf(value, sizeof value, "%s",
@@ -618,7 +623,9 @@ static struct given given_check(const terrace_policy *code)
 	case TERRACE_CHECK_INTERVAL:
 		return (struct given){ true, code->check_interval_ms, NULL };
 	case TERRACE_CHECK_MANUAL:
-		return (struct given){ true, -1, NULL };
+		return (struct given){ true, CHECK_MANUALLY, NULL };
+	case TERRACE_CHECK_WATCH:
+		return (struct given){ true, CHECK_WATCHED, NULL };
 	}
 	return (struct given){ false, 0, NULL };
 }
@@ -640,6 +647,7 @@ int terrace__settings_cache(const struct config_file *file, const char *cache,
 		[CACHE_check] = given_check(code),
 		[CACHE_eviction] = { code->eviction != NULL, 0, code->eviction },
 		[CACHE_write] = given_number(code->write),
+		[CACHE_idle] = given_number(code->idle_ms),
 		[CACHE_stale] = given_number(code->stale_ms),
 		[CACHE_stale_on_error] = given_number(code->stale_on_error_ms),
 		[CACHE_absent_ttl] = given_number(code->absent_ttl_ms),

@@ -24,6 +24,7 @@
 #define CACHE_SETTINGS(X)                \
 	X(tiers, TIERS, "l1+l2+l3")      \
 	X(ttl, DURATION, "forever")      \
+	X(idle, DURATION, "0")           \
 	X(codec, CODEC, "default")       \
 	X(inline_bytes, SIZE, "32K")     \
 	X(memory_bytes, SIZE, "0")       \
@@ -57,9 +58,11 @@ enum cache_setting {
 	    CACHE_SETTING_COUNT
 };
 
+enum check_number { CHECK_MANUALLY = -1, CHECK_WATCHED = -2 };
+
 /* A value in the form that its type has: bytes, a count, ms, a set of tiers, … */
 struct setting {
-	int64_t number; /* check: 0 on hit, -1 manual, else the interval in ms */
+	int64_t number; /* check: 0 on hit, see enum check_number, else the interval in ms */
 	char *text;     /* as it was written, in its usual spelling */
 	char *origin;
 };

@@ -1,5 +1,6 @@
 #include "core/sources.h"
 
+#include "core/listing.h"
 #include "core/lookup.h"
 #include "util/fs.h"
 #include "util/message.h"
@@ -21,7 +22,7 @@ static int64_t ns_of(struct timespec time)
 	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-static void mark_stat(const struct stat *st, struct source_mark *ret)
+void terrace__source_stat(const struct stat *st, struct source_mark *ret)
 {
 	int64_t now = terrace__clock_ms(CLOCK_REALTIME), youngest;
 
@@ -36,13 +37,13 @@ static void mark_stat(const struct stat *st, struct source_mark *ret)
 		ret->flags |= SOURCE_RACY;
 }
 
-static bool same_stat(const struct source_mark *a, const struct source_mark *b)
+bool terrace__source_same_stat(const struct source_mark *a, const struct source_mark *b)
 {
 	return a->size == b->size && a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns &&
 	       a->inode == b->inode;
 }
 
-static int failed(int err, const char *path)
+int terrace__source_failed(int err, const char *path)
 {
 	if (err == ENOENT || err == ENOTDIR)
 		return TERRACE_MISS;
@@ -50,6 +51,14 @@ static int failed(int err, const char *path)
 	if (err == EACCES || err == EPERM)
 		return TERRACE_EACCESS;
 	return err == ENOMEM ? TERRACE_ENOMEM : TERRACE_EIO;
+}
+
+enum source_state terrace__source_changed(char *why, size_t why_size, const char *what,
+                                          const char *how)
+{
+	if (why)
+		snprintf(why, why_size, "%s %s", what, how);
+	return SOURCE_CHANGED;
 }
 
 static int not_a_file(const char *path)
@@ -80,7 +89,7 @@ static int hash_fd(int fd, const char *path, uint8_t ret[16])
 		terrace__hash128_bytes(terrace__hasher_sum(hasher), ret);
 	terrace__hasher_free(hasher);
 	free(chunk);
-	return rc < 0 ? failed(-rc, path) : TERRACE_OK;
+	return rc < 0 ? terrace__source_failed(-rc, path) : TERRACE_OK;
 }
 
 /* Fingerprint and content of one moment: a file that changes while it is read is racy. */
@@ -94,19 +103,19 @@ static int read_file(const char *path, struct source_mark *ret)
 	/* Not blocking, in case it is a pipe by now. */
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return failed(errno, path);
+		return terrace__source_failed(errno, path);
 	if (!S_ISREG(st.st_mode))
 		return not_a_file(path);
-	mark_stat(&st, ret);
+	terrace__source_stat(&st, ret);
 	rc = hash_fd(fd, path, ret->hash);
 	if (rc != TERRACE_OK)
 		return rc;
 	ret->flags |= SOURCE_HASHED;
 	if (fstat(fd, &st) < 0)
-		return failed(errno, path);
+		return terrace__source_failed(errno, path);
 	after = *ret;
-	mark_stat(&st, &after);
-	if (!same_stat(ret, &after))
+	terrace__source_stat(&st, &after);
+	if (!terrace__source_same_stat(ret, &after))
 		ret->flags |= SOURCE_RACY;
 	return TERRACE_OK;
 }
@@ -123,7 +132,7 @@ static bool recall(struct terrace_cache *digests, const char *path, struct sourc
 	if (terrace__get(digests, terrace_str(path), &entry, &tier) != TERRACE_OK)
 		return false;
 	found = terrace__extra_start(&walk, terrace_bytes(entry_value(entry), entry->value_size)) &&
-	        terrace__extra_next_source(&walk, &kept) && same_stat(&kept, mark);
+	        terrace__extra_next_source(&walk, &kept) && terrace__source_same_stat(&kept, mark);
 	if (found) {
 		memcpy(mark->hash, kept.hash, sizeof mark->hash);
 		mark->flags |= SOURCE_HASHED;
@@ -156,10 +165,10 @@ int terrace__file_digest(struct terrace *store, const char *path, struct source_
 
 	*ret = (struct source_mark){ .kind = SOURCE_FILE };
 	if (stat(path, &st) < 0)
-		return failed(errno, path);
+		return terrace__source_failed(errno, path);
 	if (!S_ISREG(st.st_mode))
 		return not_a_file(path);
-	mark_stat(&st, ret);
+	terrace__source_stat(&st, ret);
 	/* The remembered hash was old enough when it was taken; the file has not
 	 * been touched since. */
 	if (digests && recall(digests, path, ret)) {
@@ -182,23 +191,16 @@ int terrace__source_mark(struct terrace *store, const char *path, unsigned flags
 
 	*ret = (struct source_mark){ .kind = SOURCE_FILE };
 	if (stat(path, &st) < 0)
-		return failed(errno, path);
+		return terrace__source_failed(errno, path);
 	if (!S_ISREG(st.st_mode))
 		return not_a_file(path);
-	mark_stat(&st, ret);
+	terrace__source_stat(&st, ret);
 	if (!(ret->flags & SOURCE_RACY) && !(flags & TERRACE_SOURCE_CONTENT))
 		return TERRACE_OK;
 	rc = terrace__file_digest(store, path, ret);
 	if (flags & TERRACE_SOURCE_CONTENT)
 		ret->flags |= SOURCE_BY_CONTENT;
 	return rc;
-}
-
-static enum source_state changed(char *why, size_t why_size, const char *path, const char *how)
-{
-	if (why)
-		snprintf(why, why_size, "%s %s", path, how);
-	return SOURCE_CHANGED;
 }
 
 static enum source_state check_content(struct terrace *store, const struct source_mark *mark,
@@ -208,11 +210,11 @@ static enum source_state check_content(struct terrace *store, const struct sourc
 	int rc = terrace__file_digest(store, path, &now);
 
 	if (rc == TERRACE_MISS)
-		return changed(why, why_size, path, "is gone");
+		return terrace__source_changed(why, why_size, path, "is gone");
 	if (rc != TERRACE_OK)
 		return SOURCE_UNKNOWN;
 	if (memcmp(now.hash, mark->hash, sizeof now.hash) != 0)
-		return changed(why, why_size, path, "has other content");
+		return terrace__source_changed(why, why_size, path, "has other content");
 	return SOURCE_SAME;
 }
 
@@ -224,22 +226,22 @@ static enum source_state check_file(struct terrace *store, const struct source_m
 
 	if (stat(path, &st) < 0) {
 		if (errno == ENOENT || errno == ENOTDIR)
-			return changed(why, why_size, path, "is gone");
+			return terrace__source_changed(why, why_size, path, "is gone");
 		return SOURCE_UNKNOWN;
 	}
 	if (!S_ISREG(st.st_mode))
-		return changed(why, why_size, path, "is no longer a file");
-	mark_stat(&st, &now);
-	if (same_stat(mark, &now) && !(mark->flags & SOURCE_RACY))
+		return terrace__source_changed(why, why_size, path, "is no longer a file");
+	terrace__source_stat(&st, &now);
+	if (terrace__source_same_stat(mark, &now) && !(mark->flags & SOURCE_RACY))
 		return SOURCE_SAME;
 	if (mark->flags & SOURCE_HASHED &&
-	    (same_stat(mark, &now) || mark->flags & SOURCE_BY_CONTENT))
+	    (terrace__source_same_stat(mark, &now) || mark->flags & SOURCE_BY_CONTENT))
 		return check_content(store, mark, path, why, why_size);
 	if (now.size != mark->size)
-		return changed(why, why_size, path, "has another size");
+		return terrace__source_changed(why, why_size, path, "has another size");
 	if (now.inode != mark->inode)
-		return changed(why, why_size, path, "was replaced");
-	return changed(why, why_size, path, "was modified");
+		return terrace__source_changed(why, why_size, path, "was replaced");
+	return terrace__source_changed(why, why_size, path, "was modified");
 }
 
 static enum source_state check_absent(const char *path, char *why, size_t why_size)
@@ -247,8 +249,39 @@ static enum source_state check_absent(const char *path, char *why, size_t why_si
 	struct stat st;
 
 	if (lstat(path, &st) == 0)
-		return changed(why, why_size, path, "has appeared");
+		return terrace__source_changed(why, why_size, path, "has appeared");
 	return errno == ENOENT || errno == ENOTDIR ? SOURCE_SAME : SOURCE_UNKNOWN;
+}
+
+/* --- variables ---------------------------------------------------------------------------- */
+
+void terrace__variable_mark(const char *name, struct source_mark *ret)
+{
+	const char *value = getenv(name);
+
+	*ret = (struct source_mark){ .kind = SOURCE_VARIABLE };
+	if (!value)
+		return;
+	ret->flags = SOURCE_HASHED;
+	ret->size = strlen(value);
+	terrace__hash128_bytes(terrace__hash128(value, ret->size, 0), ret->hash);
+}
+
+static enum source_state check_variable(const struct source_mark *mark, const char *name, char *why,
+                                        size_t why_size)
+{
+	char what[SOURCE_PATH_MAX + 16];
+	struct source_mark now;
+
+	terrace__variable_mark(name, &now);
+	if (now.flags == mark->flags && now.size == mark->size &&
+	    memcmp(now.hash, mark->hash, sizeof now.hash) == 0)
+		return SOURCE_SAME;
+	snprintf(what, sizeof what, "the variable %s", name);
+	return terrace__source_changed(why, why_size, what,
+	                               !(now.flags & SOURCE_HASHED)   ? "is no longer set" :
+	                               !(mark->flags & SOURCE_HASHED) ? "is set now" :
+	                                                                "has another value");
 }
 
 enum source_state terrace__source_check(struct terrace *store, const struct source_mark *mark,
@@ -265,6 +298,10 @@ enum source_state terrace__source_check(struct terrace *store, const struct sour
 		return check_file(store, mark, path, why, why_size);
 	case SOURCE_ABSENT:
 		return check_absent(path, why, why_size);
+	case SOURCE_LISTING:
+		return terrace__listing_check(mark, path, why, why_size);
+	case SOURCE_VARIABLE:
+		return check_variable(mark, path, why, why_size);
 	}
 	return SOURCE_UNKNOWN; /* of a kind that a newer version knows */
 }

@@ -5,10 +5,11 @@
  *   registry (api/store.c) > caches_lock > behind.lock
  *   writer.lock > nothing; the writers' lock among processes is held by the
  *   leader without it
+ *   caches_lock > events_lock > a subscription's lock
  *   bulk_lock > a shard's lock
  *   behind.lock > flights.lock
  *   keeper.lock > caches_lock
- *   flights.lock, note_lock, stats_lock, a shard's lock: leaves
+ *   flights.lock, uses.lock, note_lock, stats_lock, watch.lock, a shard's lock: leaves
  */
 #ifndef CORE_STORE_H
 #define CORE_STORE_H
@@ -84,6 +85,16 @@ struct loader_jobs {
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* a job is done, or one less runs */
 	unsigned running;
+};
+
+/* idle.c: uses of entries with an idle time, until they are written down */
+struct uses {
+	pthread_mutex_t lock;
+	size_t count, capacity;
+	struct use {
+		uint64_t hash;
+		int64_t when;
+	} * items;
 };
 
 /* note.c: why entries of caches without a disk went. */
@@ -182,6 +193,7 @@ struct terrace {
 	struct behind behind;
 	struct flights flights;
 	struct loader_jobs jobs;
+	struct uses uses;
 	struct notes notes;
 	struct keeper keeper;
 	struct tier_pool pool;         /* L1 of all caches */
@@ -190,8 +202,11 @@ struct terrace {
 	pthread_mutex_t caches_lock;
 	struct terrace_cache *caches;  /* open ones */
 	struct terrace_cache *digests; /* ".files"; NULL until it is needed */
-	pthread_mutex_t stats_lock;    /* over the statistics file */
-	pthread_mutex_t bulk_lock;     /* many entries of a cache in memory alone: one at a time */
+	struct watch *watch;           /* NULL until a cache wants it; caches_lock */
+	pthread_mutex_t events_lock;
+	struct terrace_subscription *subscriptions; /* of all caches; events_lock */
+	pthread_mutex_t stats_lock;                 /* over the statistics file */
+	pthread_mutex_t bulk_lock; /* many entries of a cache in memory alone: one at a time */
 };
 
 struct terrace_cache {
@@ -219,7 +234,9 @@ struct terrace_cache {
 	uint64_t memory_min_bytes; /* others do not push it below */
 	uint64_t memory_entries, encoded_bytes, disk_bytes, disk_entries;
 	struct room room;
+	int64_t idle_ms;  /* 0: none */
 	int64_t check_ms; /* 0: on every hit; -1: manual; else at most so often */
+	bool watches;     /* on a hit after something happened to what is watched */
 	bool write_behind;
 	int64_t stale_ms, stale_error_ms, absent_ttl_ms;
 	unsigned jitter;
@@ -230,6 +247,8 @@ struct terrace_cache {
 	struct counts counts;
 	uint64_t folded_hits, folded_saved_us; /* of L1, already in counts; stats_lock */
 	_Atomic uint64_t sample;               /* which keys' hits are timed just now */
+	_Atomic unsigned events;               /* kinds that somebody has subscribed to */
+	_Atomic bool has_idle;                 /* there may be entries with an idle time */
 
 	struct setting settings[CACHE_SETTING_COUNT];
 	char name[TERRACE_NAME_MAX + 1];

@@ -54,6 +54,7 @@ int terrace__writer_open(struct terrace_cache *cache, terrace_slice key,
 int terrace__writer_carry(struct terrace_writer *writer, const terrace_put_options *options)
 {
 	writer->ttl_ms = options->ttl_ms;
+	writer->idle_ms = options->idle_ms;
 	writer->cost_us = options->cost_us;
 	writer->extra.size = 0;
 	return terrace__extra_pack(options, &writer->extra);
@@ -123,7 +124,8 @@ static int commit_spooled(struct terrace_writer *writer)
 	if (rc == TERRACE_OK)
 		rc = terrace__entry_make(cache, &write.put.key, terrace_bytes(NULL, 0),
 		                         terrace_bytes(writer->extra.data, writer->extra.size),
-		                         writer->ttl_ms, writer->cost_us, &write.put.entry);
+		                         writer->ttl_ms, writer->idle_ms, writer->cost_us,
+		                         &write.put.entry);
 	if (rc == TERRACE_OK) {
 		terrace__record_fill(cache, write.put.entry, &write.record);
 		write.record.value_size = writer->size;
@@ -156,7 +158,7 @@ static int commit(struct terrace_writer *writer)
 		return commit_spooled(writer);
 	rc = terrace__put_packed(writer->cache, &item, 1,
 	                         terrace_bytes(writer->extra.data, writer->extra.size),
-	                         writer->ttl_ms, writer->cost_us);
+	                         writer->ttl_ms, writer->idle_ms, writer->cost_us);
 	entry_unref(item.entry);
 	return rc == TERRACE_OK ? item.rc : rc;
 }

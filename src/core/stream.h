@@ -10,7 +10,7 @@ struct terrace_writer {
 	struct terrace_cache *cache;
 	struct terrace_lease *watch; /* the key, and what was true when it began */
 	struct buf extra;
-	int64_t ttl_ms;
+	int64_t ttl_ms, idle_ms;
 	uint64_t cost_us;
 	struct buf gathered; /* the block that is not full yet; in memory alone: all */
 	struct spool spool;  /* begins when there is more than a block */

@@ -3,6 +3,7 @@
 #include "core/behind.h"
 #include "core/entries.h"
 #include "core/flight.h"
+#include "core/idle.h"
 #include "core/locks.h"
 #include "core/power.h"
 #include "core/present.h"
@@ -318,7 +319,8 @@ static int change_inside(struct transaction *transaction, struct write *write)
 	if (write->kind == WRITE_DELETE)
 		rc = ops->tier.remove(store->disk, key, &write->note);
 	else if (!dead)
-		rc = ops->touch(store->disk, key, transaction->seq, write->expires, write->ttl);
+		rc = ops->touch(store->disk, key, transaction->seq, write->expires, write->ttl,
+		                write->now);
 	return rc == TERRACE_OK && dead ? TERRACE_MISS : rc;
 }
 
@@ -399,9 +401,10 @@ int terrace__write_inside(struct transaction *transaction, struct write *writes,
 static int apply_all(struct transaction *transaction, struct write_batch *batches)
 {
 	struct terrace *store = transaction->store;
-	int rc = terrace__access_crowded(store) ? terrace__access_flush(store, ACCESSES_AT_ONCE) :
-	                                          TERRACE_OK;
+	int rc = terrace__idle_flush(store, ACCESSES_AT_ONCE);
 
+	if (rc == TERRACE_OK && terrace__access_crowded(store))
+		rc = terrace__access_flush(store, ACCESSES_AT_ONCE);
 	for (struct write_batch *batch = batches; batch && rc == TERRACE_OK; batch = batch->next)
 		rc = terrace__write_inside(transaction, batch->writes, batch->count);
 	return rc;

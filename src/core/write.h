@@ -36,7 +36,7 @@ struct write {
 	struct buf payload;              /* encoded, where that is not the entry's value */
 	int file_fd;                     /* the file is being written while this is open */
 	const struct write_lease *lease; /* store only if it still holds; may be NULL */
-	int64_t expires, ttl;            /* touch */
+	int64_t expires, ttl, now;       /* touch */
 	int64_t initial, delta, sum;     /* number: what an absent one is, and the sum after */
 	struct tier_note note;           /* delete, drop */
 	struct pending *pending;         /* behind */

@@ -60,7 +60,9 @@ struct entry_rest {
 	uint64_t seq; /* of the row; 0 when there is none */
 	int64_t created;
 	int64_t stored;
-	_Atomic int64_t ttl; /* as it was given */
+	_Atomic int64_t ttl;      /* as it was given */
+	int64_t idle;             /* how long it may go unused, ms; 0: as long as it likes */
+	_Atomic int64_t deadline; /* with idle: when it dies in any case */
 	uint64_t stored_size;
 	uint64_t cost_us;
 	uint64_t charge;          /* what it weighs in memory */
@@ -71,6 +73,37 @@ struct entry_rest {
 	uint8_t seen; /* hits that it has counted, in their lowest bits */
 	uint16_t tag_count;
 };
+
+/*
+ * Idle time. An entry that was used lives for its idle time and an eighth of it
+ * (a second at least) from then on, so that only a use that finds less than the
+ * idle time left has to say so. Its row lives for some seconds more: so long
+ * may it take until a use is written down.
+ */
+enum { IDLE_GRACE_MS = 5000 };
+
+static inline int64_t entry_idle_expires(int64_t idle, int64_t deadline, int64_t now)
+{
+	int64_t expires;
+
+	if (__builtin_add_overflow(now, idle, &expires) ||
+	    __builtin_add_overflow(expires, idle / 8 > 1000 ? idle / 8 : 1000, &expires))
+		return deadline;
+	return expires < deadline ? expires : deadline;
+}
+
+/* When the row of an entry dies, and the other way round. */
+static inline int64_t entry_idle_to_row(int64_t idle, int64_t expires, int64_t deadline)
+{
+	if (idle == 0)
+		return expires;
+	return deadline - expires <= IDLE_GRACE_MS ? deadline : expires + IDLE_GRACE_MS;
+}
+
+static inline int64_t entry_idle_from_row(int64_t idle, int64_t expires, int64_t deadline)
+{
+	return idle == 0 || expires >= deadline ? expires : expires - IDLE_GRACE_MS;
+}
 
 /* The value of an entry whose cache has a form. */
 struct entry_object {

@@ -19,12 +19,16 @@
 enum {
 	SOURCE_FILE = 1,
 	SOURCE_ABSENT = 2,
+	SOURCE_LISTING = 3,  /* size: how many names; hash: over them */
+	SOURCE_VARIABLE = 4, /* path: its name; size and hash: of its value, where it is set */
 };
 
 enum {
 	SOURCE_HASHED = 1,     /* the content hash is there */
 	SOURCE_BY_CONTENT = 2, /* same content is no change, whatever the times say */
 	SOURCE_RACY = 4,       /* too young when hashed: its times alone prove nothing */
+	SOURCE_DEEP = 8,       /* a listing: of all directories below, "/" "**" in its path */
+	SOURCE_PATTERN = 16,   /* a listing: the last part of its path is a pattern for names */
 };
 
 /* The fingerprint of a source. */
@@ -36,7 +40,7 @@ struct source_mark {
 	int64_t ctime_ns;
 	uint64_t inode;
 	uint8_t hash[16];
-	terrace_slice path; /* absolute */
+	terrace_slice path; /* absolute; a listing's with its pattern */
 };
 
 enum { TAGS_MAX = 64 };

@@ -9,7 +9,8 @@ static const uint8_t magic[4] = { 'T', 'R', 'C', '1' };
 void terrace__record_write(const struct record *record, struct buf *out)
 {
 	size_t start = out->size;
-	size_t size = RECORD_HEAD_FIXED + record->key.size + record->extra.size;
+	const bool idle = record->flags & RECORD_IDLE;
+	size_t size = record_size(record);
 
 	if (!terrace__buf_reserve(out, size))
 		return;
@@ -31,6 +32,10 @@ void terrace__record_write(const struct record *record, struct buf *out)
 	terrace__buf_append(out, record->payload_sum, sizeof record->payload_sum);
 	terrace__buf_u32(out, (uint32_t)record->key.size);
 	terrace__buf_u32(out, (uint32_t)record->extra.size);
+	if (idle) {
+		terrace__buf_u64(out, (uint64_t)record->idle);
+		terrace__buf_u64(out, (uint64_t)record->deadline);
+	}
 	terrace__buf_append(out, record->key.data, record->key.size);
 	terrace__buf_append(out, record->extra.data, record->extra.size);
 	terrace__store_u64(out->data + start + 8,
@@ -51,7 +56,7 @@ size_t terrace__record_head_size(const uint8_t *bytes)
 int terrace__record_read(terrace_slice head, struct record *ret)
 {
 	struct reader reader;
-	uint32_t key_size, extra_size;
+	uint32_t key_size, extra_size, idle_size;
 
 	if (head.size <= RECORD_HEAD_FIXED || terrace__record_head_size(head.data) != head.size)
 		return TERRACE_ECORRUPT;
@@ -63,8 +68,8 @@ int terrace__record_read(terrace_slice head, struct record *ret)
 	ret->cache = terrace__read_u32(&reader);
 	ret->codec = terrace__read_u8(&reader);
 	ret->flags = terrace__read_u8(&reader);
-	if (ret->flags & ~(RECORD_ABSENT | RECORD_BLOCKS) || terrace__read_u16(&reader) != 0 ||
-	    !terrace__codec_name(ret->codec))
+	if (ret->flags & ~(RECORD_ABSENT | RECORD_BLOCKS | RECORD_IDLE) ||
+	    terrace__read_u16(&reader) != 0 || !terrace__codec_name(ret->codec))
 		return TERRACE_EFORMAT;
 	ret->created = (int64_t)terrace__read_u64(&reader);
 	ret->stored = (int64_t)terrace__read_u64(&reader);
@@ -76,8 +81,13 @@ int terrace__record_read(terrace_slice head, struct record *ret)
 	memcpy(ret->payload_sum, terrace__read_bytes(&reader, 16), 16);
 	key_size = terrace__read_u32(&reader);
 	extra_size = terrace__read_u32(&reader);
+	idle_size = ret->flags & RECORD_IDLE ? RECORD_HEAD_IDLE : 0;
 	if (key_size == 0 || key_size > TERRACE_KEY_MAX ||
-	    (uint64_t)key_size + extra_size != head.size - RECORD_HEAD_FIXED)
+	    (uint64_t)key_size + extra_size + idle_size != head.size - RECORD_HEAD_FIXED)
+		return TERRACE_ECORRUPT;
+	ret->idle = idle_size ? (int64_t)terrace__read_u64(&reader) : 0;
+	ret->deadline = idle_size ? (int64_t)terrace__read_u64(&reader) : ret->expires;
+	if (idle_size && (ret->idle <= 0 || ret->deadline < ret->expires))
 		return TERRACE_ECORRUPT;
 	ret->key = terrace_bytes(terrace__read_bytes(&reader, key_size), key_size);
 	ret->extra = terrace_bytes(terrace__read_bytes(&reader, extra_size), extra_size);
@@ -125,8 +135,11 @@ int terrace__record_shell(const struct record *record, uint64_t hash, unsigned t
 	entry->kind = record->flags & RECORD_ABSENT ? ENTRY_ABSENT : ENTRY_BYTES;
 	entry->tier = (uint8_t)tier;
 	entry->source_count = walk.sources;
-	atomic_init(&entry->expires, record->expires);
 	rest = entry_rest(entry);
+	rest->idle = record->idle;
+	atomic_init(&rest->deadline, record->deadline);
+	atomic_init(&entry->expires,
+	            entry_idle_from_row(record->idle, record->expires, record->deadline));
 	rest->seq = record->seq;
 	rest->created = record->created;
 	rest->stored = record->stored;

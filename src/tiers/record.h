@@ -10,8 +10,8 @@
  *   24  4  cache number
  *   28  1  codec of the payload
  *   29  1  flags: 1 there is no value, a loader found that; 2 the payload is in
- *          blocks (see files/blocks.h), and lies in a file before the head; an
- *          unknown one makes the entry a miss
+ *          blocks (see files/blocks.h), and lies in a file before the head; 4 it
+ *          dies when it is not used; an unknown one makes the entry a miss
  *   30  2  zero
  *   32  8  created, ms
  *   40  8  stored, ms
@@ -23,7 +23,8 @@
  *   88 16  XXH3-128 of the payload (canonical); of the root where it is in blocks
  *   104 4  key size
  *   108 4  extra size
- *   112    key, extra (see extra.h)
+ *   112    with flag 4: 8 how long it may go unused, ms; 8 when it dies in any case, ms
+ *          key, extra (see extra.h)
  */
 #ifndef TIERS_RECORD_H
 #define TIERS_RECORD_H
@@ -33,7 +34,8 @@
 
 enum { RECORD_HEAD_FIXED = 112 };
 enum { RECORD_HEAD_MAX = 16 << 20 };
-enum { RECORD_ABSENT = 1, RECORD_BLOCKS = 2 };
+enum { RECORD_ABSENT = 1, RECORD_BLOCKS = 2, RECORD_IDLE = 4 };
+enum { RECORD_HEAD_IDLE = 16 }; /* more, with RECORD_IDLE */
 /* How much of a value lies in a block. */
 enum { BLOCK_BYTES = 256 << 10 };
 
@@ -46,6 +48,7 @@ struct record {
 	int64_t stored;
 	int64_t expires;
 	int64_t ttl;
+	int64_t idle, deadline; /* with RECORD_IDLE */
 	uint64_t value_size;
 	uint64_t payload_size;
 	uint64_t cost_us;
@@ -53,6 +56,13 @@ struct record {
 	terrace_slice key;
 	terrace_slice extra;
 };
+
+/* The size of the head. */
+static inline size_t record_size(const struct record *record)
+{
+	return RECORD_HEAD_FIXED + (record->flags & RECORD_IDLE ? RECORD_HEAD_IDLE : 0) +
+	       record->key.size + record->extra.size;
+}
 
 /* Append the head. The payload's sum and size are the caller's to set. */
 void terrace__record_write(const struct record *record, struct buf *out);

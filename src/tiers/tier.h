@@ -87,7 +87,7 @@ struct tier_facts {
 	uint8_t codec;
 	bool absent;
 	uint64_t seq;
-	int64_t created, stored, expires, ttl, accessed;
+	int64_t created, stored, expires, ttl, accessed, idle;
 	uint64_t value_size, stored_size, cost_us, hits;
 	struct buf extra; /* a copy */
 };
@@ -212,9 +212,9 @@ struct disk_ops {
 	 */
 	int (*get_inside)(void *disk, const struct tier_key *key, bool whole, struct entry **ret);
 	int (*peek)(void *disk, const struct tier_key *key, struct tier_row *ret);
-	/* A new time to live; TERRACE_MISS when there is no row. */
+	/* A new time to live, and used now; TERRACE_MISS when there is no row. */
 	int (*touch)(void *disk, const struct tier_key *key, uint64_t seq, int64_t expires,
-	             int64_t ttl);
+	             int64_t ttl, int64_t now);
 	/* Within a transaction or not. */
 	int (*select)(void *disk, const struct disk_where *where, tier_visit_fn *visit, void *ctx);
 	/* Only if the row is still of that seq; 0: of any. */
@@ -237,6 +237,8 @@ struct disk_ops {
 	int (*give_back)(void *disk, uint64_t bytes);
 	/* It served `count` times, last at `when`. */
 	int (*accessed)(void *disk, uint64_t hash, uint64_t count, int64_t when);
+	/* A row with an idle time was used then: it lives longer; TERRACE_MISS when there is none. */
+	int (*used)(void *disk, uint64_t hash, int64_t when);
 
 	/* Bytes of L3 before their row: see files.h. */
 	int (*file_write)(void *disk, uint64_t number, terrace_slice head, terrace_slice payload,

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -237,6 +238,35 @@ int terrace__make_dirs(const char *path, mode_t mode)
 			return 0;
 		*slash = '/';
 	}
+}
+
+bool terrace__fs_tells(int fd)
+{
+	static const uint32_t magics[] = {
+		0xef53,     /* ext2, ext3, ext4 */
+		0x58465342, /* XFS */
+		0x9123683e, /* Btrfs */
+		0x01021994, /* tmpfs */
+		0xf2f52010, /* F2FS */
+		0x2fc12fc1, /* ZFS */
+		0xca451a4e, /* Bcachefs */
+	};
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) < 0)
+		return false;
+	for (size_t i = 0; i < sizeof magics / sizeof *magics; i++) {
+		if ((uint32_t)fs.f_type == magics[i])
+			return true;
+	}
+	return false;
+}
+
+bool terrace__fs_is_overlay(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == 0x794c7630;
 }
 
 int terrace__absolute_path(const char *path, char *ret, size_t ret_size)

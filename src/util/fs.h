@@ -41,6 +41,13 @@ int terrace__unlink_below(int dir_fd, const char *path);
 /* Make a directory and its missing parents; those that it makes get `mode`. */
 int terrace__make_dirs(const char *path, mode_t mode);
 
+/*
+ * A local file system of which we know that it stamps every change of a file or
+ * directory, and tells inotify of it.
+ */
+bool terrace__fs_tells(int fd);
+bool terrace__fs_is_overlay(int fd);
+
 /* The absolute path of `path`, by text alone: "." and ".." and "//" taken out. */
 int terrace__absolute_path(const char *path, char *ret, size_t ret_size);
 

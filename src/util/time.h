@@ -22,4 +22,13 @@ static inline uint64_t terrace__now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* A number that changes with every tick of the kernel's clock, every 1 to 10 ms. */
+static inline uint64_t terrace__tick(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 #endif

@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -156,27 +155,25 @@ static void in_child(const char *const *command, const struct pipes *pipes,
 	_exit(RUN_CANNOT_START);
 }
 
-static int open_input(const void *input, size_t size)
+/* The command's own descriptor of `input`, or of nothing. */
+static int open_input(int input)
 {
 	int fd;
 
-	while (!input) {
+	if (input >= 0) {
+		lseek(input, 0, SEEK_SET);
+		return fcntl(input, F_DUPFD_CLOEXEC, 0);
+	}
+	do {
 		fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-		if (fd >= 0 || errno != EINTR)
-			return fd;
-	}
-	fd = memfd_create("stdin", MFD_CLOEXEC);
-	if (fd >= 0) {
-		pass_on(fd, input, size);
-		lseek(fd, 0, SEEK_SET);
-	}
+	} while (fd < 0 && errno == EINTR);
 	return fd;
 }
 
-static int open_pipes(struct pipes *pipes, const void *input, size_t size)
+static int open_pipes(struct pipes *pipes, int input)
 {
 	*pipes = (struct pipes){ { -1, -1 }, { -1, -1 }, { -1, -1 }, -1 };
-	pipes->input = open_input(input, size);
+	pipes->input = open_input(input);
 	if (pipes->input < 0 || pipe2(pipes->out, O_CLOEXEC) < 0 ||
 	    pipe2(pipes->err, O_CLOEXEC) < 0 || pipe2(pipes->failure, O_CLOEXEC) < 0)
 		return -errno;
@@ -198,6 +195,56 @@ static void close_pipes(struct pipes *pipes)
 		close_one(&pipes->failure[i]);
 	}
 	close_one(&pipes->input);
+}
+
+/* --- feeding -------------------------------------------------------------------------------------------- */
+
+/* Does not come back: ends at the end of the input, or when nobody reads it any more. */
+static void feed(int out, int held, size_t held_size, const char *chunk, size_t size)
+{
+	char data[65536];
+	ssize_t n;
+
+	for (size_t at = 0; at < held_size; at += (size_t)n) {
+		size_t most = held_size - at < sizeof data ? held_size - at : sizeof data;
+
+		n = pread(held, data, most, (off_t)at);
+		if (n <= 0)
+			_exit(1);
+		pass_on(out, data, (size_t)n);
+	}
+	pass_on(out, chunk, size);
+	while ((n = read(STDIN_FILENO, data, sizeof data)) != 0) {
+		if (n < 0 && errno != EINTR)
+			_exit(1);
+		if (n > 0)
+			pass_on(out, data, (size_t)n);
+	}
+	_exit(0);
+}
+
+int command_feed(int held, size_t held_size, const char *chunk, size_t size)
+{
+	int ends[2], status = 1;
+	pid_t pid;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -1;
+	/* Not a child of the command, which may wait for all of its own. */
+	pid = fork();
+	if (pid == 0) {
+		pid = fork();
+		if (pid == 0)
+			feed(ends[1], held, held_size, chunk, size);
+		_exit(pid < 0);
+	}
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (status == 0)
+		dup2(ends[0], STDIN_FILENO);
+	close(ends[0]);
+	close(ends[1]);
+	return status == 0 ? 0 : -1;
 }
 
 /* --- streaming ------------------------------------------------------------------------------------------ */
@@ -258,14 +305,13 @@ static void reap(pid_t pid, struct capture *capture)
 	capture->exit_status = capture->killed ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-int command_run(const char *const *command, const void *input, size_t input_size,
-                struct capture *ret)
+int command_run(const char *const *command, int input, struct capture *ret)
 {
 	struct sigaction old[FORWARDED];
 	sigset_t all, mask;
 	struct pipes pipes;
 	pid_t parent = getpid(), pid;
-	int pid_fd, err = open_pipes(&pipes, input, input_size);
+	int pid_fd, err = open_pipes(&pipes, input);
 	ssize_t n;
 
 	*ret = (struct capture){ .whole = true };

@@ -28,8 +28,9 @@ int place_name(const struct place *place, const char *path, char ret[PATH_MAX]);
 /* The absolute path that a name means here. */
 int place_path(const struct place *place, const char *name, char ret[PATH_MAX]);
 
-/* Files and what they hold, sorted by name. */
+/* Files and what they hold, or listings and their names, sorted by name. */
 struct file_set {
+	bool listings;
 	struct file {
 		char *name; /* of place_name() */
 		bool absent;
@@ -72,12 +73,16 @@ struct capture {
 
 void capture_done(struct capture *capture);
 /*
- * Run it, streaming. 0; -1 with a note when it could not be started; or
+ * Run it, streaming, with all of the file `input` to read, or nothing for -1. 0; -1 with a note when it could not be started; or
  * COMMAND_UNTRIED when there was no pipe or process to try it with.
  */
 enum { COMMAND_UNTRIED = -2 };
-int command_run(const char *const *command, const void *input, size_t input_size,
-                struct capture *ret);
+int command_run(const char *const *command, int input, struct capture *ret);
+/*
+ * Have another process write to what becomes our standard input: the first `held_size`
+ * bytes of a file, a chunk, and what our standard input still has. 0, or -1 with errno.
+ */
+int command_feed(int held, size_t held_size, const char *chunk, size_t size);
 /* Become it; returns only on failure, with a note. */
 void command_become(const char *const *command);
 
@@ -88,6 +93,9 @@ int result_pack(const struct capture *capture, const struct place *place,
                 const char *const *outputs, const char *depfile, char **ret, size_t *ret_size);
 /* Give it back: files, output, exit status. -1 when that cannot be done; nothing was written then. */
 int result_replay(terrace_slice result, const struct place *place, int *ret_status);
+
+/* 0, or -1 with errno. */
+int write_whole(int fd, terrace_slice bytes);
 
 /* Numbers and strings of a packed value. */
 void pack_u64(FILE *out, uint64_t value);

@@ -159,8 +159,9 @@ void file_set_sort(struct file_set *set)
 	set->count = kept;
 }
 
-static int digest_one(const struct file *file, const struct place *place, terrace *store,
-                      bool *ret_absent, terrace_digest *ret)
+static int digest_one(const struct file_set *set, const struct file *file,
+                      const struct place *place, terrace *store, bool *ret_absent,
+                      terrace_digest *ret)
 {
 	char path[PATH_MAX];
 	int rc;
@@ -168,7 +169,8 @@ static int digest_one(const struct file *file, const struct place *place, terrac
 	memset(ret, 0, sizeof *ret);
 	if (place_path(place, file->name, path) < 0)
 		return -1;
-	rc = terrace_file_digest(store, path, ret);
+	rc = set->listings ? terrace_listing_digest(path, ret) :
+	                     terrace_file_digest(store, path, ret);
 	*ret_absent = rc == TERRACE_MISS;
 	return rc == TERRACE_OK || rc == TERRACE_MISS ? 0 : -1;
 }
@@ -178,7 +180,7 @@ int file_set_digest(struct file_set *set, const struct place *place, terrace *st
 	for (size_t i = 0; i < set->count; i++) {
 		struct file *file = &set->files[i];
 
-		if (digest_one(file, place, store, &file->absent, &file->digest) < 0)
+		if (digest_one(set, file, place, store, &file->absent, &file->digest) < 0)
 			return -1;
 	}
 	return 0;
@@ -193,7 +195,7 @@ int file_set_check(const struct file_set *set, const struct place *place, terrac
 		bool absent;
 
 		*ret_changed = file->name;
-		if (digest_one(file, place, store, &absent, &now) < 0)
+		if (digest_one(set, file, place, store, &absent, &now) < 0)
 			return -1;
 		if (absent != file->absent || memcmp(&now, &file->digest, sizeof now) != 0)
 			return 1;

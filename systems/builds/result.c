@@ -154,7 +154,7 @@ static int make_parents(char *path)
 	return 0;
 }
 
-static int write_all(int fd, terrace_slice bytes)
+int write_whole(int fd, terrace_slice bytes)
 {
 	const char *at = bytes.data;
 	size_t left = bytes.size;
@@ -184,7 +184,7 @@ static int write_beside(char path[PATH_MAX], mode_t mode, terrace_slice bytes,
 	fd = mkostemp(temporary, O_CLOEXEC);
 	if (fd < 0)
 		return -1;
-	if (write_all(fd, bytes) < 0 || fchmod(fd, mode) < 0) {
+	if (write_whole(fd, bytes) < 0 || fchmod(fd, mode) < 0) {
 		close(fd);
 		unlink(temporary);
 		return -1;
@@ -250,7 +250,7 @@ int result_replay(terrace_slice result, const struct place *place, int *ret_stat
 		terrace_slice bytes = unpack_bytes(&in);
 
 		if (!in.failed)
-			write_all(stream == 2 ? STDERR_FILENO : STDOUT_FILENO, bytes);
+			write_whole(stream == 2 ? STDERR_FILENO : STDOUT_FILENO, bytes);
 	}
 	*ret_status = (int)status;
 	return 0;

@@ -2,8 +2,10 @@
 #include "builds/parts.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,10 +26,12 @@ struct run {
 	terrace_cache *results; /* by content */
 	terrace_cache *known;   /* by command line: the inputs that it was seen to have */
 	struct place place;
-	struct file_set inputs; /* of --in, with their digests before the run */
+	struct file_set inputs;   /* of --in, with their digests before the run */
+	struct file_set listings; /* of --list, the same */
 	terrace_digest program;
 	bool has_program;
-	char *input; /* of --stdin */
+	int input_fd; /* of --stdin: a file in memory with all of it, or -1 */
+	void *input;  /* it, mapped */
 	size_t input_size;
 	terrace_slice command_key; /* the command line, whatever its inputs hold */
 	terrace_slice state_key;   /* and what they hold, as far as it is known beforehand */
@@ -39,7 +43,11 @@ static void run_done(struct run *run)
 	terrace_cache_close(run->results);
 	terrace_cache_close(run->known);
 	file_set_done(&run->inputs);
-	free(run->input);
+	file_set_done(&run->listings);
+	if (run->input)
+		munmap(run->input, run->input_size);
+	if (run->input_fd >= 0)
+		close(run->input_fd);
 	terrace_key_free(run->command_key);
 	terrace_key_free(run->state_key);
 }
@@ -149,6 +157,8 @@ static int add_command(terrace_key_builder *key, const struct run *run)
 	if (rc == TERRACE_OK)
 		rc = add_names(key, run, "in", spec->inputs);
 	if (rc == TERRACE_OK)
+		rc = add_names(key, run, "list", spec->listings);
+	if (rc == TERRACE_OK)
 		rc = add_names(key, run, "out", spec->outputs);
 	if (rc == TERRACE_OK)
 		rc = add_names(key, run, "depfile", depfile);
@@ -196,6 +206,8 @@ static int add_state(terrace_key_builder *key, const struct run *run)
 		rc = terrace_key_builder_field(key, "input", terrace_bytes(&input, sizeof input));
 	if (rc == TERRACE_OK)
 		rc = add_files(key, "inputs", &run->inputs);
+	if (rc == TERRACE_OK && run->listings.count)
+		rc = add_files(key, "listings", &run->listings);
 	return rc;
 }
 
@@ -328,6 +340,7 @@ static int find_discovered(struct run *run, terrace_value **ret)
 #define MARK_PROGRAM "//program"
 #define MARK_INPUT   "//input"
 #define MARK_ENV     "//env/"
+#define MARK_LISTING "//list/"
 
 static void pack_digest(FILE *out, const char *name, const terrace_digest *digest)
 {
@@ -355,6 +368,10 @@ static int mark_now(const struct run *run, const char *mark, terrace_digest *ret
 			*ret = terrace_digest_bytes(terrace_str(value));
 		return value ? TERRACE_OK : TERRACE_MISS;
 	}
+	if (strncmp(mark, MARK_LISTING, strlen(MARK_LISTING)) == 0)
+		return place_path(&run->place, mark + strlen(MARK_LISTING), path) < 0 ?
+		           TERRACE_EINVAL :
+		           terrace_listing_digest(path, ret);
 	if (place_path(&run->place, mark, path) < 0)
 		return TERRACE_EINVAL;
 	return terrace_file_digest(run->store, path, ret);
@@ -370,6 +387,10 @@ static void mark_text(const struct run *run, const char *mark, char *ret, size_t
 		snprintf(ret, size, "the standard input");
 	else if (strncmp(mark, MARK_ENV, strlen(MARK_ENV)) == 0)
 		snprintf(ret, size, "the variable %s", mark + strlen(MARK_ENV));
+	else if (strncmp(mark, MARK_LISTING, strlen(MARK_LISTING)) == 0)
+		snprintf(ret, size, "the listing of %s",
+		         place_path(&run->place, mark + strlen(MARK_LISTING), path) < 0 ? mark :
+		                                                                          path);
 	else
 		snprintf(ret, size, "%s", place_path(&run->place, mark, path) < 0 ? mark : path);
 }
@@ -377,7 +398,7 @@ static void mark_text(const struct run *run, const char *mark, char *ret, size_t
 /* True when it says what has happened to one mark. */
 static bool explain_mark(const struct run *run, const char *mark, terrace_slice then)
 {
-	char text[PATH_MAX + 16];
+	char text[PATH_MAX + 32];
 	terrace_digest now;
 	const char *what;
 	int rc = mark_now(run, mark, &now);
@@ -436,8 +457,11 @@ static void pack_file_marks(FILE *out, const struct file_set *set)
 {
 	for (size_t i = 0; i < set->count; i++) {
 		const struct file *file = &set->files[i];
+		char mark[PATH_MAX];
 
-		pack_digest(out, file->name, file->absent ? NULL : &file->digest);
+		if (snprintf(mark, sizeof mark, "%s%s", set->listings ? MARK_LISTING : "",
+		             file->name) < PATH_MAX)
+			pack_digest(out, mark, file->absent ? NULL : &file->digest);
 	}
 }
 
@@ -465,6 +489,7 @@ static void remember_last(struct run *run, const struct file_set *discovered)
 		pack_digest(out, mark, value ? &digest : NULL);
 	}
 	pack_file_marks(out, &run->inputs);
+	pack_file_marks(out, &run->listings);
 	if (discovered)
 		pack_file_marks(out, discovered);
 	fclose(out);
@@ -593,7 +618,8 @@ static void keep(struct run *run, const struct capture *capture, int64_t start, 
 
 	if (!worth_keeping(run, capture))
 		return;
-	if (file_set_check(&run->inputs, &run->place, run->store, &changed) != 0) {
+	if (file_set_check(&run->inputs, &run->place, run->store, &changed) != 0 ||
+	    file_set_check(&run->listings, &run->place, run->store, &changed) != 0) {
 		explain(run, "not kept: the input %s changed while the command ran", changed);
 		return;
 	}
@@ -628,16 +654,12 @@ static int64_t now_us(void)
 /* As if there were no cache. */
 static int run_uncached(struct run *run)
 {
-	struct capture capture;
-	int status = RUN_CANNOT_START;
-
-	if (!run->input) {
-		command_become(run->spec->command);
-	} else if (command_run(run->spec->command, run->input, run->input_size, &capture) == 0) {
-		status = capture.exit_status;
-		capture_done(&capture);
+	if (run->input_fd >= 0) {
+		lseek(run->input_fd, 0, SEEK_SET);
+		dup2(run->input_fd, STDIN_FILENO);
 	}
-	return status;
+	command_become(run->spec->command);
+	return RUN_CANNOT_START;
 }
 
 /* Run it under the lease, keep what came out, and end the lease. */
@@ -647,8 +669,7 @@ static int run_and_keep(struct run *run, terrace_lease *lease)
 	struct capture capture;
 	int status;
 
-	status = command_run(run->spec->command, run->spec->use_stdin ? run->input : NULL,
-	                     run->input_size, &capture);
+	status = command_run(run->spec->command, run->input_fd, &capture);
 	if (status < 0) {
 		terrace_lease_drop(lease);
 		return status == COMMAND_UNTRIED ? run_uncached(run) : RUN_CANNOT_START;
@@ -693,20 +714,49 @@ static bool find_program(const char *name, char ret[PATH_MAX])
 	return false;
 }
 
+static int hold_input(struct run *run)
+{
+	char chunk[65536];
+	ssize_t n;
+
+	while ((n = read(STDIN_FILENO, chunk, sizeof chunk)) != 0) {
+		if (n < 0 && errno != EINTR)
+			return TERRACE_EIO;
+		if (n > 0 && write_whole(run->input_fd, terrace_bytes(chunk, (size_t)n)) < 0) {
+			n = command_feed(run->input_fd, run->input_size, chunk, (size_t)n);
+			close(run->input_fd);
+			run->input_fd = -1;
+			return n < 0 ? TERRACE_EIO : TERRACE_MISS;
+		}
+		run->input_size += n > 0 ? (size_t)n : 0;
+	}
+	return TERRACE_OK;
+}
+
+/*
+ * All of standard input, in a file in memory: the command can have it from there
+ * whatever fails later. TERRACE_MISS when it cannot be looked at; the command has
+ * it all the same then, as its standard input. TERRACE_EIO when it cannot be read.
+ */
 static int read_input(struct run *run)
 {
-	FILE *out;
-	char chunk[65536];
-	size_t n;
+	/* A limit on the size of files is for those of the command. */
+	struct sigaction ignore = { .sa_handler = SIG_IGN }, old;
+	int rc;
 
-	if (!run->spec->use_stdin)
-		return 0;
-	out = open_memstream(&run->input, &run->input_size);
-	if (!out)
-		return -1;
-	while ((n = fread(chunk, 1, sizeof chunk, stdin)) > 0)
-		fwrite(chunk, 1, n, out);
-	return fclose(out) == 0 && !ferror(stdin) ? 0 : -1;
+	run->input_fd = memfd_create("stdin", MFD_CLOEXEC);
+	if (run->input_fd < 0)
+		return TERRACE_MISS;
+	sigaction(SIGXFSZ, &ignore, &old);
+	rc = hold_input(run);
+	sigaction(SIGXFSZ, &old, NULL);
+	if (rc != TERRACE_OK || run->input_size == 0)
+		return rc;
+	run->input = mmap(NULL, run->input_size, PROT_READ, MAP_SHARED, run->input_fd, 0);
+	if (run->input != MAP_FAILED)
+		return TERRACE_OK;
+	run->input = NULL;
+	return TERRACE_MISS;
 }
 
 static int open_caches(struct run *run)
@@ -745,6 +795,25 @@ static bool digest_program(terrace *store, const char *path, terrace_digest *ret
 	return true;
 }
 
+/* A directory that is absent is a state, too; one that is none is wrong usage. */
+static int prepare_listings(struct run *run)
+{
+	const char *const *listings = run->spec->listings;
+
+	run->listings.listings = true;
+	for (size_t i = 0; listings[i]; i++) {
+		char name[PATH_MAX];
+
+		if (place_name(&run->place, listings[i], name) < 0 ||
+		    file_set_add(&run->listings, name) < 0)
+			return terrace_fail(TERRACE_ENOMEM, "cannot add the listing %s",
+			                    listings[i]);
+	}
+	file_set_sort(&run->listings);
+	return file_set_digest(&run->listings, &run->place, run->store) < 0 ? TERRACE_EIO :
+	                                                                      TERRACE_OK;
+}
+
 /* Keys and digests. TERRACE_OK, TERRACE_EINVAL for a bad cache name, or another failure. */
 static int prepare(struct run *run)
 {
@@ -759,12 +828,14 @@ static int prepare(struct run *run)
 			rc = terrace_fail(TERRACE_ENOMEM, "cannot list the inputs %s",
 			                  spec->inputs[i]);
 	}
-	run->has_inputs = spec->inputs[0] || spec->depfile || spec->use_stdin;
+	run->has_inputs = spec->inputs[0] || spec->listings[0] || spec->depfile || spec->use_stdin;
 	if (rc == TERRACE_OK) {
 		file_set_sort(&run->inputs);
 		if (file_set_digest(&run->inputs, &run->place, run->store) < 0)
 			rc = TERRACE_EIO;
 	}
+	if (rc == TERRACE_OK)
+		rc = prepare_listings(run);
 	if (rc == TERRACE_OK && find_program(spec->command[0], program))
 		run->has_program = digest_program(run->store, program, &run->program);
 	if (rc == TERRACE_OK)
@@ -807,7 +878,7 @@ static int run_cached(struct run *run)
 
 int builds_run(terrace *store, const struct run_spec *spec)
 {
-	struct run run = { .spec = spec, .store = store };
+	struct run run = { .spec = spec, .store = store, .input_fd = -1 };
 	int rc, status;
 
 	if (!terrace_enabled(store))
@@ -815,9 +886,15 @@ int builds_run(terrace *store, const struct run_spec *spec)
 	rc = place_init(&run.place, spec->base);
 	if (rc != TERRACE_OK)
 		return rc == TERRACE_EINVAL ? RUN_CANNOT_START : run_uncached(&run);
-	if (read_input(&run) < 0) {
-		note("cannot read standard input");
+	rc = spec->use_stdin ? read_input(&run) : TERRACE_OK;
+	if (rc == TERRACE_EIO) {
+		note("cannot read standard input: %s", strerror(errno));
+		run_done(&run);
 		return RUN_CANNOT_START;
+	}
+	if (rc != TERRACE_OK) {
+		note("warning: no room for a copy of standard input; running uncached");
+		return run_uncached(&run);
 	}
 	rc = prepare(&run);
 	if (rc == TERRACE_OK) {

@@ -17,13 +17,14 @@ enum {
 };
 
 struct run_spec {
-	const char *const *command; /* ends with NULL */
-	const char *const *inputs;  /* patterns; ends with NULL */
-	const char *const *outputs; /* files; ends with NULL */
-	const char *const *env;     /* names; ends with NULL */
-	const char *depfile;        /* NULL: none */
-	const char *base;           /* NULL: none */
-	const char *cache;          /* name */
+	const char *const *command;  /* ends with NULL */
+	const char *const *inputs;   /* patterns; ends with NULL */
+	const char *const *listings; /* as of terrace_sources_listing(); ends with NULL */
+	const char *const *outputs;  /* files; ends with NULL */
+	const char *const *env;      /* names; ends with NULL */
+	const char *depfile;         /* NULL: none */
+	const char *base;            /* NULL: none */
+	const char *cache;           /* name */
 	bool has_ttl;
 	int64_t ttl_ms;
 	bool use_stdin;

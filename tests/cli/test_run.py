@@ -89,6 +89,29 @@ class Run(CommandTest):
         self.assertEqual(self.run_sh(*args).out, b"there")
         self.assertEqual(self.runs(), 2)
 
+    def test_list__names_count_and_content_does_not(self):
+        self.write("src/a.c", "1")
+        args = ("ls src", "--list", "src/**/*.c", "--explain")
+        self.assertEqual(self.run_sh(*args).out, b"a.c\n")
+        self.write("src/a.c", "other")
+        self.write("src/a.h", "no name that counts")
+        self.assertIn("hit", self.run_sh(*args).err)
+        self.assertEqual(self.runs(), 1)
+        self.write("src/sub/b.c", "")
+        self.assertIn("the listing of %s changed" % self.path("src/**/*.c"), self.run_sh(*args).err)
+        self.assertEqual(self.runs(), 2)
+        os.unlink(self.path("src/sub/b.c"))
+        self.assertIn("hit", self.run_sh(*args).err)  # a state that was seen
+        self.assertEqual(self.runs(), 2)
+        # one that changes while the command runs is nobody's
+        done = self.run_sh("touch src/c.c", "--list", "src", "--explain")
+        self.assertIn("changed while the command ran", done.err)
+        # a directory may come to be
+        args = ("ls new 2>/dev/null || echo none", "--list", "new", "--explain")
+        self.assertEqual(self.run_sh(*args).out, b"none\n")
+        self.write("new/x", "")
+        self.assertEqual(self.run_sh(*args).out, b"x\n")
+
     def test_key__command_directory_environment_and_program(self):
         os.mkdir(self.path("other"))
         program = self.write("prog", "#!/bin/sh\n%s echo 1\n" % self.count)
@@ -231,6 +254,14 @@ class Run(CommandTest):
         self.assertEqual(self.run_sh("cat", "--stdin", input=b"two").out, b"two")
         self.assertEqual(self.runs(), 2)
         self.assertEqual(self.run_sh("cat", input=b"never read").out, b"")
+
+    def test_stdin__that_cannot_be_held_reaches_the_command(self):
+        given = bytes(range(256)) * 2000
+        for limit in ("-f 100", "-n 4"):
+            script = 'ulimit %s && exec "$0" --dir "$1" run --stdin -- cat' % limit
+            done = subprocess.run(["sh", "-c", script, TERRACE, self.dir], input=given,
+                                  capture_output=True, timeout=60)
+            self.assertEqual((done.returncode, done.stdout), (0, given), done.stderr)
 
     def test_ttl__60s_without_inputs_forever_with_them(self):
         self.run_sh("echo none")

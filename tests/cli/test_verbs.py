@@ -33,6 +33,25 @@ class Entries(CommandTest):
         # asking for a cache does not make it
         self.assertEqual(self.ok("ls"), "a\n")
 
+    def test_put__listing_and_variable(self):
+        self.write("src/a.c", "1")
+        self.ok("put", "a", "names", "--list", "src/*.c", input=b"v")
+        self.ok("put", "a", "value", "--env", "LANGUAGE_OF_X", input=b"v", env={"LANGUAGE_OF_X": "de"})
+        info = self.json("inspect", "a", "names")
+        self.assertEqual(info["sources"], [{"kind": "listing", "path": self.path("src/*.c"), "changed": False}])
+        self.assertIn("listing " + self.path("src/*.c"), self.ok("inspect", "a", "names"))
+        self.write("src/a.h", "1")
+        self.assertEqual(self.ok("get", "a", "names"), "v")
+        self.write("src/b.c", "1")
+        self.assertEqual(self.run_terrace("get", "a", "names").code, 1)
+        self.assertIn("src/*.c lists other names (2, and not 1)", self.run_terrace("why", "a", "names").out.decode())
+        self.assertEqual(self.ok("get", "a", "value", env={"LANGUAGE_OF_X": "de"}), "v")
+        self.assertEqual(self.run_terrace("get", "a", "value", env={"LANGUAGE_OF_X": "en"}).code, 1)
+        self.assertIn("the variable LANGUAGE_OF_X has another value",
+                      self.run_terrace("why", "a", "value").out.decode())
+        self.fails(2, "--list: the directory %s does not exist" % self.path("none"), "put", "a", "k", "--list", "none", input=b"v")
+        self.fails(2, "names no variable", "put", "a", "k", "--env", "A=B", input=b"v")
+
     def test_put__ttl_tag_and_source(self):
         source = self.write("source", "1")
         self.ok("put", "a", "k", "--ttl", "1h30m", "--tag", "x", "--tag", "y", "--source", source,

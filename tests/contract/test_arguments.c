@@ -284,11 +284,12 @@ static void test_policy__each_field_is_checked(void **state)
 		{ { .ttl_ms = -3 }, "ttl_ms" },
 		{ { .codec = TERRACE_CODEC_DICTIONARY }, "codec" }, /* of entries alone */
 		{ { .codec = (terrace_codec)6 }, "codec" },
-		{ { .check = (terrace_check)4 }, "check" },
+		{ { .check = (terrace_check)5 }, "check" },
 		{ { .write = (terrace_write)3 }, "write" },
 		{ { .stale_ms = -2 }, "duration" },
 		{ { .stale_on_error_ms = -2 }, "duration" },
 		{ { .absent_ttl_ms = -2 }, "duration" },
+		{ { .idle_ms = -2 }, "duration" },
 		{ { .jitter_percent = 101 }, "jitter_percent" },
 		{ { .form = &(terrace_form){ 0 } }, "form" },
 	};

@@ -384,6 +384,21 @@ static int call_resize(struct subject *s)
 	return terrace_resize(s->store, 1 << 22);
 }
 
+static void ignore_event(void *ctx, const terrace_event *event)
+{
+	(void)ctx;
+	(void)event;
+}
+
+static int call_subscribe(struct subject *s)
+{
+	terrace_subscription *subscription = NULL;
+	int rc = terrace_subscribe(s->cache, NULL, ignore_event, NULL, &subscription);
+
+	terrace_unsubscribe(subscription);
+	return rc;
+}
+
 static int call_touch(struct subject *s)
 {
 	return terrace_touch(s->cache, k(), 1000);
@@ -550,6 +565,7 @@ static const struct call calls[] = {
 	CALL(reader_open, TERRACE_OK, TERRACE_MISS),
 	CALL(resize, TERRACE_OK, TERRACE_OK),
 	CALL(scrub, TERRACE_EACCESS, ANY),
+	CALL(subscribe, TERRACE_OK, TERRACE_OK),
 	CALL(touch, TERRACE_EACCESS, TERRACE_EIO),
 	CALL(verify, TERRACE_EACCESS, ANY),
 	CALL(writer_open, FINE, FINE),

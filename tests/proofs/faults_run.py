@@ -16,7 +16,9 @@ KINDS = ["no memory", "EIO", "ENOSPC", "EMFILE", "EINTR", "short", "no kernel me
 TERRACE, SHIM = (os.path.abspath(path) for path in sys.argv[1:3])
 STEP = int(os.environ.get("STEP", "1"))
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 1 << 48)
-COMMAND = ["sh", "-c", "echo out; echo err >&2; cat in.txt > out.txt; exit 3"]
+COMMAND = ["sh", "-c", "echo out; cat; echo err >&2; cat in.txt > out.txt; exit 3"]
+# More than one read takes.
+STDIN = b"0123456789abcde\n" * 5000
 
 
 def run(folder, faults):
@@ -24,8 +26,8 @@ def run(folder, faults):
     if faults:
         env.update(LD_PRELOAD=SHIM, FAULT_REPORT=os.path.join(folder, "reached"), **faults)
     argv = [TERRACE, "run", "--dir", os.path.join(folder, "store"), "--in", "in.txt", "--out", "out.txt",
-            "--cache-failures", "--"] + COMMAND
-    return subprocess.run(argv, cwd=folder, env=env, capture_output=True, timeout=60)
+            "--stdin", "--cache-failures", "--"] + COMMAND
+    return subprocess.run(argv, cwd=folder, env=env, input=STDIN, capture_output=True, timeout=60)
 
 
 def wrong(folder, done):
@@ -33,8 +35,8 @@ def wrong(folder, done):
     stderr = b"".join(line for line in done.stderr.splitlines(True) if not line.startswith(b"terrace"))
     if done.returncode != 3:
         return "status %d: %s" % (done.returncode, done.stderr.decode(errors="replace"))
-    if done.stdout != b"out\n" or stderr != b"err\n":
-        return "output %r, %r" % (done.stdout, done.stderr)
+    if done.stdout != b"out\n" + STDIN or stderr != b"err\n":
+        return "output %r, %r" % (done.stdout[:100], done.stderr)
     with open(os.path.join(folder, "out.txt"), "rb") as file:
         if file.read() != b"input\n":
             return "the file"

@@ -88,6 +88,25 @@ void fixture_close(struct fixture *f)
 	scratch_remove(&f->scratch);
 }
 
+int fixture_setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+
+	assert_non_null(f);
+	fixture_open(f);
+	*state = f;
+	return 0;
+}
+
+int fixture_teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	fixture_close(f);
+	free(f);
+	return 0;
+}
+
 terrace_cache *fixture_cache(struct fixture *f, const char *name, const terrace_policy *policy)
 {
 	terrace_cache *cache;
@@ -191,4 +210,17 @@ int misses(terrace_cache *cache, const char *key)
 int put_text(terrace_cache *cache, const char *key, const char *text)
 {
 	return terrace_put(cache, terrace_str(key), terrace_str(text), NULL);
+}
+
+void put_sourced(terrace_cache *cache, const char *key,
+                 int (*add)(terrace_sources *sources, const char *what), const char *what)
+{
+	terrace_put_options options = TERRACE_PUT_INIT;
+	terrace_sources *sources;
+
+	assert_ok(terrace_sources_new(&sources));
+	assert_ok(add(sources, what));
+	options.sources = sources;
+	assert_ok(terrace_put(cache, terrace_str(key), terrace_str("v"), &options));
+	terrace_sources_free(sources);
 }

@@ -46,6 +46,9 @@ void fixture_open(struct fixture *f);
 /* Close the store and open it again: nothing is left in memory. */
 void fixture_reopen(struct fixture *f);
 void fixture_close(struct fixture *f);
+/* One for each test, in *state. */
+int fixture_setup(void **state);
+int fixture_teardown(void **state);
 terrace_cache *fixture_cache(struct fixture *f, const char *name, const terrace_policy *policy);
 
 /* The path of a file of L3; "" when there is none. */
@@ -75,5 +78,8 @@ void assert_gives_at(terrace_cache *cache, const char *key, const char *text, co
 int misses(terrace_cache *cache, const char *key);
 
 int put_text(terrace_cache *cache, const char *key, const char *text);
+/* "v", made from one source that `add` adds. */
+void put_sourced(terrace_cache *cache, const char *key,
+                 int (*add)(terrace_sources *sources, const char *what), const char *what);
 
 #endif

@@ -86,6 +86,38 @@ static void test_record__format_1_byte_for_byte(void **state)
 	terrace__buf_done(&out);
 }
 
+static void test_record__an_idle_time_lies_before_the_key(void **state)
+{
+	static const uint8_t behind[] = {
+		0x98, 0x97, 0x96, 0x95, 0x94, 0x93, 0x92, 0x11, /* how long unused */
+		0xf8, 0xf7, 0xf6, 0xf5, 0xf4, 0xf3, 0xf2, 0x71, /* dead in any case */
+		'k',  'e',  'y',
+	};
+	struct record record = sample(), read;
+	struct buf out = { 0 };
+
+	(void)state;
+	record.flags = RECORD_IDLE;
+	record.idle = INT64_C(0x1192939495969798);
+	record.deadline = INT64_C(0x71f2f3f4f5f6f7f8);
+	terrace__record_write(&record, &out);
+	assert_int_equal(out.size, RECORD_HEAD_FIXED + sizeof behind);
+	assert_int_equal(out.size, record_size(&record));
+	assert_int_equal(out.data[29], 4);
+	assert_memory_equal(out.data + RECORD_HEAD_FIXED, behind, sizeof behind);
+	assert_ok(terrace__record_read(terrace_bytes(out.data, out.size), &read));
+	assert_int_equal(read.idle, record.idle);
+	assert_int_equal(read.deadline, record.deadline);
+	assert_int_equal(read.key.size, 3);
+	assert_memory_equal(read.key.data, "key", 3);
+	out.size = 0;
+	record.deadline = record.expires - 1; /* it would outlive its end */
+	terrace__record_write(&record, &out);
+	assert_status(terrace__record_read(terrace_bytes(out.data, out.size), &read),
+	              TERRACE_ECORRUPT);
+	terrace__buf_done(&out);
+}
+
 static void test_record__checksum_is_pinned(void **state)
 {
 	/* XXH3-64 of these bytes as the xxhsum command gives it, so that the hash
@@ -345,6 +377,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_record__format_1_byte_for_byte),
+		cmocka_unit_test(test_record__an_idle_time_lies_before_the_key),
 		cmocka_unit_test(test_record__checksum_is_pinned),
 		cmocka_unit_test(test_record__every_flipped_bit_of_the_head_is_noticed),
 		cmocka_unit_test(test_record__an_unknown_flag_or_codec_is_a_newer_format),

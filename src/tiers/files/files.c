@@ -182,7 +182,7 @@ static int open_checked(struct files *files, uint64_t number, const struct recor
 	CLEANUP(terrace__buf_done) struct buf head = { 0 };
 	CLEANUP(terrace__fd_done) int fd = -1;
 	/* Tags and sources of the file are those of the row: the head's size stands. */
-	size_t head_size = RECORD_HEAD_FIXED + row->key.size + row->extra.size;
+	size_t head_size = record_size(row);
 	off_t head_at = row->flags & RECORD_BLOCKS ? (off_t)row->payload_size : 0;
 	struct stat st;
 	int rc;
@@ -245,7 +245,7 @@ static int read_blocks(struct files *files, uint64_t number, const struct record
 int terrace__files_read(struct files *files, uint64_t number, const struct record *row,
                         uint64_t hash, struct entry **ret)
 {
-	off_t at = (off_t)(RECORD_HEAD_FIXED + row->key.size + row->extra.size);
+	off_t at = (off_t)record_size(row);
 	CLEANUP(terrace__fd_done) int fd = -1;
 	int rc;
 

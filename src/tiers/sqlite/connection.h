@@ -25,6 +25,7 @@
 	          "bytes = ?6, file = ?7, accessed = ?8, hits = 0, head = ?9, value = ?10 "    \
 	          "WHERE id = ?1")                                                             \
 	X(TOUCH, "UPDATE entry SET seq = ?2, expires = ?3, head = ?4 WHERE id = ?1")           \
+	X(USED, "UPDATE entry SET expires = ?2, head = ?3 WHERE id = ?1")                      \
 	X(ACCESSED, "UPDATE entry SET hits = hits + ?2, accessed = max(accessed, ?3) "         \
 	            "WHERE hash = ?1")                                                         \
 	X(FIND, "SELECT id, seq, bytes, file, cache, head, expires FROM entry "                \
@@ -276,7 +277,8 @@ int terrace__disk_peek(void *tier, const struct tier_key *key, struct tier_row *
 int terrace__disk_remove_row(void *tier, const struct tier_row *row, const struct tier_note *note);
 int terrace__disk_remove_hash(void *tier, uint64_t hash, uint64_t seq);
 int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, int64_t expires,
-                        int64_t ttl);
+                        int64_t ttl, int64_t now);
+int terrace__disk_used(void *tier, uint64_t hash, int64_t when);
 int terrace__disk_size(void *tier, uint64_t *ret_bytes, uint64_t *ret_free);
 int terrace__disk_give_back(void *tier, uint64_t bytes);
 int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t when);

@@ -269,6 +269,7 @@ const struct disk_ops terrace__disk_ops = {
 	.size = terrace__disk_size,
 	.give_back = terrace__disk_give_back,
 	.accessed = terrace__disk_accessed,
+	.used = terrace__disk_used,
 	.file_write = file_write,
 	.file_remove = file_remove,
 	.blocks_new = blocks_new,

@@ -535,8 +535,16 @@ int terrace__disk_remove_hash(void *tier, uint64_t hash, uint64_t seq)
 	return old.seq <= seq ? delete_old(disk, &old) : TERRACE_MISS;
 }
 
+static void bind_expires(sqlite3_stmt *statement, int at, int64_t expires)
+{
+	if (expires == INT64_MAX)
+		sqlite3_bind_null(statement, at);
+	else
+		sqlite3_bind_int64(statement, at, expires);
+}
+
 int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, int64_t expires,
-                        int64_t ttl)
+                        int64_t ttl, int64_t now)
 {
 	struct disk *disk = tier;
 	CLEANUP(terrace__buf_done) struct buf head = { 0 };
@@ -551,8 +559,11 @@ int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, in
 		return TERRACE_MISS;
 	terrace__record_read(terrace_bytes(old.head.data, old.head.size), &record);
 	record.seq = seq;
-	record.expires = expires;
+	record.expires = record.deadline = expires;
 	record.ttl = ttl;
+	if (record.idle)
+		record.expires = entry_idle_to_row(
+		    record.idle, entry_idle_expires(record.idle, expires, now), expires);
 	terrace__record_write(&record, &head);
 	touch = terrace__statement(disk->writer, DO_TOUCH);
 	if (head.failed)
@@ -561,13 +572,44 @@ int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, in
 		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a touch");
 	sqlite3_bind_int64(touch, 1, (sqlite3_int64)old.id);
 	sqlite3_bind_int64(touch, 2, (sqlite3_int64)seq);
-	if (expires == INT64_MAX)
-		sqlite3_bind_null(touch, 3);
-	else
-		sqlite3_bind_int64(touch, 3, expires);
+	bind_expires(touch, 3, record.expires);
 	sqlite3_bind_blob64(touch, 4, head.data, head.size, SQLITE_STATIC);
 	rc = terrace__run(disk, disk->writer, touch, "touch a row");
 	return rc == TERRACE_OK ? charge(disk, old.cache, false, 0, 0) : rc;
+}
+
+int terrace__disk_used(void *tier, uint64_t hash, int64_t when)
+{
+	struct disk *disk = tier;
+	CLEANUP(terrace__buf_done) struct buf head = { 0 };
+	CLEANUP(old_row_done) struct old_row old = { 0 };
+	struct record record;
+	sqlite3_stmt *used;
+	int64_t expires;
+	int rc = find(disk, DO_FIND, hash, NULL, &old);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	if (!old.has_key)
+		return TERRACE_MISS;
+	terrace__record_read(terrace_bytes(old.head.data, old.head.size), &record);
+	if (!record.idle)
+		return TERRACE_MISS; /* another one by now */
+	expires = entry_idle_to_row(
+	    record.idle, entry_idle_expires(record.idle, record.deadline, when), record.deadline);
+	if (expires <= record.expires)
+		return TERRACE_OK; /* another process was here */
+	record.expires = expires;
+	terrace__record_write(&record, &head);
+	used = terrace__statement(disk->writer, DO_USED);
+	if (head.failed)
+		return TERRACE_ENOMEM;
+	if (!used)
+		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a use");
+	sqlite3_bind_int64(used, 1, (sqlite3_int64)old.id);
+	bind_expires(used, 2, expires);
+	sqlite3_bind_blob64(used, 3, head.data, head.size, SQLITE_STATIC);
+	return terrace__run(disk, disk->writer, used, "write down a use");
 }
 
 int terrace__disk_accessed(void *tier, uint64_t hash, uint64_t count, int64_t when)

@@ -247,6 +247,48 @@ static void test_database__removed_or_replaced_under_a_writer(void **state)
 	terrace_cache_close(cache);
 }
 
+/* The next stores that are opened are of this boot. */
+static void boot(struct fixture *f, int number)
+{
+	static char path[512];
+	char text[64];
+
+	snprintf(path, sizeof path, "%s", scratch_path(&f->scratch, "boot_id"));
+	snprintf(text, sizeof text, "%08x-1111-4222-8333-444444444444\n", (unsigned)number);
+	write_file(path, text);
+	f->options.boot_id_path = path;
+}
+
+static void test_database__a_new_one_knows_what_is_immutable(void **state)
+{
+	terrace_policy immutable = TERRACE_POLICY_INIT;
+	struct fixture *f = *state;
+	terrace_cache *cache, *other;
+
+	boot(f, 1);
+	fixture_reopen(f);
+	immutable.immutable = true;
+	cache = fixture_cache(f, "fixed", &immutable);
+	other = fixture_cache(f, "other", NULL);
+	assert_int_equal(unlink(file_of(f, "db-1")), 0);
+	assert_ok(put_text(other, "k", "v"));
+	assert_int_equal(count_files(f, "db-2"), 3);
+	assert_ok(put_text(cache, "k", "v"));
+	terrace_cache_close(cache);
+	terrace_cache_close(other);
+	terrace_close(f->store);
+	/* the machine went down, as far as anybody can tell */
+	assert_int_equal(unlink(file_of(f, "unsynced")), 0);
+	boot(f, 2);
+	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+	cache = fixture_cache(f, "fixed", NULL);
+	other = fixture_cache(f, "other", NULL);
+	assert_gives(cache, "k", "v");
+	assert_misses(other, "k");
+	terrace_cache_close(cache);
+	terrace_cache_close(other);
+}
+
 static void test_database__few_are_kept(void **state)
 {
 	struct fixture *f = *state;
@@ -513,6 +555,53 @@ static void test_shared__gone_while_open_keeps_others_out_until_it_is_closed(voi
 	fixture_close(&f);
 }
 
+/* What waited then is not known in a later boot either. */
+static void test_shared__what_was_dropped_with_it_stays_so_after_a_boot(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache;
+
+	boot(f, 1);
+	fixture_reopen(f);
+	cache = rows_alone(f);
+	put_keys(cache, "old");
+	close_store(f, cache);
+	assert_int_equal(unlink(file_of(f, "shared")), 0);
+	cache = open_store(f);
+	assert_int_equal(count_gives(cache, "old"), 0);
+	assert_ok(put_text(cache, "k1", "new"));
+	close_store(f, cache);
+	boot(f, 2);
+	cache = open_store(f);
+	assert_int_equal(count_gives(cache, "new"), 1);
+	terrace_cache_close(cache);
+}
+
+/* Nobody who comes would find the processes that have it: it is another store by then. */
+static void test_shared__gone_with_the_lock_file_it_is_a_store_that_was_removed(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL), *anew;
+	terrace *store;
+
+	assert_ok(put_text(cache, "k", "v"));
+	assert_int_equal(unlink(file_of(f, "lock")), 0);
+	assert_ok(put_text(cache, "k", "w"));
+	assert_gives(cache, "k", "w");
+	assert_int_equal(unlink(file_of(f, "shared")), 0);
+	assert_status(put_text(cache, "k", "x"), TERRACE_EIO);
+	assert_misses(cache, "k");
+	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &store));
+	assert_ok(terrace_cache_open(store, "a", NULL, &anew));
+	assert_misses(anew, "k");
+	assert_ok(put_text(anew, "k", "y"));
+	assert_gives(anew, "k", "y");
+	assert_misses(cache, "k");
+	terrace_cache_close(anew);
+	terrace_close(store);
+	terrace_cache_close(cache);
+}
+
 static void test_lock__gone_while_open_divides_nobody(void **state)
 {
 	terrace_policy policy = TERRACE_POLICY_INIT;
@@ -597,6 +686,7 @@ int main(void)
 		cmocka_unit_test(test_database__another_process_moves_with_it),
 		TEST(test_database__copies_without_rows_go_with_an_invalidation),
 		TEST(test_database__removed_or_replaced_under_a_writer),
+		TEST(test_database__a_new_one_knows_what_is_immutable),
 		TEST(test_database__few_are_kept),
 		cmocka_unit_test(test_closed__a_log_that_lost_its_end_brings_no_older_value_back),
 		TEST(test_closed__zeroed_cut_or_gone),
@@ -606,6 +696,8 @@ int main(void)
 		TEST(test_shared__damaged_or_gone_while_closed_is_made_anew),
 		TEST(test_shared__an_older_one_is_not_believed),
 		cmocka_unit_test(test_shared__gone_while_open_keeps_others_out_until_it_is_closed),
+		TEST(test_shared__what_was_dropped_with_it_stays_so_after_a_boot),
+		TEST(test_shared__gone_with_the_lock_file_it_is_a_store_that_was_removed),
 		cmocka_unit_test(test_lock__gone_while_open_divides_nobody),
 		TEST(test_scrub__goes_on_where_it_stopped_and_removes_what_is_damaged),
 	};

@@ -10,24 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int setup(void **state)
-{
-	struct fixture *f = calloc(1, sizeof *f);
-
-	fixture_open(f);
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	fixture_close(f);
-	free(f);
-	return 0;
-}
-
 static const char *file_of(const struct fixture *f, const char *name)
 {
 	char below[100];
@@ -247,25 +229,13 @@ static void test_database__removed_or_replaced_under_a_writer(void **state)
 	terrace_cache_close(cache);
 }
 
-/* The next stores that are opened are of this boot. */
-static void boot(struct fixture *f, int number)
-{
-	static char path[512];
-	char text[64];
-
-	snprintf(path, sizeof path, "%s", scratch_path(&f->scratch, "boot_id"));
-	snprintf(text, sizeof text, "%08x-1111-4222-8333-444444444444\n", (unsigned)number);
-	write_file(path, text);
-	f->options.boot_id_path = path;
-}
-
 static void test_database__a_new_one_knows_what_is_immutable(void **state)
 {
 	terrace_policy immutable = TERRACE_POLICY_INIT;
 	struct fixture *f = *state;
 	terrace_cache *cache, *other;
 
-	boot(f, 1);
+	fixture_boot(f, 1);
 	fixture_reopen(f);
 	immutable.immutable = true;
 	cache = fixture_cache(f, "fixed", &immutable);
@@ -279,7 +249,7 @@ static void test_database__a_new_one_knows_what_is_immutable(void **state)
 	terrace_close(f->store);
 	/* the machine went down, as far as anybody can tell */
 	assert_int_equal(unlink(file_of(f, "unsynced")), 0);
-	boot(f, 2);
+	fixture_boot(f, 2);
 	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
 	cache = fixture_cache(f, "fixed", NULL);
 	other = fixture_cache(f, "other", NULL);
@@ -561,7 +531,7 @@ static void test_shared__what_was_dropped_with_it_stays_so_after_a_boot(void **s
 	struct fixture *f = *state;
 	terrace_cache *cache;
 
-	boot(f, 1);
+	fixture_boot(f, 1);
 	fixture_reopen(f);
 	cache = rows_alone(f);
 	put_keys(cache, "old");
@@ -571,7 +541,7 @@ static void test_shared__what_was_dropped_with_it_stays_so_after_a_boot(void **s
 	assert_int_equal(count_gives(cache, "old"), 0);
 	assert_ok(put_text(cache, "k1", "new"));
 	close_store(f, cache);
-	boot(f, 2);
+	fixture_boot(f, 2);
 	cache = open_store(f);
 	assert_int_equal(count_gives(cache, "new"), 1);
 	terrace_cache_close(cache);
@@ -680,7 +650,7 @@ static void test_scrub__goes_on_where_it_stopped_and_removes_what_is_damaged(voi
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 		TEST(test_database__malformed_under_a_reader_is_set_aside),
 		TEST(test_database__malformed_under_a_writer_is_set_aside_and_the_write_succeeds),
 		cmocka_unit_test(test_database__another_process_moves_with_it),

@@ -55,6 +55,7 @@ static const struct option_spec clear_options[] = {
 
 static const struct option_spec verify_options[] = {
 	{ "repair", NULL, "remove what is damaged" },
+	{ "rate", "SIZE", "read so much a second at most: entries alone, beside the store's work" },
 	{ NULL, NULL, NULL },
 };
 

@@ -62,15 +62,21 @@ static int check_name(const char *name, bool own)
 /* The number of a name; TERRACE_MISS with the first free one. */
 static int find_number(const struct shared *shared, const char *name, uint32_t *ret)
 {
+	uint32_t free_number = CACHES_MAX;
+
 	for (uint32_t i = 0; i < CACHES_MAX; i++) {
 		const struct shared_cache *cache = &shared->caches[i];
 
-		*ret = i;
-		if (!atomic_load_explicit(&cache->in_use, memory_order_acquire))
-			return TERRACE_MISS;
-		if (strcmp(cache->name, name) == 0)
+		if (terrace__cache_is_named(shared, i) && strcmp(cache->name, name) == 0) {
+			*ret = i;
 			return TERRACE_OK;
+		}
+		if (free_number == CACHES_MAX && !atomic_load(&cache->named))
+			free_number = i;
 	}
+	*ret = free_number;
+	if (free_number < CACHES_MAX)
+		return TERRACE_MISS;
 	terrace__message_set("the store has %d caches already; cache %s cannot be made", CACHES_MAX,
 	                     name);
 	return TERRACE_EFULL;
@@ -86,9 +92,11 @@ static int take_number(struct terrace *store, void *ctx)
 {
 	struct new_number *new = ctx;
 	struct transaction transaction;
-	struct shared_cache *cache;
-	int rc = find_number(store->shared, new->name, &new->number);
+	/* The file may have lost names that the database knows. */
+	int rc = terrace__caches_restore(store);
 
+	if (rc == TERRACE_OK)
+		rc = find_number(store->shared, new->name, &new->number);
 	if (rc != TERRACE_MISS)
 		return rc;
 	if (terrace__transaction_mine(store)) {
@@ -106,9 +114,7 @@ static int take_number(struct terrace *store, void *ctx)
 	rc = terrace__transaction_commit(&transaction);
 	if (rc != TERRACE_OK)
 		return rc;
-	cache = &store->shared->caches[new->number];
-	strcpy(cache->name, new->name);
-	atomic_store_explicit(&cache->in_use, 1, memory_order_release);
+	terrace__cache_name(store->shared, new->number, new->name);
 	return TERRACE_OK;
 }
 
@@ -134,7 +140,7 @@ static int declare_immutable(struct terrace *store, void *ctx)
 	}
 	rc = terrace__transaction_commit(&transaction);
 	if (rc == TERRACE_OK)
-		atomic_store(&cache->shared->immutable, 1);
+		terrace__immutable_set(store->shared, cache->shared, true);
 	return rc;
 }
 
@@ -155,9 +161,9 @@ static int number_cache(struct terrace *store, struct terrace_cache *cache)
 	cache->number = new.number;
 	cache->shared = &store->shared->caches[new.number];
 	/* Caches must not share hashes: their rows share an index. */
-	cache->seed = terrace__hash64(&new.number, sizeof new.number, store->shared->seed);
+	cache->seed = terrace__hash64(&new.number, sizeof new.number, store->head.seed);
 	if (cache->settings[CACHE_immutable].number && !store->read_only &&
-	    !atomic_load(&cache->shared->immutable))
+	    !cache_is_immutable(store->shared, cache->shared))
 		return terrace__write_alone(store, declare_immutable, cache);
 	return TERRACE_OK;
 }

@@ -1,6 +1,6 @@
 /*
  * Single flight: one computation of a key at a time, among the threads of this
- * process (a list) and among processes (a lock on a byte of the lock file,
+ * process (a list) and among processes (a lock on a byte of the shared file,
  * which falls when its holder dies).
  */
 #ifndef CORE_FLIGHT_H

@@ -156,6 +156,13 @@ static void found_drop(struct terrace_cache *cache, struct found *found)
 	found->blocks = NULL;
 }
 
+/* Of a version that does not hold, who may not write leaves the mending to others. */
+static uint64_t look_at(struct terrace *store, uint32_t slot, uint64_t version)
+{
+	return UNLIKELY(store->read_only) ? version_see(store->shared, slot, version) :
+	                                    version_look(store->shared, slot, version);
+}
+
 /* The row, or the value that waits to become it. */
 static int read_row(struct terrace_cache *cache, const struct tier_key *key, uint64_t version,
                     bool *ret_waits, struct found *ret)
@@ -167,6 +174,7 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 	*ret_waits = false;
 	if (!terrace__present(store))
 		return TERRACE_MISS;
+	version = look_at(store, key->slot, version);
 	while (UNLIKELY(version_is_behind(version))) {
 		uint64_t before = version;
 
@@ -174,7 +182,7 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 		*ret_waits = rc == TERRACE_OK;
 		if (rc == TERRACE_OK)
 			return TERRACE_OK;
-		version = version_load(store->shared, key->slot);
+		version = look_at(store, key->slot, version_load(store->shared, key->slot));
 		if (rc == TERRACE_EXISTS)
 			break;
 		if (version == before)
@@ -184,7 +192,12 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 		rc = ops->open(store->disk, key, &ret->entry, &ret->blocks);
 	else
 		rc = ops->tier.get(store->disk, key, true, &ret->entry);
-	if (rc == TERRACE_ECORRUPT)
+	if (UNLIKELY(rc < 0) && ops->suspected(store->disk)) {
+		count_add(&cache->counts, COUNT_damaged, 1);
+		terrace__swallow(store, cache, "reading");
+		terrace__database_mend(store);
+		rc = TERRACE_MISS;
+	} else if (rc == TERRACE_ECORRUPT)
 		terrace__damaged(cache, key, 0, "its checksum did not hold");
 	else if (rc != TERRACE_OK && rc != TERRACE_MISS)
 		terrace__swallow(store, cache, "reading");

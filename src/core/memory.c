@@ -136,7 +136,10 @@ static int put_leased(struct terrace_cache *cache, void *tier, const struct tier
 	 * that moving a slot's version would void entries that only share it.
 	 */
 	bool alone = cache->has_form || atomic_load(&cache->shared->holder) == store->token;
-	uint64_t seen = lease->version, stamp = alone ? seen : seen + VERSION_STEP;
+	uint64_t seen = lease->version;
+	uint64_t stamp = alone ? seen :
+	                         word_make(store->shared, put->key.slot,
+	                                   word_value(seen) + VERSION_STEP);
 	int rc = TERRACE_MISS;
 
 	pthread_mutex_lock(&store->flights.lock);

@@ -173,9 +173,12 @@ struct terrace {
 	void *log_ctx;
 	struct store_clock clock;
 
-	int dir_fd; /* of the format's directory */
-	int lock_fd;
+	int dir_fd;                  /* of the format's directory */
+	int attach_fd;               /* the lock file: attaching, and who is attached */
+	struct timespec attach_seen; /* when its directory had last changed; see shared.c */
+	int lock_fd;                 /* the shared file: its bytes are all other locks */
 	struct shared *shared;
+	struct shared_head head;  /* what that of the shared file must be */
 	const char *boot_id_path; /* NULL: the kernel's */
 	uint64_t token;           /* of this process and store: what `holder` names */
 	const struct disk_ops *disk_ops;

@@ -99,6 +99,24 @@ void terrace__writer_unlock(struct terrace *store);
 /* The writes of an open transaction; the first failure is returned. */
 int terrace__write_inside(struct transaction *transaction, struct write *writes, size_t count);
 
+/*
+ * SQLite said something that damage would explain: look at it, under the
+ * writers' lock. True when there is another database now: try again.
+ */
+bool terrace__database_mend(struct terrace *store);
+
+/* --- renew.c: under the writers' lock, no transaction open ------------------------------ */
+
+/*
+ * Another database in the place of this one, if it is damaged: TERRACE_MISS if
+ * not. `surely`: it was found to be.
+ */
+int terrace__database_renew(struct terrace *store, bool surely);
+/* Write down in a new one what the shared file knows. */
+int terrace__database_fill(struct terrace *store);
+/* Keep a few of those that were set aside, and count them. */
+void terrace__database_aside(struct terrace *store);
+
 /* --- transaction.c: transactions that programs hold open ------------------------------- */
 
 /* This thread's on this store; NULL: none. */

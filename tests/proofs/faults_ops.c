@@ -515,6 +515,14 @@ static int verify_repair(struct opened *o)
 	return verify(o, true);
 }
 
+static int scrub(struct opened *o)
+{
+	terrace_scrub_options options = TERRACE_SCRUB_INIT;
+
+	options.repair = true;
+	return terrace_scrub(o->store, &options, on_damage, NULL, NULL, NULL);
+}
+
 static int clean_up(struct opened *o)
 {
 	return terrace_cleanup(o->store, NULL, NULL);
@@ -737,6 +745,7 @@ const struct operation operations[] = {
 	{ "explain", explain, "o", ALL, 'o' },
 	{ "verify", verify_only, "o", THROUGH, 'o' },
 	{ "verify and repair", verify_repair, "o", THROUGH, 'o' },
+	{ "scrub and repair", scrub, "o", THROUGH, 'o' },
 	{ "cleanup", clean_up, "o", DISK, 'o' },
 	{ "check_sources", check_sources, "o", DISK, 'o' },
 	{ "listings", listings, "o", IN_ROWS, 'o' },

@@ -162,6 +162,8 @@ PyObject *cache_verify(PyObject *self, PyObject *fix);
 PyObject *stats_dict(const terrace_stats *stats);
 /* Seconds; None for 0. */
 PyObject *seconds_or_none(int64_t ms);
+/* When it expires, used or not: None for what only dies of not being used. */
+PyObject *expire_time_of(const terrace_info *info);
 
 /* Free an object of a heap type. */
 void object_free(PyObject *self);

@@ -26,6 +26,13 @@ PyObject *seconds_or_none(int64_t ms)
 	return PyFloat_FromDouble((double)ms / 1000);
 }
 
+PyObject *expire_time_of(const terrace_info *info)
+{
+	const bool by_idling = info->idle_ms && info->ttl_ms == TERRACE_TTL_FOREVER;
+
+	return seconds_or_none(by_idling ? 0 : info->expires_ms);
+}
+
 static PyObject *info_dict(const terrace_info *info)
 {
 	PyObject *tags, *sources;
@@ -42,8 +49,8 @@ static PyObject *info_dict(const terrace_info *info)
 	    terrace_tier_name(info->tier), "bytes", (unsigned long long)info->bytes, "stored_bytes",
 	    (unsigned long long)info->stored_bytes, "created", seconds_or_none(info->created_ms),
 	    "stored", seconds_or_none(info->stored_ms), "accessed",
-	    seconds_or_none(info->accessed_ms), "expire_time", seconds_or_none(info->expires_ms),
-	    "idle", seconds_or_none(info->idle_ms), "hits", (unsigned long long)info->access_count,
+	    seconds_or_none(info->accessed_ms), "expire_time", expire_time_of(info), "idle",
+	    seconds_or_none(info->idle_ms), "hits", (unsigned long long)info->access_count,
 	    "cost_us", (unsigned long long)info->cost_us, "tag", tags, "sources", sources);
 }
 

@@ -137,10 +137,7 @@ static int take_facts(struct reader_object *self)
 		raise_status(rc);
 		return -1;
 	}
-	if (info.expires_ms)
-		self->expire_time = PyFloat_FromDouble((double)info.expires_ms / 1000);
-	else
-		self->expire_time = Py_BuildValue("");
+	self->expire_time = expire_time_of(&info);
 	self->tags = info.tag_count ? tags_to(info.tags, info.tag_count) : Py_BuildValue("");
 	terrace_info_free(&info);
 	return self->expire_time && self->tags ? 0 : -1;

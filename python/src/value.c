@@ -36,8 +36,7 @@ PyObject *value_new(terrace_value *pinned, terrace_cache *cache, int pickle, boo
 			return NULL;
 		}
 	}
-	if (info.expires_ms)
-		self->expire_time = PyFloat_FromDouble((double)info.expires_ms / 1000);
+	self->expire_time = expire_time_of(&info);
 	if (info.tag_count)
 		self->tags = tags_to(info.tags, info.tag_count);
 	if (info.idle_ms)

@@ -196,8 +196,11 @@ def test_idle__of_a_cache_and_of_an_entry(directory):
         wait_until(lambda: "short" not in cache)
         assert cache.get("short") is None and cache["long"] == cache["for ever"] == 1
         assert cache.why("short").reason == "expired"
-        cache.incr("long", 0.5)
+        assert cache.incr("long", 0.5) == 1.5
         assert cache.why("long").info["idle"] == 1000
+        assert cache.get("long", expire_time=True) == (1.5, None)  # it lives on while it is used
+        cache.set("both", 1, expire=500, idle=1000)
+        assert cache.get("both", expire_time=True)[1] > time.time() + 400
         assert cache.reset("idle", None) is None
         cache.set("short", 1)
         assert cache.why("short").info["idle"] is None

@@ -157,7 +157,8 @@ int terrace__record_entry(const struct record *record, terrace_slice payload, ui
 	struct entry *entry;
 	int rc;
 
-	if (!terrace__record_holds(record, payload))
+	/* Blocks lie in files, and are read from there. */
+	if (record->flags & RECORD_BLOCKS || !terrace__record_holds(record, payload))
 		return TERRACE_ECORRUPT;
 	rc = terrace__record_shell(record, hash, tier, &entry);
 	if (rc != TERRACE_OK)

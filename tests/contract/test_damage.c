@@ -123,7 +123,8 @@ static void change_row(const struct fixture *f, const char *sql)
 	char path[600], *error = NULL;
 
 	snprintf(path, sizeof path, "%s/v1/db-1", scratch_path(&f->scratch, "store"));
-	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	/* Ours, so that what is written is sound as pages go. */
+	assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "terrace"), SQLITE_OK);
 	if (sqlite3_exec(db, sql, NULL, NULL, &error) != SQLITE_OK)
 		fail_msg("%s: %s", sql, error);
 	assert_int_equal(sqlite3_changes(db), 1);
@@ -198,7 +199,8 @@ static void leave_newer_alone(struct fixture *f, unsigned tier)
 		uint64_t sum;
 
 		snprintf(path, sizeof path, "%s/v1/db-1", scratch_path(&f->scratch, "store"));
-		assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+		assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "terrace"),
+		                 SQLITE_OK);
 		sqlite3_prepare_v2(db, "SELECT head FROM entry", -1, &read, NULL);
 		assert_int_equal(sqlite3_step(read), SQLITE_ROW);
 		size = sqlite3_column_bytes(read, 0);
@@ -562,10 +564,103 @@ static void test_full__of_others_files_put_says_so_and_get_goes_on(void **state)
 	assert_int_equal(umount2(mount_point, MNT_DETACH), 0);
 }
 
+/* --- pages ---------------------------------------------------------------------------------------- */
+
+enum { PAGE = 4096 };
+
+/* What SQLite says when it reads all of the database. */
+static int read_all(const char *path)
+{
+	sqlite3_stmt *check;
+	sqlite3 *db;
+	int rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "terrace");
+
+	if (rc == SQLITE_OK)
+		rc = sqlite3_prepare_v2(db, "PRAGMA integrity_check", -1, &check, NULL);
+	if (rc == SQLITE_OK) {
+		rc = sqlite3_step(check);
+		if (rc == SQLITE_ROW)
+			rc = strcmp((const char *)sqlite3_column_text(check, 0), "ok") == 0 ?
+			         SQLITE_OK :
+			         SQLITE_CORRUPT;
+		sqlite3_finalize(check);
+	}
+	sqlite3_close(db);
+	return rc;
+}
+
+static size_t read_file(const char *path, uint8_t **ret)
+{
+	FILE *file = fopen(path, "rb");
+	struct stat st;
+
+	assert_non_null(file);
+	assert_int_equal(fstat(fileno(file), &st), 0);
+	*ret = malloc((size_t)st.st_size);
+	assert_int_equal(fread(*ret, 1, (size_t)st.st_size, file), st.st_size);
+	fclose(file);
+	return (size_t)st.st_size;
+}
+
+/* With these bytes in the place of those of the same size. */
+static void assert_malformed(const char *path, size_t at, const void *bytes, size_t size)
+{
+	int fd = open(path, O_RDWR), rc;
+	uint8_t *before = malloc(size);
+
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, before, size, (off_t)at), size);
+	assert_int_equal(pwrite(fd, bytes, size, (off_t)at), size);
+	rc = read_all(path);
+	if (rc == SQLITE_OK)
+		fail_msg("%zu bytes of page %zu, from %zu on, are not missed", size, at / PAGE + 1,
+		         at % PAGE);
+	assert_int_equal(pwrite(fd, before, size, (off_t)at), size);
+	free(before);
+	close(fd);
+}
+
+static void test_page__each_change_of_it_is_found(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	char path[600], key[16], value[200];
+	uint8_t *bytes;
+	size_t size;
+
+	memset(value, 'v', sizeof value);
+	for (int i = 0; i < 100; i++) {
+		snprintf(key, sizeof key, "key %d", i);
+		assert_ok(
+		    terrace_put(cache, terrace_str(key), terrace_bytes(value, sizeof value), NULL));
+	}
+	terrace_cache_close(cache);
+	terrace_close(f->store);
+	f->store = NULL;
+	snprintf(path, sizeof path, "%s/v1/db-1", scratch_path(&f->scratch, "store"));
+	assert_int_equal(read_all(path), SQLITE_OK);
+	size = read_file(path, &bytes);
+	assert_true(size > 10 * PAGE);
+	for (size_t at = 0; at < size; at += 61) {
+		uint8_t flipped = bytes[at] ^ (uint8_t)(1 << at % 8);
+
+		assert_malformed(path, at, &flipped, 1);
+	}
+	for (size_t at = PAGE; at < size; at += PAGE) {
+		static const uint8_t zeros[PAGE];
+
+		assert_malformed(path, at, zeros, PAGE);
+		assert_malformed(path, at, bytes + (at + PAGE < size ? at + PAGE : PAGE), PAGE);
+	}
+	assert_int_equal(read_all(path), SQLITE_OK);
+	free(bytes);
+}
+
 int main(void)
 {
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
+		WITH_STORE(test_page__each_change_of_it_is_found),
 		WITH_STORE(test_file__every_flipped_byte_is_a_counted_miss),
 		WITH_STORE(test_file__truncated_grown_swapped_or_gone),
 		WITH_STORE(test_row__what_was_changed_behind_our_back_is_a_counted_miss),

@@ -1,12 +1,17 @@
 /*
  * A store whose database is not what was written: the first byte is 'w' where
- * the rest is the whole file, else a list of changes to a good one. Then the
- * store is opened, read, written, verified, repaired and opened again.
+ * the rest is the whole file, else a list of changes to a good one; with 'm' the
+ * pages get the sums of what they hold then, as no damage does. Then the store
+ * is opened, read, written, verified, repaired and opened again.
  *
  * Whatever the bytes: a get gives what was put under that key, or nothing; a
- * delete that succeeded leaves nothing; what was repaired is in order.
+ * delete that succeeded leaves nothing; what was repaired is in order. With 'm' a
+ * get may give what was put there before.
  */
 #include "fuzz.h"
+
+#include "util/buf.h"
+#include "util/hash.h"
 
 #include <ftw.h>
 #include <sqlite3.h>
@@ -23,6 +28,7 @@ static const unsigned cache_tiers[CACHES] = {
 static char store_dir[256], template_dir[256], database[256];
 static uint8_t *good; /* the database, as it was closed */
 static size_t good_size;
+static bool mended;
 
 /* No setting of whoever runs this, and a clock that stands. */
 static int64_t stand_still(void *ctx)
@@ -90,8 +96,10 @@ static void check_get(terrace_cache *cache, int which, int key, const char *then
 	if (terrace_get(cache, key_of(key, name), &value) != TERRACE_OK)
 		return;
 	got = terrace_bytes(terrace_data(value), terrace_size(value));
+	if (mended)
+		then = "then";
 	must((then && same_bytes(got, value_of(which, key, then, text))) ||
-	         (now && same_bytes(got, value_of(which, key, now, text))),
+	         ((now || mended) && same_bytes(got, value_of(which, key, "now", text))),
 	     "a get gives what was put under its key");
 	terrace_release(value);
 }
@@ -197,7 +205,7 @@ static void fold_wal(void)
 	char wal[300];
 	sqlite3 *db;
 
-	must(sqlite3_open(database, &db) == SQLITE_OK &&
+	must(sqlite3_open_v2(database, &db, SQLITE_OPEN_READWRITE, "terrace") == SQLITE_OK &&
 	         sqlite3_exec(db, "SELECT count(*) FROM entry", NULL, NULL, NULL) == SQLITE_OK,
 	     "SQLite reads it");
 	sqlite3_close(db);
@@ -315,6 +323,7 @@ static void replace_database(const uint8_t *data, size_t size)
 	uint8_t what = take_u8(&in), *bytes;
 	size_t changed;
 
+	mended = false;
 	if (what == 'w') {
 		fuzz_write(database, terrace_bytes(in.at, (size_t)(in.end - in.at)));
 		return;
@@ -322,6 +331,10 @@ static void replace_database(const uint8_t *data, size_t size)
 	bytes = malloc(good_size);
 	memcpy(bytes, good, good_size);
 	changed = change(&in, bytes, good_size);
+	mended = what == 'm';
+	for (size_t at = 0; mended && at + 4096 <= changed; at += 4096)
+		terrace__store_u64(bytes + at + 4088,
+		                   terrace__hash64(bytes + at, 4088, at / 4096 + 1));
 	fuzz_write(database, terrace_bytes(bytes, changed));
 	free(bytes);
 }

@@ -55,7 +55,7 @@ static inline void bucket_read_ahead(struct bucket *bucket, const struct tier_ke
 	for (unsigned k = 0; k < BUCKET_WORDS; k++) {
 		uint64_t word = atomic_load_explicit(&bucket->words[k], memory_order_relaxed);
 
-		if (word >> 48 == key->hash >> 48)
+		if (word && word >> 48 == key->hash >> 48)
 			entry_read_ahead(word_entry(word), key);
 	}
 }

@@ -3,6 +3,7 @@
 #include "tiers/sqlite/disk.h"
 
 #include "tiers/extra.h"
+#include "tiers/sqlite/vfs.h"
 #include "util/fs.h"
 #include "util/lock.h"
 #include "util/message.h"
@@ -136,7 +137,7 @@ int terrace__connection_open(struct disk *disk, uint32_t generation, int flags,
 	rc = sqlite3_open_v2(path, &connection->db,
 	                     flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE |
 	                         SQLITE_OPEN_NOFOLLOW,
-	                     terrace__snapshot_vfs());
+	                     terrace__vfs());
 	if (rc != SQLITE_OK) {
 		rc = terrace__sqlite_failed(disk, connection->db, "open the database");
 		terrace__connection_close(connection);

@@ -220,8 +220,6 @@ struct connection *terrace__reader_take_held(struct disk *disk);
 
 /* --- snapshot.c ------------------------------------------------------------------------- */
 
-/* What to open the database with; NULL: as SQLite does. */
-const char *terrace__snapshot_vfs(void);
 /*
  * Begin to read, or go on with what the connection began, without locks: it
  * sees all that was committed before. False when somebody writes just now.

@@ -1,6 +1,7 @@
 #include "tiers/sqlite/disk.h"
 
 #include "tiers/sqlite/connection.h"
+#include "tiers/sqlite/vfs.h"
 
 #include "util/message.h"
 
@@ -78,7 +79,8 @@ int terrace__disk_create(struct disk *disk, uint32_t generation)
 	rc = terrace__connection_open(disk, generation, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
 	                              &connection);
 	if (rc == TERRACE_OK) {
-		if (sqlite3_exec(connection->db, schema, NULL, NULL, NULL) != SQLITE_OK)
+		if (!terrace__vfs_make(connection->db) ||
+		    sqlite3_exec(connection->db, schema, NULL, NULL, NULL) != SQLITE_OK)
 			rc = terrace__sqlite_failed(disk, connection->db, "make the tables");
 		terrace__connection_close(connection);
 	}

@@ -20,113 +20,15 @@
  */
 #include "tiers/sqlite/connection.h"
 
-#include "util/util.h"
-
-/* The locks of a reader come behind those of writer, checkpoint and recovery (SQLite,
- * "WAL-mode file format", section 2.3.1). */
-enum { FIRST_READER = 3 };
-
-/* Lies behind SQLite's own part of the file. */
-struct guard {
-	sqlite3_io_methods methods;
-	const sqlite3_io_methods *real;
-	bool unlocked;
-};
-
-static sqlite3_vfs ours;
-static sqlite3_vfs *real;
-static int guard_at;
-
-static struct guard *guard_of(sqlite3_file *file)
-{
-	return (struct guard *)(void *)((char *)file + guard_at);
-}
-
-static int shm_lock(sqlite3_file *file, int offset, int count, int flags)
-{
-	struct guard *guard = guard_of(file);
-
-	if (guard->unlocked && flags & SQLITE_SHM_SHARED && offset >= FIRST_READER)
-		return SQLITE_OK;
-	return guard->real->xShmLock(file, offset, count, flags);
-}
-
-/* SQLite takes EIO for damage (unixRead): it may pass, and must not cost a database. */
-static int read_file(sqlite3_file *file, void *ret, int size, sqlite3_int64 at)
-{
-	int rc = guard_of(file)->real->xRead(file, ret, size, at);
-
-	return rc == SQLITE_IOERR_CORRUPTFS ? SQLITE_IOERR_READ : rc;
-}
-
-static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *ret)
-{
-	int rc = real->xOpen(real, name, file, flags, ret);
-
-	(void)vfs;
-	if (rc == SQLITE_OK && flags & (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_WAL) &&
-	    file->pMethods->iVersion >= 2 && file->pMethods->xShmLock) {
-		struct guard *guard = guard_of(file);
-
-		guard->real = file->pMethods;
-		guard->methods = *file->pMethods;
-		guard->methods.xShmLock = shm_lock;
-		guard->methods.xRead = read_file;
-		guard->unlocked = false;
-		file->pMethods = &guard->methods;
-	}
-	return rc;
-}
-
-static void make_vfs(void)
-{
-	real = sqlite3_vfs_find(NULL);
-	if (!real)
-		return;
-	guard_at = (real->szOsFile + 15) & ~15;
-	ours = *real;
-	ours.zName = "terrace";
-	ours.xOpen = open_file;
-	ours.szOsFile = guard_at + (int)sizeof(struct guard);
-	sqlite3_vfs_register(&ours, 0);
-}
-
-/* A program that has opened this library may close it, and SQLite stays. */
-__attribute__((destructor)) static void forget_vfs(void)
-{
-	if (real)
-		sqlite3_vfs_unregister(&ours);
-}
-
-const char *terrace__snapshot_vfs(void)
-{
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-	pthread_once(&once, make_vfs);
-	return real ? ours.zName : NULL;
-}
-
-static struct guard *guard_in(struct connection *connection)
-{
-	sqlite3_file *file = NULL;
-
-	sqlite3_file_control(connection->db, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&file);
-	return file && file->pMethods && file->pMethods->xShmLock == shm_lock ? guard_of(file) :
-	                                                                        NULL;
-}
+#include "tiers/sqlite/vfs.h"
 
 void terrace__snapshot_write(struct connection *writer)
 {
-	struct guard *guard = guard_in(writer);
-
-	if (guard)
-		guard->unlocked = true;
+	terrace__vfs_unlock(writer->db, true);
 }
 
 bool terrace__snapshot_drop(struct disk *disk, struct connection *connection)
 {
-	struct guard *guard;
-
 	if (!connection->held)
 		return true;
 	/* After a failure SQLite may have done so itself. */
@@ -134,16 +36,13 @@ bool terrace__snapshot_drop(struct disk *disk, struct connection *connection)
 	    terrace__run(disk, connection, terrace__statement(connection, DO_ROLLBACK),
 	                 "stop reading") != TERRACE_OK)
 		return false;
-	guard = guard_in(connection);
-	if (guard)
-		guard->unlocked = false;
+	terrace__vfs_unlock(connection->db, false);
 	connection->held = false;
 	return true;
 }
 
 bool terrace__snapshot_hold(struct disk *disk, struct connection *connection)
 {
-	struct guard *guard;
 	uint64_t commits;
 
 	/* In this order: what was committed before has counted up, or still writes. */
@@ -152,15 +51,18 @@ bool terrace__snapshot_hold(struct disk *disk, struct connection *connection)
 	commits = atomic_load(disk->commits);
 	if (connection->held && connection->commits == commits)
 		return true;
-	guard = guard_in(connection);
 	/* What ends it at once: there may be no memory for that when it is needed. */
-	if (!guard || !terrace__snapshot_drop(disk, connection) ||
+	if (!terrace__snapshot_drop(disk, connection) ||
 	    !terrace__statement(connection, DO_ROLLBACK) ||
 	    terrace__run(disk, connection, terrace__statement(connection, DO_HOLD),
 	                 "begin to read") != TERRACE_OK)
 		return false;
 	/* SQLite looks where the database stands with the first row that is asked for. */
-	guard->unlocked = true;
+	if (!terrace__vfs_unlock(connection->db, true)) {
+		terrace__run(disk, connection, terrace__statement(connection, DO_ROLLBACK),
+		             "stop reading");
+		return false;
+	}
 	connection->held = true;
 	connection->commits = commits;
 	return true;

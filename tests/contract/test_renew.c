@@ -615,7 +615,8 @@ static void test_scrub__goes_on_where_it_stopped_and_removes_what_is_damaged(voi
 	int calls = 0;
 
 	put_keys(cache, "value");
-	assert_int_equal(sqlite3_open(file_of(f, "db-1"), &db), SQLITE_OK);
+	assert_int_equal(sqlite3_open_v2(file_of(f, "db-1"), &db, SQLITE_OPEN_READWRITE, "terrace"),
+	                 SQLITE_OK);
 	assert_int_equal(
 	    sqlite3_exec(db, "UPDATE entry SET value = x'00' WHERE id % 10 = 0", NULL, NULL, NULL),
 	    SQLITE_OK);

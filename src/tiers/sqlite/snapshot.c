@@ -9,8 +9,8 @@
  * core/coherence.h). So a reader leaves the lock, keeps its transaction while
  * neither has moved, and looks at both again before it believes what it read:
  * a seqlock. And at the database's number: one that was set aside is written to
- * no more, and says so by nothing else. Moving the log into the database is no change: a reader takes from
- * the database only what was there before it began.
+ * no more, and says so by nothing else. Moving the log into the database is no
+ * change: a reader takes from the database only what was there before it began.
  *
  * The writer needs no reader's lock either: it has the writers' lock, without
  * which nobody starts the log anew.
@@ -52,17 +52,13 @@ bool terrace__snapshot_hold(struct disk *disk, struct connection *connection)
 	if (connection->held && connection->commits == commits)
 		return true;
 	/* What ends it at once: there may be no memory for that when it is needed. */
-	if (!terrace__snapshot_drop(disk, connection) ||
+	if (!terrace__vfs_can_unlock(connection->db) || !terrace__snapshot_drop(disk, connection) ||
 	    !terrace__statement(connection, DO_ROLLBACK) ||
 	    terrace__run(disk, connection, terrace__statement(connection, DO_HOLD),
 	                 "begin to read") != TERRACE_OK)
 		return false;
 	/* SQLite looks where the database stands with the first row that is asked for. */
-	if (!terrace__vfs_unlock(connection->db, true)) {
-		terrace__run(disk, connection, terrace__statement(connection, DO_ROLLBACK),
-		             "stop reading");
-		return false;
-	}
+	terrace__vfs_unlock(connection->db, true);
 	connection->held = true;
 	connection->commits = commits;
 	return true;

@@ -3,13 +3,16 @@
 
 #include <terrace/terrace.h>
 
+#include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { ENTRIES = 100000 };
 
@@ -142,10 +145,12 @@ static uint64_t allocated(void)
 
 static void put(void *ctx, uint64_t i)
 {
-	char key[48], value[100] = "";
-	int size = snprintf(key, sizeof key, "new:%020llu", (unsigned long long)i);
+	char key[24] = "new:", value[100] = "";
 
-	bench_require(terrace_put(ctx, terrace_bytes(key, (size_t)size),
+	/* snprintf() would be a tenth of what is measured. */
+	for (int at = sizeof key - 1; at >= 4; at--, i >>= 4)
+		key[at] = "0123456789abcdef"[i & 15];
+	bench_require(terrace_put(ctx, terrace_bytes(key, sizeof key),
 	                          terrace_bytes(value, sizeof value), NULL) == TERRACE_OK);
 }
 
@@ -213,6 +218,95 @@ static void bench_put(terrace *store, unsigned threads)
 	policy.memory_entries = ENTRIES;
 	bench_require(terrace_cache_open(store, "put", &policy, &cache) == TERRACE_OK);
 	bench.ctx = cache;
+	bench_run(&bench);
+	terrace_cache_close(cache);
+}
+
+/* --- beside another process that writes the cache --------------------------------------------------- */
+
+struct other {
+	pid_t pid;
+	int go; /* what is written here starts it; closed, it ends */
+};
+
+/* 1,000 puts a second of keys of its own, each committed. */
+static void write_in_process(const char *dir, int go)
+{
+	char value[100] = "", key[48], byte;
+	terrace *store;
+	terrace_cache *cache;
+
+	if (read(go, &byte, 1) != 1)
+		_exit(0);
+	bench_require(terrace_open(dir, NULL, &store) == TERRACE_OK);
+	bench_require(terrace_cache_open(store, "shared", NULL, &cache) == TERRACE_OK);
+	fcntl(go, F_SETFL, O_NONBLOCK);
+	for (unsigned i = 0; read(go, &byte, 1) != 0; i++) {
+		struct timespec nap = { 0, 1000000 };
+
+		snprintf(key, sizeof key, "other:%u", i % 10000);
+		terrace_put(cache, terrace_str(key), terrace_bytes(value, sizeof value), NULL);
+		nanosleep(&nap, NULL);
+	}
+	terrace_cache_close(cache);
+	terrace_close(store);
+	_exit(0);
+}
+
+/* Before this process has threads. */
+static struct other other_start(const char *dir)
+{
+	struct other other;
+	int ends[2];
+
+	bench_require(pipe(ends) == 0);
+	other.pid = fork();
+	bench_require(other.pid >= 0);
+	if (other.pid == 0) {
+		close(ends[1]);
+		write_in_process(dir, ends[0]);
+	}
+	close(ends[0]);
+	other.go = ends[1];
+	return other;
+}
+
+static void other_end(const struct other *other)
+{
+	int status;
+
+	close(other->go);
+	bench_require(waitpid(other->pid, &status, 0) == other->pid && status == 0);
+}
+
+/* Of a cache that is on disk too, so that the other process can void what is here. */
+static void bench_beside_process(terrace *store, const struct other *other)
+{
+	struct bench bench = { .group = "l1",
+		               .name = "terrace",
+		               .operation = "get of a shared cache",
+		               .value_bytes = 100,
+		               .threads = 1,
+		               .operations = 1000000,
+		               .limit = ENTRIES / 10,
+		               .fn = get };
+	terrace_cache *cache;
+	char value[100] = "";
+
+	bench_require(terrace_cache_open(store, "shared", NULL, &cache) == TERRACE_OK);
+	for (uint64_t i = 0; i < ENTRIES / 10; i += 100) {
+		terrace_item items[100];
+
+		for (uint64_t k = 0; k < 100; k++)
+			items[k] = (terrace_item){ terrace_bytes(keys.text[i + k],
+				                                 keys.size[i + k]),
+				                   terrace_bytes(value, sizeof value) };
+		bench_require(terrace_put_many(cache, items, 100, NULL) == TERRACE_OK);
+	}
+	bench.ctx = cache;
+	bench_run(&bench);
+	bench_require(write(other->go, "", 1) == 1);
+	bench.operation = "get beside a process";
 	bench_run(&bench);
 	terrace_cache_close(cache);
 }
@@ -298,19 +392,28 @@ static void bench_floor(size_t value_bytes, unsigned threads)
 int main(void)
 {
 	terrace_options options = TERRACE_OPTIONS_INIT;
+	const char *dir = bench_directory("l1");
+	struct other other = other_start(dir);
 	terrace *store;
 
 	options.memory_bytes = UINT64_C(4) << 30;
-	bench_require(terrace_open(bench_directory("l1"), &options, &store) == TERRACE_OK);
+	bench_require(terrace_open(dir, &options, &store) == TERRACE_OK);
 	bench_keys_make(&keys, ENTRIES);
 	for (unsigned threads = 1; threads <= 2; threads++) {
 		for (size_t bytes = 100; bytes <= 4096; bytes += 3996) {
-			bench_ours(store, bytes, threads);
-			bench_floor(bytes, threads);
+			if (bench_wanted("get pinned")) {
+				bench_ours(store, bytes, threads);
+				bench_floor(bytes, threads);
+			}
 		}
-		bench_put(store, threads);
+		if (bench_wanted("put with eviction"))
+			bench_put(store, threads);
 	}
-	bench_many(store);
+	if (bench_wanted("get beside a process"))
+		bench_beside_process(store, &other);
+	if (bench_wanted("get 16 of 2 million"))
+		bench_many(store);
+	other_end(&other);
 	bench_keys_free(&keys);
 	terrace_close(store);
 	return 0;

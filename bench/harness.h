@@ -47,6 +47,9 @@ struct bench {
  */
 void bench_run(const struct bench *bench);
 
+/* Is this one asked for? Without BENCH in the environment all are, else what begins with it. */
+bool bench_wanted(const char *operation);
+
 /* A result that was measured otherwise. */
 void bench_print(const struct bench *bench, uint64_t p50_ns, uint64_t p99_ns, double ops_per_s);
 /* Median and 99th percentile of samples, which are sorted. */

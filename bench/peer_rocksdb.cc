@@ -80,6 +80,8 @@ int main()
 
 		for (unsigned threads = 1; threads <= 2; threads++) {
 			for (size_t bytes : { size_t(100), size_t(4096) }) {
+				if (!bench_wanted("get pinned"))
+					break;
 				Peer peer = { make(name, entries * (bytes + 300) * 2, bytes),
 					      bytes };
 				struct bench bench = { "l1",    shown.c_str(), "get pinned",
@@ -90,6 +92,8 @@ int main()
 					insert(&peer, i);
 				bench_run(&bench);
 			}
+			if (!bench_wanted("put with eviction"))
+				continue;
 			Peer peer = { make(name, entries * 164, 100), 100 };
 			struct bench bench = { "l1", shown.c_str(), "put with eviction",
 				               100,  threads,       1000000,

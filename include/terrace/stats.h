@@ -16,7 +16,10 @@
 extern "C" {
 #endif
 
-/* X(name, what it counts) */
+/*
+ * X(name, what it counts). Hits in memory are counted without waiting for other
+ * threads: two that hit one entry in the same moment may count as one.
+ */
 #define TERRACE_COUNTERS(X)                                                    \
 	X(gets, "look-ups of a key, by get, get_many and fetch")               \
 	X(hits_l1, "served from memory")                                       \

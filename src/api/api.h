@@ -6,6 +6,7 @@
 #include "core/flight.h"
 #include "core/lookup.h"
 #include "core/present.h"
+#include "util/util.h"
 
 #include <terrace/terrace.h>
 
@@ -30,12 +31,28 @@ static inline struct entry *value_entry(const terrace_value *value)
  * a bug in the program which must not go on.
  */
 int terrace__check_store(const struct terrace *store);
-int terrace__check_cache(const struct terrace_cache *cache);
+int terrace__check_cache_again(const struct terrace_cache *cache);
+int terrace__check_key_again(terrace_slice key);
+
+static inline int terrace__check_cache(const struct terrace_cache *cache)
+{
+	if (LIKELY(cache && cache->magic == CACHE_MAGIC &&
+	           cache->store->forks ==
+	               atomic_load_explicit(&terrace__forks, memory_order_relaxed)))
+		return TERRACE_OK;
+	return terrace__check_cache_again(cache);
+}
+
+static inline int terrace__check_key(terrace_slice key)
+{
+	if (LIKELY(key.data && key.size > 0 && key.size <= TERRACE_KEY_MAX))
+		return TERRACE_OK;
+	return terrace__check_key_again(key);
+}
 
 /* The same for calls that write: TERRACE_EACCESS where the store may only be read. */
 int terrace__check_writing(const struct terrace_cache *cache);
 
-int terrace__check_key(terrace_slice key);
 /* For functions that take a cache: NULL and disabled ones hold nothing. */
 static inline bool holds_nothing(const terrace_cache *cache)
 {

@@ -315,7 +315,7 @@ static void start(struct terrace *store)
 
 static uint64_t weight(const struct entry *entry)
 {
-	return entry->value_size + entry->key_size + entry->extra_size;
+	return entry->value_size + entry->key_size + entry_extra(entry).size;
 }
 
 /* Under the lock. False when it stays full. */

@@ -75,31 +75,37 @@ int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
                         terrace_slice value, terrace_slice extra, int64_t ttl_ms, int64_t idle_ms,
                         uint64_t cost_us, struct entry **ret)
 {
-	struct entry *entry = terrace__entry_new(key->key, value.size, extra);
+	int64_t ttl, now = terrace__now(cache->store);
+	int64_t expires = terrace__expires(cache, now, ttl_ms, &ttl);
+	int64_t idle = terrace__idle_ms(cache, idle_ms);
+	/* What a row has to say of an entry is kept with it; else there may be nothing. */
+	bool plain = !cache->on_disk && ttl == TERRACE_TTL_FOREVER && idle == 0 && cost_us == 0 &&
+	             extra.size == 0;
+	struct entry *entry = plain ? terrace__entry_new_plain(key->key, value.size) :
+	                              terrace__entry_new(key->key, value.size, extra);
 	struct extra_walk walk;
 	struct entry_rest *rest;
-	int64_t now, ttl;
 
 	if (!entry) {
 		terrace__message_set("out of memory for a value of %zu bytes", value.size);
 		return TERRACE_ENOMEM;
 	}
-	now = terrace__now(cache->store);
-	terrace__extra_start(&walk, extra);
 	entry->hash = key->hash;
-	entry->codec = TERRACE_CODEC_NONE;
-	entry->source_count = walk.sources;
+	entry->created = now;
+	atomic_init(&entry->expires, expires);
 	if (value.size)
 		memcpy(entry_value(entry), value.data, value.size);
-	rest = entry_rest(entry);
-	rest->created = rest->stored = now;
-	rest->cost_us = cost_us;
-	rest->tag_count = (uint16_t)walk.tags;
-	atomic_init(&rest->accessed, now);
-	atomic_init(&entry->expires, terrace__expires(cache, now, ttl_ms, &ttl));
-	atomic_init(&rest->ttl, ttl);
-	terrace__idle_begin(cache, entry, terrace__idle_ms(cache, idle_ms), now);
 	*ret = entry;
+	if (plain)
+		return TERRACE_OK;
+	terrace__extra_start(&walk, extra);
+	entry->has_sources = walk.sources > 0;
+	rest = entry_rest(entry);
+	rest->codec = TERRACE_CODEC_NONE;
+	rest->stored = now;
+	rest->cost_us = cost_us;
+	atomic_init(&rest->ttl, ttl);
+	terrace__idle_begin(cache, entry, idle, now);
 	return TERRACE_OK;
 }
 
@@ -112,7 +118,7 @@ void terrace__record_fill(const struct terrace_cache *cache, const struct entry 
 		.cache = cache->number,
 		.flags = (uint8_t)((entry->kind == ENTRY_ABSENT ? RECORD_ABSENT : 0) |
 		                   (rest->idle ? RECORD_IDLE : 0)),
-		.created = rest->created,
+		.created = entry->created,
 		.stored = rest->stored,
 		.expires = entry_idle_to_row(rest->idle, atomic_load(&entry->expires),
 		                             atomic_load(&rest->deadline)),
@@ -209,7 +215,7 @@ int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, stru
 	terrace__write_weigh(write);
 	/* What has waited is in memory already, and may be read as we speak. */
 	if (!write->pending) {
-		entry->codec = write->record.codec;
+		entry_rest(entry)->codec = write->record.codec;
 		entry_rest(entry)->stored_size = write->record.payload_size;
 	}
 	return rc;
@@ -239,9 +245,8 @@ terrace_reason terrace__times_reason(struct terrace_cache *cache, int64_t create
 
 terrace_reason terrace__entry_reason(struct terrace_cache *cache, const struct entry *entry)
 {
-	const struct entry_rest *rest = entry_rest(entry);
-
-	return terrace__times_reason(cache, rest->created, atomic_load(&entry->expires), rest->seq);
+	return terrace__times_reason(cache, entry->created, atomic_load(&entry->expires),
+	                             entry_rest(entry)->seq);
 }
 
 bool terrace__entry_alive(struct terrace_cache *cache, const struct entry *entry)
@@ -251,7 +256,7 @@ bool terrace__entry_alive(struct terrace_cache *cache, const struct entry *entry
 	if (entry->kind == ENTRY_ABSENT ||
 	    terrace__entry_reason(cache, entry) != TERRACE_REASON_LIVE)
 		return false;
-	return entry->source_count == 0 || cache->check_ms < 0 ||
+	return !entry->has_sources || cache->check_ms < 0 ||
 	       terrace__sources_check(cache->store, entry_extra(entry), &looked_at, NULL, 0) ==
 	           SOURCE_SAME;
 }
@@ -290,6 +295,8 @@ int terrace__number_write(struct write *write, const struct entry *old)
 {
 	struct terrace_cache *cache = write->cache;
 	terrace_slice extra = old ? entry_extra(old) : terrace_bytes(NULL, 0);
+	const struct entry_rest *was = old ? entry_rest(old) : NULL;
+	int64_t ttl = was ? atomic_load(&was->ttl) : 0, idle = 0;
 	struct entry *entry;
 	char text[24];
 	int rc = terrace__number_sum(old, write->initial, write->delta, &write->sum);
@@ -297,19 +304,26 @@ int terrace__number_write(struct write *write, const struct entry *old)
 	if (rc != TERRACE_OK)
 		return rc;
 	snprintf(text, sizeof text, "%" PRId64, write->sum);
-	rc = terrace__entry_make(cache, &write->put.key, terrace_str(text), extra, 0, 0,
-	                         old ? entry_rest(old)->cost_us : 0, &entry);
+	if (was)
+		idle = was->idle ? was->idle : TERRACE_TTL_FOREVER;
+	rc = terrace__entry_make(cache, &write->put.key, terrace_str(text), extra, ttl, idle,
+	                         was ? was->cost_us : 0, &entry);
 	if (rc != TERRACE_OK)
 		return rc;
-	if (old) {
-		/* The number changes; how long it is good for does not. */
-		struct entry_rest *rest = entry_rest(entry), *was = entry_rest(old);
+	if (was && entry->plain) {
+		struct entry *full = terrace__entry_copy(entry);
 
+		entry_unref(entry);
+		if (!full)
+			return no_memory("a number");
+		entry = full;
+	}
+	if (was) {
+		/* The number changes; how long it is good for does not. */
 		atomic_store(&entry->expires,
 		             was->idle ? atomic_load(&was->deadline) : atomic_load(&old->expires));
-		atomic_store(&rest->ttl, atomic_load(&was->ttl));
-		terrace__idle_begin(cache, entry, was->idle, rest->stored);
-		rest->created = was->created;
+		entry->created = old->created;
+		terrace__idle_begin(cache, entry, was->idle, entry_rest(entry)->stored);
 	}
 	if (cache->on_disk)
 		return terrace__entry_encode(cache, entry, write);
@@ -322,10 +336,8 @@ int terrace__number_write(struct write *write, const struct entry *old)
 int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes,
                           struct entry **ret)
 {
-	const struct entry_rest *from = entry_rest(bytes);
 	struct entry_object decoded = { .destroy = cache->form.destroy, .ctx = cache->form.ctx };
 	struct entry *entry;
-	struct entry_rest *rest;
 	int rc = cache->form.decode(cache->form.ctx,
 	                            terrace_bytes(entry_value(bytes), (size_t)bytes->value_size),
 	                            &decoded.object, &decoded.weight);
@@ -339,26 +351,7 @@ int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes
 	}
 	*entry_object(entry) = decoded;
 	entry->kind = ENTRY_OBJECT;
-	entry->hash = bytes->hash;
-	entry->codec = bytes->codec;
-	entry->tier = bytes->tier;
-	entry->source_count = bytes->source_count;
-	atomic_init(&entry->stamp, atomic_load(&bytes->stamp));
-	atomic_init(&entry->epoch, atomic_load(&bytes->epoch));
-	atomic_init(&entry->expires, atomic_load(&bytes->expires));
-	rest = entry_rest(entry);
-	rest->seq = from->seq;
-	rest->created = from->created;
-	rest->stored = from->stored;
-	atomic_init(&rest->ttl, atomic_load(&from->ttl));
-	rest->idle = from->idle;
-	atomic_init(&rest->deadline, atomic_load(&from->deadline));
-	rest->stored_size = from->stored_size;
-	rest->cost_us = from->cost_us;
-	rest->tag_count = from->tag_count;
-	atomic_init(&rest->checked, atomic_load(&from->checked));
-	atomic_init(&rest->accessed, atomic_load(&from->accessed));
-	rest->charge = terrace__entry_charge(entry);
+	terrace__entry_facts_of(entry, bytes);
 	*ret = entry;
 	return TERRACE_OK;
 }

@@ -26,11 +26,18 @@ static inline bool is_current(struct terrace_cache *cache, const struct tier_key
 	           atomic_load_explicit(&cache->shared->epoch, memory_order_acquire);
 }
 
-static inline bool is_expired(struct terrace_cache *cache, const struct entry *entry)
+/* Neither time nor a source ends it. */
+static inline bool never_ends(const struct entry *entry)
+{
+	return atomic_load_explicit(&entry->expires, memory_order_relaxed) == INT64_MAX &&
+	       !entry->has_sources;
+}
+
+static bool is_expired(struct terrace_cache *cache, const struct entry *entry)
 {
 	int64_t expires = atomic_load_explicit(&entry->expires, memory_order_relaxed);
 
-	return UNLIKELY(expires != INT64_MAX) && expires <= terrace__now(cache->store);
+	return expires != INT64_MAX && expires <= terrace__now(cache->store);
 }
 
 /* Remove a dead entry everywhere, with a note; this write of it alone. */
@@ -101,26 +108,42 @@ static bool may_serve_stale(const struct terrace_cache *cache)
 	return cache->stale_ms > 0 || cache->stale_error_ms > 0;
 }
 
-/* A copy in one of the memory tiers that is good; hits that are not are not counted. */
-static int memory_get(struct terrace_cache *cache, void *tier, const struct tier_key *key,
-                      struct entry **ret)
+/* A copy that was found, and that its head alone does not say to be good. */
+static __attribute__((noinline)) bool is_good_after_all(struct terrace_cache *cache,
+                                                        const struct tier_key *key,
+                                                        struct entry *entry)
 {
-	struct entry *entry;
-
-	if (cache->memory_ops->get(tier, key, true, &entry) != TERRACE_OK)
-		return TERRACE_MISS;
-	if (LIKELY(is_current(cache, key, entry) && !is_expired(cache, entry))) {
-		if (LIKELY(entry->source_count == 0) || sources_hold(cache, key, entry)) {
-			idle_hit(cache, key, entry);
-			*ret = entry;
-			return TERRACE_OK;
-		}
-	} else if (!cache->on_disk && is_current(cache, key, entry) && !may_serve_stale(cache)) {
+	if (!is_current(cache, key, entry))
+		return false;
+	if (!is_expired(cache, entry)) {
+		if (entry->has_sources && !sources_hold(cache, key, entry))
+			return false;
+		idle_hit(cache, key, entry);
+		return true;
+	}
+	if (!cache->on_disk && !may_serve_stale(cache)) {
 		count_add(&cache->counts, COUNT_expired, 1);
 		event_of_key(cache, TERRACE_EVENT_EXPIRE, key->key, TERRACE_L1);
 		drop(cache, key, 0, TERRACE_REASON_EXPIRED, NULL);
 	}
-	entry_drop(entry, ENTRY_REF | ENTRY_HIT);
+	return false;
+}
+
+/* A copy in one of the memory tiers that is good; hits that are not are not counted. */
+static inline int memory_get(struct terrace_cache *cache, void *tier, const struct tier_key *key,
+                             struct entry **ret)
+{
+	struct entry *entry;
+
+	if (cache->memory_ops->get(tier, key, false, &entry) != TERRACE_OK)
+		return TERRACE_MISS;
+	if (LIKELY(is_current(cache, key, entry) && never_ends(entry)) ||
+	    is_good_after_all(cache, key, entry)) {
+		entry_hit(entry);
+		*ret = entry;
+		return TERRACE_OK;
+	}
+	entry_unref(entry);
 	return TERRACE_MISS;
 }
 
@@ -222,7 +245,7 @@ static int disk_get(struct terrace_cache *cache, const struct tier_key *key, str
 		event_of_key(cache, TERRACE_EVENT_EXPIRE, key->key, ret->entry->tier);
 	}
 	if (reason != TERRACE_REASON_LIVE ||
-	    (ret->entry->source_count && !sources_hold(cache, key, ret->entry))) {
+	    (ret->entry->has_sources && !sources_hold(cache, key, ret->entry))) {
 		found_drop(cache, ret);
 		return TERRACE_MISS;
 	}
@@ -474,17 +497,15 @@ int terrace__get_opened(struct terrace_cache *cache, terrace_slice key, struct e
  */
 static bool is_stale(struct terrace_cache *cache, const struct entry *entry, int64_t window)
 {
-	const struct entry_rest *rest = entry_rest(entry);
 	int64_t expires = atomic_load(&entry->expires);
 	uint64_t looked_at;
 
 	return entry->kind != ENTRY_ABSENT &&
 	       add_sat_i64(expires, window) > terrace__now(cache->store) &&
-	       terrace__times_reason(cache, rest->created, INT64_MAX, rest->seq) ==
+	       terrace__times_reason(cache, entry->created, INT64_MAX, entry_rest(entry)->seq) ==
 	           TERRACE_REASON_LIVE &&
-	       (entry->source_count == 0 ||
-	        terrace__sources_check(cache->store, entry_extra(entry), &looked_at, NULL, 0) ==
-	            SOURCE_SAME);
+	       (!entry->has_sources || terrace__sources_check(cache->store, entry_extra(entry),
+	                                                      &looked_at, NULL, 0) == SOURCE_SAME);
 }
 
 int terrace__get_stale(struct terrace_cache *cache, terrace_slice key, int64_t window,
@@ -521,17 +542,18 @@ int terrace__get_stale(struct terrace_cache *cache, terrace_slice key, int64_t w
 void terrace__entry_facts(const struct entry *entry, struct tier_facts *ret)
 {
 	const struct entry_rest *rest = entry_rest(entry);
+	int64_t stored = entry->plain ? entry->created : rest->stored;
 
 	*ret = (struct tier_facts){
 		.tier = TERRACE_L1,
-		.codec = entry->codec,
+		.codec = rest->codec,
 		.absent = entry->kind == ENTRY_ABSENT,
 		.seq = rest->seq,
-		.created = rest->created,
-		.stored = rest->stored,
+		.created = entry->created,
+		.stored = stored,
 		.expires = atomic_load(&entry->expires),
 		.ttl = atomic_load(&rest->ttl),
-		.accessed = atomic_load(&rest->accessed),
+		.accessed = stored,
 		.value_size = entry->kind == ENTRY_OBJECT ? entry_object(entry)->weight :
 		                                            entry->value_size,
 		.stored_size = rest->stored_size,
@@ -539,7 +561,7 @@ void terrace__entry_facts(const struct entry *entry, struct tier_facts *ret)
 		.hits = entry_hits(entry),
 		.idle = rest->idle,
 	};
-	terrace__buf_append(&ret->extra, entry_extra(entry).data, entry->extra_size);
+	terrace__buf_append(&ret->extra, entry_extra(entry).data, entry_extra(entry).size);
 }
 
 static terrace_reason reason_of(struct terrace_cache *cache, const struct tier_facts *facts)

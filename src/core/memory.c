@@ -11,23 +11,13 @@
 
 #include <errno.h>
 
-static void unref_chain(struct tier_evicted *evicted)
-{
-	while (evicted->chain) {
-		struct entry *entry = evicted->chain;
-
-		evicted->chain = entry_rest(entry)->next;
-		entry_unref(entry);
-	}
-}
-
 /* Count what eviction has taken out, and tell the catalogue of its hits. */
 static void note_evicted(struct terrace_cache *cache, const struct tier_evicted *evicted)
 {
 	int64_t now = evicted->chain ? terrace__now(cache->store) : 0;
 
 	count_add(&cache->counts, COUNT_evicted_l1, evicted->entries_l1);
-	for (struct entry *entry = evicted->chain; entry; entry = entry_rest(entry)->next) {
+	for (struct entry *entry = evicted->chain; entry; entry = entry->next) {
 		if (!cache->on_disk)
 			terrace__note_put(cache->store, entry->hash, TERRACE_REASON_EVICTED, now,
 			                  "to keep memory within its limit");
@@ -86,7 +76,7 @@ static bool take_back(struct terrace *store, uint64_t bytes, uint64_t entries)
 		note_evicted(victim, &evicted);
 	}
 	pthread_mutex_unlock(&store->caches_lock);
-	unref_chain(&evicted);
+	entry_unlinked_all(evicted.chain);
 	return evicted.entries_l1 > 0;
 }
 
@@ -157,7 +147,7 @@ int terrace__memory_keep(struct terrace_cache *cache, const struct tier_put *put
 {
 	int rc;
 
-	if (!terrace__memory_fits(cache, entry_rest(put->entry)->charge)) {
+	if (!terrace__memory_fits(cache, terrace__entry_charge(put->entry))) {
 		/* An older one must not stay in its place. */
 		cache->memory_ops->remove(cache->memory, &put->key, NULL);
 		return TERRACE_ETOOBIG;
@@ -225,7 +215,7 @@ static void evict_encoded(struct terrace_cache *cache, uint64_t bytes)
 	struct tier_evicted evicted = { 0 };
 
 	cache->memory_ops->evict(cache->encoded, cache->number, bytes, 0, NULL, &evicted);
-	unref_chain(&evicted); /* plain bytes: no destructor of a program runs */
+	entry_unlinked_all(evicted.chain); /* plain bytes: no destructor of a program runs */
 }
 
 /* False when there is nothing more. */
@@ -260,7 +250,7 @@ int terrace__encoded_keep(struct terrace_cache *cache, const struct tier_key *ke
 	struct tier_put put = { .key = *key, .entry = entry };
 	int rc;
 
-	if (entry_rest(entry)->charge > cache->encoded_bytes / 8) {
+	if (terrace__entry_charge(entry) > cache->encoded_bytes / 8) {
 		/* An older one must not stay in its place. */
 		cache->memory_ops->remove(cache->encoded, key, NULL);
 		return TERRACE_ETOOBIG;
@@ -286,7 +276,7 @@ static uint64_t clear_tier(struct terrace_cache *cache, void *tier)
 	if (!tier)
 		return 0;
 	cache->memory_ops->evict(tier, cache->number, UINT64_MAX, UINT64_MAX, NULL, &all);
-	unref_chain(&all);
+	entry_unlinked_all(all.chain);
 	return all.entries_l1;
 }
 
@@ -329,6 +319,6 @@ uint64_t terrace__memory_evict(struct terrace_cache *cache, uint64_t bytes, uint
 		return 0;
 	cache->memory_ops->evict(cache->memory, cache->number, bytes, entries, NULL, &evicted);
 	note_evicted(cache, &evicted);
-	unref_chain(&evicted);
+	entry_unlinked_all(evicted.chain);
 	return evicted.entries_l1;
 }

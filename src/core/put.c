@@ -55,13 +55,16 @@ static bool has_good(struct terrace_cache *cache, void *tier, const struct tier_
 	return good;
 }
 
-/* What is put: the bytes, and with a form what they decode to, because nothing else has them. */
+/*
+ * What is put: the bytes themselves, or with a form what they decode to, because nothing
+ * else has them; that is the caller's, to be dropped.
+ */
 static int in_form(struct terrace_cache *cache, struct entry *entry, struct entry **ret)
 {
 	int rc;
 
 	if (!cache->has_form || entry->kind == ENTRY_ABSENT) {
-		*ret = entry_ref(entry);
+		*ret = entry;
 		return TERRACE_OK;
 	}
 	rc = terrace__entry_decode(cache, entry, ret);
@@ -105,7 +108,8 @@ static int memory_store(struct terrace_cache *cache, struct tier_put *put, uint6
 		rc = rc == TERRACE_OK ? TERRACE_OK : kept;
 	}
 	put->entry = bytes;
-	entry_unref(entry);
+	if (entry != bytes)
+		entry_unref(entry);
 	return rc;
 }
 
@@ -248,11 +252,13 @@ static void keep_copy(struct terrace_cache *cache, const struct write *write, st
 		if (cache->encoded)
 			terrace__encoded_keep(cache, key, entry, NULL);
 		/* Who computed it goes on with the object: it is decoded once, here. */
-		if (shape == SHAPE_DECODED && in_form(cache, entry, ret_decoded) == TERRACE_OK &&
-		    cache->memory) {
+		if (shape == SHAPE_DECODED && in_form(cache, entry, ret_decoded) == TERRACE_OK) {
 			struct tier_put put = { .key = *key, .entry = *ret_decoded };
 
-			terrace__memory_keep(cache, &put, NULL);
+			if (put.entry == entry)
+				entry_ref(entry);
+			if (cache->memory)
+				terrace__memory_keep(cache, &put, NULL);
 		}
 	} else if (cache->memory) {
 		struct tier_put put = { .key = *key, .entry = entry };
@@ -383,6 +389,8 @@ int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, siz
 	}
 	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
 		items[i].hashed = cache_key_soon(cache, items[i].key);
+		if (cache->memory)
+			cache->memory_ops->soon(cache->memory, &items[i].hashed);
 		rc = terrace__entry_make(cache, &items[i].hashed, items[i].value, extra, ttl_ms,
 		                         idle_ms, cost_us, &items[i].entry);
 		if (rc == TERRACE_OK && items[i].absent)
@@ -590,22 +598,50 @@ int terrace__delete_many(struct terrace_cache *cache, const terrace_slice *keys,
 	return rc;
 }
 
+static void set_times(struct entry *entry, const struct write *write)
+{
+	struct entry_rest *rest = entry_rest(entry);
+
+	atomic_store(&rest->ttl, write->ttl);
+	atomic_store(&rest->deadline, write->expires);
+	atomic_store(&entry->expires,
+	             rest->idle ? entry_idle_expires(rest->idle, write->expires, write->now) :
+	                          write->expires);
+}
+
+/* An entry that has no place for a time to live is replaced by one that has. */
+static int touch_plain(struct terrace_cache *cache, void *tier, const struct write *write,
+                       struct entry *entry)
+{
+	struct tier_put put = { .key = write->put.key, .conditional = true, .expected = entry };
+	int rc;
+
+	put.entry = terrace__entry_copy(entry);
+	if (!put.entry)
+		return no_memory("an entry");
+	set_times(put.entry, write);
+	rc = cache->memory_ops->put(tier, &put);
+	entry_unref(put.entry);
+	return rc;
+}
+
 static int memory_touch(struct terrace_cache *cache, void *tier, const struct write *write)
 {
-	struct entry *entry = peek(cache, tier, &write->put.key);
-	int rc = entry && is_good(cache, &write->put.key, entry) ? TERRACE_OK : TERRACE_MISS;
+	int rc;
 
-	if (rc == TERRACE_OK) {
-		struct entry_rest *rest = entry_rest(entry);
+	do {
+		struct entry *entry = peek(cache, tier, &write->put.key);
 
-		atomic_store(&rest->ttl, write->ttl);
-		atomic_store(&rest->deadline, write->expires);
-		atomic_store(&entry->expires,
-		             rest->idle ?
-		                 entry_idle_expires(rest->idle, write->expires, write->now) :
-		                 write->expires);
-	}
-	entry_unref(entry);
+		rc = TERRACE_MISS;
+		if (entry && is_good(cache, &write->put.key, entry)) {
+			rc = TERRACE_OK;
+			if (entry->plain)
+				rc = touch_plain(cache, tier, write, entry);
+			else
+				set_times(entry, write);
+		}
+		entry_unref(entry);
+	} while (rc == TERRACE_EXISTS); /* somebody was faster: look again */
 	return rc;
 }
 

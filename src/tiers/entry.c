@@ -2,81 +2,173 @@
 
 #include "util/util.h"
 
+#include <terrace/policy.h>
+
 #include <stdlib.h>
 
-_Static_assert(sizeof(struct entry) == 64, "what a hit looks at is one cache line");
+_Static_assert(offsetof(struct entry, key) == 88, "no gaps");
+_Static_assert(TERRACE_L3 < 8, "it fits its bits");
 
 /* malloc's own header and rounding, and the share of a table slot. */
 enum { ENTRY_OVERHEAD = 16 + 16 };
 
-struct entry *terrace__entry_new(terrace_slice key, uint64_t value_size, terrace_slice extra)
-{
-	struct entry shape = { .key_size = (uint32_t)key.size, .value_size = value_size };
-	size_t value_at = entry_value_offset(&shape), rest_at, size;
-	struct entry *entry;
-	struct entry_rest *rest;
+const struct entry_rest terrace__entry_no_rest = {
+	.ttl = TERRACE_TTL_FOREVER,
+	.codec = TERRACE_CODEC_NONE,
+};
 
-	if (value_size > SIZE_MAX / 2)
+/* With `behind` bytes after the value. */
+static struct entry *entry_new(const struct entry *shape, terrace_slice key, size_t behind)
+{
+	struct entry *entry;
+
+	if (shape->value_size > SIZE_MAX / 2)
 		return NULL;
-	rest_at = (value_at + (size_t)value_size + 7) & ~(size_t)7;
-	size = rest_at + sizeof *rest + extra.size;
 	/* Not on a line of its own: what malloc has at hand is worth more. */
-	entry = malloc(size);
+	entry = malloc(entry_rest_offset(shape) + behind);
 	if (!entry)
 		return NULL;
-	*entry = shape;
+	*entry = *shape;
 	atomic_init(&entry->meta, ENTRY_REF | ENTRY_UNLINKED);
 	atomic_init(&entry->expires, INT64_MAX);
-	entry->extra_size = (uint32_t)extra.size;
 	memcpy(entry_key(entry), key.data, key.size);
+	return entry;
+}
+
+struct entry *terrace__entry_new_plain(terrace_slice key, uint64_t value_size)
+{
+	const struct entry shape = { .key_size = (uint32_t)key.size,
+		                     .value_size = value_size,
+		                     .plain = true };
+
+	return entry_new(&shape, key, 0);
+}
+
+struct entry *terrace__entry_new(terrace_slice key, uint64_t value_size, terrace_slice extra)
+{
+	const struct entry shape = { .key_size = (uint32_t)key.size, .value_size = value_size };
+	struct entry *entry = entry_new(&shape, key, sizeof(struct entry_rest) + extra.size);
+	struct entry_rest *rest;
+
+	if (!entry)
+		return NULL;
 	rest = entry_rest(entry);
-	*rest = (struct entry_rest){ 0 };
+	*rest = (struct entry_rest){ .extra_size = (uint32_t)extra.size };
 	if (extra.size)
 		memcpy(rest + 1, extra.data, extra.size);
-	rest->charge = terrace__entry_charge(entry);
 	return entry;
+}
+
+void terrace__entry_facts_of(struct entry *entry, const struct entry *from)
+{
+	struct entry_rest *rest = entry_rest(entry);
+	const struct entry_rest *other = entry_rest(from);
+
+	entry->hash = from->hash;
+	entry->created = from->created;
+	entry->tier = from->tier;
+	entry->has_sources = from->has_sources;
+	atomic_init(&entry->stamp, atomic_load(&from->stamp));
+	atomic_init(&entry->epoch, atomic_load(&from->epoch));
+	atomic_init(&entry->expires, atomic_load(&from->expires));
+	rest->seq = other->seq;
+	rest->codec = other->codec;
+	rest->stored = from->plain ? from->created : other->stored;
+	atomic_init(&rest->ttl, atomic_load(&other->ttl));
+	rest->idle = other->idle;
+	atomic_init(&rest->deadline, atomic_load(&other->deadline));
+	rest->stored_size = other->stored_size;
+	rest->cost_us = other->cost_us;
+	atomic_init(&rest->checked, atomic_load(&other->checked));
+}
+
+struct entry *terrace__entry_copy(const struct entry *entry)
+{
+	struct entry *copy = terrace__entry_new(entry_key_slice(entry), entry->value_size,
+	                                        entry_extra(entry));
+
+	if (!copy)
+		return NULL;
+	memcpy(entry_value(copy), entry_value(entry), (size_t)entry->value_size);
+	copy->kind = entry->kind;
+	terrace__entry_facts_of(copy, entry);
+	return copy;
 }
 
 uint64_t terrace__entry_charge(const struct entry *entry)
 {
-	uint64_t charge = sizeof *entry + entry->key_size + entry->value_size +
-	                  sizeof(struct entry_rest) + entry->extra_size + ENTRY_OVERHEAD;
+	uint64_t charge = offsetof(struct entry, key) + entry->key_size + entry->value_size +
+	                  ENTRY_OVERHEAD;
 
+	if (!entry->plain)
+		charge += sizeof(struct entry_rest) + entry_rest(entry)->extra_size;
 	if (entry->kind == ENTRY_OBJECT)
 		charge += entry_object(entry)->weight;
 	return charge;
 }
 
+/* --- the end ------------------------------------------------------------------------------- */
+
+static struct entry *entry_of(const struct epoch_node *node)
+{
+	return (struct entry *)((char *)(uintptr_t)node - offsetof(struct entry, node));
+}
+
 static void free_retired(struct epoch_node *node)
 {
-	struct entry_rest *rest = (struct entry_rest *)node;
-
-	free((void *)(uintptr_t)rest->seq); /* where terrace__entry_last() put it */
+	free(entry_of(node));
 }
+
+static int references(struct epoch_node *node)
+{
+	struct entry *entry = entry_of(node);
+	uint32_t meta = atomic_load_explicit(&entry->meta, memory_order_acquire);
+
+	while (entry_counted(meta) > 0) {
+		int counted = entry_counted(meta);
+
+		/* From then on it may be retired again by another, and be gone. */
+		if (atomic_compare_exchange_weak_explicit(
+			&entry->meta, &meta, meta & ~ENTRY_RETIRED, memory_order_acq_rel,
+			memory_order_acquire))
+			return counted;
+	}
+	return entry_counted(meta);
+}
+
+static void refer(struct epoch_node *node)
+{
+	entry_ref(entry_of(node));
+}
+
+static const struct epoch_kind entry_epochs = {
+	.free = free_retired,
+	.references = references,
+	.refer = refer,
+};
 
 void terrace__entry_last(struct entry *entry)
 {
-	struct entry_rest *rest = entry_rest(entry);
-
 	/* Late readers look at the key, never at the object. */
 	if (entry->kind == ENTRY_OBJECT) {
 		struct entry_object *object = entry_object(entry);
 
 		object->destroy(object->ctx, object->object);
 	}
-	if (!(atomic_load_explicit(&entry->meta, memory_order_relaxed) & ENTRY_SHARED)) {
+	if (!entry_was_shared(entry)) {
 		free(entry);
 		return;
 	}
-	rest->seq = (uint64_t)(uintptr_t)entry;
-	rest->retired.free = free_retired;
-	terrace__epoch_retire(&rest->retired);
+	entry->node.kind = &entry_epochs;
+	terrace__epoch_retire(&entry->node);
 }
+
+/* --- tables ---------------------------------------------------------------------------------- */
 
 void terrace__entry_link(struct entry *entry)
 {
 	/* No reader of a table can see it yet, but who writes it behind may let go of it now. */
-	uint64_t old = atomic_load_explicit(&entry->meta, memory_order_relaxed), meta;
+	uint32_t old = atomic_load_explicit(&entry->meta, memory_order_relaxed), meta;
 
 	do
 		meta = ((old + ENTRY_REF) & ~ENTRY_UNLINKED) | ENTRY_SHARED;
@@ -84,7 +176,18 @@ void terrace__entry_link(struct entry *entry)
 	                                              memory_order_relaxed, memory_order_relaxed));
 }
 
-void terrace__entry_unlink(struct entry *entry)
+bool terrace__entry_pin_counted(struct epoch_slot *slot, struct entry *entry)
 {
-	atomic_fetch_or_explicit(&entry->meta, ENTRY_UNLINKED, memory_order_acq_rel);
+	uint32_t old;
+
+	if (entry->kind != ENTRY_OBJECT) {
+		terrace__epoch_spill(slot, &entry_epochs);
+		if (terrace__epoch_hold(slot, &entry->node))
+			return true;
+	}
+	old = atomic_fetch_add_explicit(&entry->meta, ENTRY_REF, memory_order_acquire);
+	if (!(old & ENTRY_UNLINKED))
+		return true;
+	entry_drop(entry, 0);
+	return false;
 }

@@ -131,22 +131,21 @@ int terrace__record_shell(const struct record *record, uint64_t hash, unsigned t
 		return no_memory("an entry");
 	terrace__extra_start(&walk, record->extra);
 	entry->hash = hash;
-	entry->codec = record->codec;
 	entry->kind = record->flags & RECORD_ABSENT ? ENTRY_ABSENT : ENTRY_BYTES;
 	entry->tier = (uint8_t)tier;
-	entry->source_count = walk.sources;
-	rest = entry_rest(entry);
-	rest->idle = record->idle;
-	atomic_init(&rest->deadline, record->deadline);
+	entry->has_sources = walk.sources > 0;
+	entry->created = record->created;
 	atomic_init(&entry->expires,
 	            entry_idle_from_row(record->idle, record->expires, record->deadline));
+	rest = entry_rest(entry);
+	rest->codec = record->codec;
+	rest->idle = record->idle;
+	atomic_init(&rest->deadline, record->deadline);
 	rest->seq = record->seq;
-	rest->created = record->created;
 	rest->stored = record->stored;
 	rest->ttl = record->ttl;
 	rest->stored_size = record->payload_size;
 	rest->cost_us = record->cost_us;
-	rest->tag_count = (uint16_t)walk.tags;
 	*ret = entry;
 	return TERRACE_OK;
 }

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -15,7 +16,7 @@
 enum { RECLAIM_EVERY = 128, FREE_EVERY = 8, FREE_AT_ONCE = 12 };
 
 _Atomic uint64_t terrace__epoch_now = 1;
-int terrace__epoch_fences = 1;
+_Atomic int terrace__epoch_fences = 1;
 
 static _Atomic(struct epoch_slot *) all_slots;
 __attribute__((tls_model("initial-exec"))) _Thread_local struct epoch_slot *terrace__epoch_mine;
@@ -28,9 +29,16 @@ static _Atomic(struct epoch_node *) retired;
 static _Atomic uint32_t retired_count;
 static pthread_mutex_t reclaim_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct epoch_node *pending, *ready;
+/* Retired, and out of reach but for those who hold it, some of them in a place. */
+static struct epoch_node *held;
+/* What the places of all threads name, in order of address; NULL when that could not be found out. */
+static struct epoch_node **named;
+static size_t named_count, named_room;
 
+/* What the thread held is in the slot still, for whoever takes that next. */
 static void slot_release(void *slot)
 {
+	terrace__epoch_mine = NULL;
 	atomic_store(&((struct epoch_slot *)slot)->used, 0);
 }
 
@@ -61,7 +69,7 @@ static void start(void)
 	pthread_key_create(&slot_key, slot_release);
 	pthread_atfork(before_fork, after_fork, in_child);
 	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0)
-		terrace__epoch_fences = 0;
+		atomic_store(&terrace__epoch_fences, 0);
 }
 
 static struct epoch_slot *slot_take(void)
@@ -77,7 +85,7 @@ static struct epoch_slot *slot_take(void)
 	slot = aligned_alloc(64, sizeof *slot);
 	if (!slot)
 		return NULL;
-	atomic_init(&slot->entered, 0);
+	memset(slot, 0, sizeof *slot);
 	atomic_init(&slot->used, 1);
 	slot->next = atomic_load(&all_slots);
 	while (!atomic_compare_exchange_weak(&all_slots, &slot->next, slot))
@@ -85,12 +93,22 @@ static struct epoch_slot *slot_take(void)
 	return slot;
 }
 
+/* Which places are taken. */
+static void look_over(struct epoch_slot *slot)
+{
+	slot->taken = 0;
+	for (unsigned i = 0; i < EPOCH_PLACES; i++)
+		slot->taken |= (unsigned)(atomic_load(&slot->places[i]) != NULL) << i;
+}
+
 struct epoch_slot *terrace__epoch_join(void)
 {
 	pthread_once(&once, start);
 	terrace__epoch_mine = slot_take();
-	if (terrace__epoch_mine)
+	if (terrace__epoch_mine) {
+		look_over(terrace__epoch_mine);
 		pthread_setspecific(slot_key, terrace__epoch_mine);
+	}
 	return terrace__epoch_mine;
 }
 
@@ -102,8 +120,13 @@ static uint64_t horizon(void)
 #ifndef EPOCH_TSAN
 	atomic_thread_fence(memory_order_seq_cst);
 #endif
-	if (!terrace__epoch_fences)
-		syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+	if (!atomic_load(&terrace__epoch_fences) &&
+	    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) {
+		/* Forbidden since we began. Readers that do not know yet may be under way:
+		 * this time nothing is free. */
+		atomic_store(&terrace__epoch_fences, 1);
+		return 0;
+	}
 	for (struct epoch_slot *slot = atomic_load(&all_slots); slot; slot = slot->next) {
 		uint64_t entered = atomic_load(&slot->entered);
 
@@ -113,35 +136,154 @@ static uint64_t horizon(void)
 	return oldest;
 }
 
-/* Find out what can be freed; the number that must wait. Holds reclaim_lock. */
-static size_t reclaim(void)
+static void push(struct epoch_node **list, struct epoch_node *node)
 {
-	struct epoch_node *node = atomic_exchange(&retired, NULL), *next, *kept = NULL;
-	uint64_t oldest;
-	size_t waiting = 0;
+	node->next = *list;
+	*list = node;
+}
 
-	atomic_store(&retired_count, 0);
-	for (; node; node = next) {
-		next = node->next;
-		node->next = pending;
-		pending = node;
+/* --- what is held ----------------------------------------------------------------------- */
+
+static int by_address(const void *a, const void *b)
+{
+	uintptr_t left = (uintptr_t) * (struct epoch_node *const *)a,
+		  right = (uintptr_t) * (struct epoch_node *const *)b;
+
+	return left < right ? -1 : left > right;
+}
+
+/* False when out of memory: then anything may be held. */
+static bool name_all(void)
+{
+	/* Threads that come from now on find nothing that was retired before. */
+	struct epoch_slot *first = atomic_load(&all_slots);
+	size_t room = 0;
+
+	for (struct epoch_slot *slot = first; slot; slot = slot->next)
+		room += EPOCH_PLACES;
+	if (room > named_room) {
+		struct epoch_node **grown = realloc(named, room * sizeof *grown);
+
+		if (!grown)
+			return false;
+		named = grown;
+		named_room = room;
 	}
-	if (!pending)
-		return 0;
-	oldest = horizon();
-	for (node = pending; node; node = next) {
-		next = node->next;
-		if (node->epoch < oldest) {
-			node->next = ready;
-			ready = node;
-		} else {
-			node->next = kept;
-			kept = node;
-			waiting++;
+	named_count = 0;
+	for (struct epoch_slot *slot = first; slot; slot = slot->next) {
+		for (unsigned i = 0; i < EPOCH_PLACES; i++) {
+			struct epoch_node *node = atomic_load_explicit(&slot->places[i],
+			                                               memory_order_acquire);
+
+			if (node)
+				named[named_count++] = node;
 		}
 	}
-	pending = kept;
-	return waiting;
+	if (named_count > 1)
+		qsort(named, named_count, sizeof *named, by_address);
+	return true;
+}
+
+/* How many places name it. */
+static int places_of(const struct epoch_node *node)
+{
+	size_t low = 0, high = named_count;
+	int count = 0;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if ((uintptr_t)named[middle] < (uintptr_t)node)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (; low < named_count && named[low] == node; low++)
+		count++;
+	return count;
+}
+
+/* Its address may come back as another's. Nobody holds it, so nobody else writes these. */
+static void unname(struct epoch_node *node)
+{
+	for (struct epoch_slot *slot = atomic_load(&all_slots); slot; slot = slot->next) {
+		for (unsigned i = 0; i < EPOCH_PLACES; i++) {
+			if (atomic_load_explicit(&slot->places[i], memory_order_relaxed) == node)
+				atomic_store_explicit(&slot->places[i], NULL, memory_order_relaxed);
+		}
+	}
+}
+
+/* What nobody can find any more: is it to be freed, looked at again, or retired again by others? */
+static void sort_out(struct epoch_node *node, bool known)
+{
+	int places, references;
+
+	if (!node->kind->references) {
+		push(&ready, node);
+		return;
+	}
+	places = known ? places_of(node) : 1;
+	references = node->kind->references(node);
+	if (references > 0)
+		return;
+	if (!known || places + references != 0) {
+		push(&held, node);
+		return;
+	}
+	if (places)
+		unname(node);
+	push(&ready, node);
+}
+
+void terrace__epoch_spill(struct epoch_slot *slot, const struct epoch_kind *kind)
+{
+	/* While it is ours nothing is freed, so that what a place names is there. */
+	if (pthread_mutex_trylock(&reclaim_lock) != 0)
+		return;
+	for (unsigned i = 0; i < EPOCH_PLACES; i++) {
+		struct epoch_node *node = atomic_load(&slot->places[i]);
+
+		if (!node)
+			continue;
+		kind->refer(node);
+		atomic_store(&slot->places[i], NULL);
+	}
+	slot->taken = 0;
+	pthread_mutex_unlock(&reclaim_lock);
+}
+
+/* --- freeing -------------------------------------------------------------------------------- */
+
+/* Find out what can be freed. Holds reclaim_lock. */
+static void reclaim(void)
+{
+	struct epoch_node *node = atomic_exchange(&retired, NULL), *next;
+	struct epoch_node *were_pending = pending, *were_held = held;
+	uint64_t oldest;
+	bool known;
+
+	atomic_store(&retired_count, 0);
+	if (!node && !were_pending && !were_held)
+		return;
+	pending = held = NULL;
+	for (; node; node = next) {
+		next = node->next;
+		push(&were_pending, node);
+	}
+	oldest = horizon();
+	known = name_all();
+	for (node = were_pending; node; node = next) {
+		next = node->next;
+		if (node->epoch >= oldest)
+			push(&pending, node);
+		else
+			sort_out(node, known);
+	}
+	for (node = were_held; node; node = next) {
+		next = node->next;
+		sort_out(node, known);
+	}
 }
 
 static void free_ready(unsigned most)
@@ -150,7 +292,7 @@ static void free_ready(unsigned most)
 		struct epoch_node *node = ready;
 
 		ready = node->next;
-		node->free(node);
+		node->kind->free(node);
 	}
 }
 
@@ -171,6 +313,15 @@ void terrace__epoch_retire(struct epoch_node *node)
 	pthread_mutex_unlock(&reclaim_lock);
 }
 
+void terrace__epoch_nudge(void)
+{
+	if (pthread_mutex_trylock(&reclaim_lock) != 0)
+		return;
+	reclaim();
+	free_ready(FREE_AT_ONCE);
+	pthread_mutex_unlock(&reclaim_lock);
+}
+
 void terrace__epoch_drain(void)
 {
 	uint64_t before = atomic_load(&terrace__epoch_now);
@@ -179,10 +330,9 @@ void terrace__epoch_drain(void)
 		bool done = true;
 
 		pthread_mutex_lock(&reclaim_lock);
-		if (reclaim() > 0) {
-			for (struct epoch_node *node = pending; node; node = node->next)
-				done = done && node->epoch >= before;
-		}
+		reclaim();
+		for (struct epoch_node *node = pending; node; node = node->next)
+			done = done && node->epoch >= before;
 		free_ready(UINT_MAX);
 		pthread_mutex_unlock(&reclaim_lock);
 		if (done)

@@ -60,6 +60,7 @@ static void open_forms(struct forms *f, unsigned tiers, uint64_t memory, uint64_
 	policy.tiers = tiers;
 	policy.memory_bytes = memory;
 	policy.encoded_bytes = encoded;
+	policy.absent_ttl_ms = 1000000;
 	f->cache = fixture_cache(&f->fixture, "forms", &policy);
 }
 
@@ -112,6 +113,61 @@ static void test_fetch__decodes_once_and_keeps_the_object(void **state)
 		assert_int_equal(f.counts.decodes, 1);
 		close_forms(&f);
 		assert_int_equal(f.counts.destroys, 1);
+	}
+}
+
+/* Every other key has no value. */
+static int load_half(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	if (((const char *)key.data)[key.size - 1] % 2 == 0)
+		return load(ctx, key, loaded);
+	atomic_fetch_add(&((struct forms *)ctx)->loads, 1);
+	terrace_loaded_absent(loaded);
+	return 0;
+}
+
+static void fetch_half(struct forms *f, int i)
+{
+	char key[16];
+	terrace_value *value = NULL;
+
+	snprintf(key, sizeof key, "%d", i);
+	if (i % 2 == 0) {
+		assert_ok(terrace_fetch(f->cache, terrace_str(key), load_half, f, &value));
+		expect_object(value, key);
+	} else {
+		assert_status(terrace_fetch(f->cache, terrace_str(key), load_half, f, &value),
+		              TERRACE_ABSENT);
+	}
+}
+
+/* What is absent has neither bytes nor object: it is known among both, and both let go of it. */
+static void test_fetch__knows_what_is_absent_among_objects(void **state)
+{
+	enum { KEYS = 200 };
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct forms f;
+
+		open_forms(&f, both[i], 1 << 20, 1 << 20);
+		for (int k = 0; k < KEYS; k++)
+			fetch_half(&f, k);
+		for (int k = KEYS - 1; k >= 0; k--)
+			fetch_half(&f, k);
+		/* now and then two keys share a version, and one voids the other */
+		assert_in_range(f.loads, KEYS, KEYS + KEYS / 10);
+		for (int k = 0; k < KEYS; k += 3) {
+			char key[16];
+
+			snprintf(key, sizeof key, "%d", k);
+			terrace_delete(f.cache, terrace_str(key));
+		}
+		for (int k = 0; k < KEYS; k++)
+			fetch_half(&f, k);
+		assert_in_range(f.loads, KEYS + (KEYS + 2) / 3, KEYS + KEYS / 2);
+		close_forms(&f);
+		assert_int_equal(f.counts.destroys, f.counts.decodes);
 	}
 }
 
@@ -378,6 +434,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fetch__decodes_once_and_keeps_the_object),
+		cmocka_unit_test(test_fetch__knows_what_is_absent_among_objects),
 		cmocka_unit_test(test_fetch_encoded__decodes_nothing),
 		cmocka_unit_test(test_budgets__hold_each_for_itself),
 		cmocka_unit_test(test_store_budget__is_shared),

@@ -229,12 +229,7 @@ static void tier_evict(struct tier *t, uint64_t entries)
 
 	assert_ok(t->ops->evict(t->tier, CACHE, 0, entries, NULL, &evicted));
 	assert_int_equal(evicted.entries_l1, entries);
-	while (evicted.chain) {
-		struct entry *entry = evicted.chain;
-
-		evicted.chain = entry_rest(entry)->next;
-		entry_unref(entry);
-	}
+	entry_unlinked_all(evicted.chain);
 }
 
 /* Its caller removes the rows that it names. */

@@ -3,9 +3,20 @@
 
 #include "tiers/memory/memory.h"
 #include "tiers/memory/table.h"
+#include "util/epoch.h"
 #include "util/hash.h"
+#include "util/util.h"
 
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static struct tier_key key_of(const char *text)
 {
@@ -62,12 +73,7 @@ static void evict(struct memory *memory, uint64_t entries)
 
 	assert_ok(terrace__memory_ops.evict(memory, 0, 0, entries, NULL, &evicted));
 	assert_int_equal(evicted.entries_l1, entries);
-	while (evicted.chain) {
-		struct entry *entry = evicted.chain;
-
-		evicted.chain = entry_rest(entry)->next;
-		entry_unref(entry);
-	}
+	entry_unlinked_all(evicted.chain);
 }
 
 static void test_memory__many_entries_are_all_found(void **state)
@@ -252,17 +258,18 @@ static void test_evict__a_queue_knows_what_it_holds(void **state)
 {
 	struct evict_queue queue = { 0 };
 	struct entry *entries[3];
+	uint64_t head;
 
 	(void)state;
 	for (int i = 0; i < 3; i++) {
-		entries[i] = terrace__entry_new(terrace_str("k"), 10, terrace_bytes(NULL, 0));
+		entries[i] = terrace__entry_new_plain(terrace_str("k"), (uint64_t)(100 << i));
 		assert_non_null(entries[i]);
-		entry_rest(entries[i])->charge = (uint64_t)(100 << i);
 		terrace__queue_add(&queue, entries[i]);
 	}
-	assert_int_equal(queue.bytes, 700);
+	head = terrace__entry_charge(entries[0]) - 100;
+	assert_int_equal(queue.bytes, 700 + 3 * head);
 	terrace__queue_remove(&queue, entries[1]);
-	assert_int_equal(queue.bytes, 500);
+	assert_int_equal(queue.bytes, 500 + 2 * head);
 	assert_int_equal(queue.entries, 2);
 	assert_ptr_equal(queue.oldest, entries[0]);
 	assert_ptr_equal(queue.newest, entries[2]);
@@ -395,22 +402,364 @@ static void test_evict__everything_goes_when_everything_must(void **state)
 		assert_ok(terrace__memory_ops.evict(memory, 0, UINT64_MAX, 0, NULL, &evicted));
 		assert_int_equal(evicted.entries_l1, 1000);
 		assert_int_equal(terrace__memory_bytes(memory), 0);
-		while (evicted.chain) {
-			struct entry *entry = evicted.chain;
-
-			evicted.chain = entry_rest(entry)->next;
-			entry_unref(entry);
-		}
+		entry_unlinked_all(evicted.chain);
 		terrace__memory_ops.close(memory);
+	}
+}
+
+/* --- what is held ------------------------------------------------------------------------------- */
+
+/* Something that says when it is freed. */
+struct thing {
+	struct epoch_node node;
+	int counted;
+	bool unlinked, retired, freed;
+};
+
+static unsigned looked_at;
+
+static void thing_free(struct epoch_node *node)
+{
+	((struct thing *)node)->freed = true;
+}
+
+static int thing_references(struct epoch_node *node)
+{
+	struct thing *thing = (struct thing *)node;
+
+	looked_at++;
+	if (thing->counted > 0)
+		thing->retired = false;
+	return thing->counted;
+}
+
+static void thing_refer(struct epoch_node *node)
+{
+	((struct thing *)node)->counted++;
+}
+
+static const struct epoch_kind things = {
+	.free = thing_free,
+	.references = thing_references,
+	.refer = thing_refer,
+};
+
+static void hold(struct thing *thing)
+{
+	struct epoch_slot *slot = terrace__epoch_slot();
+
+	terrace__epoch_enter(slot);
+	if (!terrace__epoch_hold(slot, &thing->node)) {
+		terrace__epoch_spill(slot, &things);
+		assert_true(terrace__epoch_hold(slot, &thing->node));
+	}
+	terrace__epoch_exit(slot);
+}
+
+static void retire(struct thing *thing)
+{
+	thing->unlinked = thing->retired = true;
+	thing->node.kind = &things;
+	terrace__epoch_retire(&thing->node);
+	terrace__epoch_drain();
+}
+
+static void let_go(struct thing *thing)
+{
+	if (terrace__epoch_let_go(&thing->node))
+		return;
+	thing->counted--;
+	if (thing->counted <= 0 && thing->unlinked && !thing->retired)
+		retire(thing);
+}
+
+static void test_held__nothing_is_freed_before_all_let_go(void **state)
+{
+	static struct thing things_held[3 * EPOCH_PLACES];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(things_held); i++)
+		hold(&things_held[i]); /* most of them are counted in the end */
+	hold(&things_held[0]);
+	for (size_t i = 0; i < ARRAY_LEN(things_held); i++)
+		retire(&things_held[i]);
+	for (size_t i = 0; i < ARRAY_LEN(things_held); i++) {
+		assert_false(things_held[i].freed);
+		let_go(&things_held[i]);
+		terrace__epoch_drain();
+		assert_int_equal(things_held[i].freed, i > 0);
+	}
+	let_go(&things_held[0]);
+	terrace__epoch_drain();
+	assert_true(things_held[0].freed);
+}
+
+static void *hold_elsewhere(void *ctx)
+{
+	hold(ctx);
+	return NULL;
+}
+
+/* In that thread's place, which outlives it and must not be taken for the next one at the address. */
+static void test_held__others_may_let_go(void **state)
+{
+	static struct thing thing;
+
+	(void)state;
+	for (int round = 0; round < 3; round++) {
+		pthread_t thread;
+
+		thing = (struct thing){ 0 };
+		pthread_create(&thread, NULL, hold_elsewhere, &thing);
+		pthread_join(thread, NULL);
+		retire(&thing);
+		assert_false(thing.freed);
+		let_go(&thing);
+		assert_int_equal(thing.counted, -1);
+		terrace__epoch_drain();
+		assert_true(thing.freed);
+	}
+	thing = (struct thing){ 0 };
+	retire(&thing);
+	assert_true(thing.freed);
+}
+
+enum { HELD_BY_ONE = 3 * EPOCH_PLACES };
+
+static void *hold_many(void *ctx)
+{
+	for (int i = 0; i < HELD_BY_ONE; i++)
+		hold((struct thing *)ctx + i);
+	return NULL;
+}
+
+/* Places and counts of a thread that is gone, whose slot the next ones have had. */
+static void test_held__what_it_holds_outlives_a_thread(void **state)
+{
+	static struct thing held[4][HELD_BY_ONE];
+
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		pthread_t thread;
+
+		pthread_create(&thread, NULL, hold_many, held[i]);
+		pthread_join(thread, NULL);
+	}
+	for (int i = 0; i < 4; i++) {
+		for (int k = 0; k < HELD_BY_ONE; k++) {
+			retire(&held[i][k]);
+			assert_false(held[i][k].freed);
+		}
+	}
+	for (int i = 0; i < 4; i++) {
+		for (int k = 0; k < HELD_BY_ONE; k++) {
+			assert_false(held[i][k].freed);
+			let_go(&held[i][k]);
+			terrace__epoch_drain();
+			assert_true(held[i][k].freed);
+		}
+	}
+}
+
+/* What freeing costs does not grow with what is held meanwhile. */
+static void test_held__much_that_is_held_is_in_nobodys_way(void **state)
+{
+	enum { MANY = 20000, MORE = 1000 };
+	static struct thing held[MANY], more[MORE];
+
+	(void)state;
+	for (int i = 0; i < MANY; i++)
+		hold(&held[i]);
+	for (int i = 0; i < MANY; i++) {
+		held[i].unlinked = held[i].retired = true;
+		held[i].node.kind = &things;
+		terrace__epoch_retire(&held[i].node);
+	}
+	terrace__epoch_drain();
+	looked_at = 0;
+	for (int i = 0; i < MORE; i++) {
+		retire(&more[i]);
+		assert_true(more[i].freed);
+	}
+	assert_in_range(looked_at, MORE, MORE * (EPOCH_PLACES + 1));
+	for (int i = 0; i < MANY; i++) {
+		assert_false(held[i].freed);
+		let_go(&held[i]);
+	}
+	terrace__epoch_drain();
+	for (int i = 0; i < MANY; i++)
+		assert_true(held[i].freed);
+}
+
+struct holder {
+	struct memory *memory;
+	struct entry *pinned;
+	sem_t has, go_on;
+	pthread_t thread;
+};
+
+static struct entry *pin(struct memory *memory, const char *text)
+{
+	struct tier_key key = key_of(text);
+	struct entry *entry;
+
+	assert_ok(terrace__memory_ops.get(memory, &key, true, &entry));
+	return entry;
+}
+
+static void *pin_and_wait(void *ctx)
+{
+	struct holder *holder = ctx;
+
+	holder->pinned = pin(holder->memory, "theirs");
+	sem_post(&holder->has);
+	while (sem_wait(&holder->go_on) < 0 && errno == EINTR)
+		;
+	entry_unref(holder->pinned);
+	return NULL;
+}
+
+static bool says(const struct entry *entry, const char *text)
+{
+	return entry->value_size == strlen(text) &&
+	       memcmp(entry_value(entry), text, strlen(text)) == 0;
+}
+
+/* The child has what its own thread held, and the others' for as long as it lives. */
+static int child_of_fork(struct memory *memory, struct entry *mine, struct entry *theirs)
+{
+	struct entry *again = pin(memory, "there");
+	bool good = says(mine, "held by me") && says(again, "in the table");
+
+	evict(memory, 1);
+	entry_unref(mine);
+	terrace__epoch_drain();
+	good = good && says(theirs, "held by them") && says(again, "in the table");
+	entry_unref(again);
+	terrace__epoch_drain();
+	terrace__memory_ops.close(memory);
+	return good && says(theirs, "held by them") ? 0 : 1;
+}
+
+static void test_held__a_fork_takes_along_what_is_held(void **state)
+{
+	struct holder holder = { .memory = open_memory("hits", 1) };
+	struct entry *mine;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	sem_init(&holder.has, 0, 0);
+	sem_init(&holder.go_on, 0, 0);
+	put(holder.memory, "mine", "held by me", strlen("held by me"));
+	put(holder.memory, "theirs", "held by them", strlen("held by them"));
+	mine = pin(holder.memory, "mine");
+	pthread_create(&holder.thread, NULL, pin_and_wait, &holder);
+	while (sem_wait(&holder.has) < 0 && errno == EINTR)
+		;
+	evict(holder.memory, 2);
+	put(holder.memory, "there", "in the table", strlen("in the table"));
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		_exit(child_of_fork(holder.memory, mine, holder.pinned));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_true(says(mine, "held by me"));
+	assert_true(says(holder.pinned, "held by them"));
+	sem_post(&holder.go_on);
+	pthread_join(holder.thread, NULL);
+	entry_unref(mine);
+	terrace__memory_ops.close(holder.memory);
+}
+
+/* From now on; false when this cannot be had. */
+static bool forbid_membarrier(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { ARRAY_LEN(code), code };
+
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+enum { CANNOT_FORBID = 77 };
+
+static int child_without_membarrier(void)
+{
+	static struct thing first, second;
+
+	if (!forbid_membarrier())
+		return CANNOT_FORBID;
+	hold(&first);
+	retire(&first);
+	retire(&second);
+	if (first.freed || !second.freed)
+		return 1;
+	let_go(&first);
+	terrace__epoch_drain();
+	return first.freed && atomic_load(&terrace__epoch_fences) ? 0 : 1;
+}
+
+/* A program may shut itself in once it has opened what it needs. */
+static void test_held__readers_fence_themselves_where_nobody_can_ask_for_it(void **state)
+{
+	struct thing thing = { 0 };
+	int status;
+	pid_t pid;
+
+	(void)state;
+	hold(&thing);
+	let_go(&thing);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		_exit(child_without_membarrier());
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == CANNOT_FORBID) {
+		print_message("this system lets no process forbid itself a call\n");
+		skip();
+	}
+	assert_int_equal(status, 0);
+}
+
+/* A value that outlives its entry in the table, its place, and the table. */
+static void test_held__a_value_outlives_its_table(void **state)
+{
+	enum { HELD = 20 * EPOCH_PLACES + 3 };
+	struct memory *memory = open_memory("hits", 1);
+	struct entry *pinned[HELD];
+	char text[16];
+
+	(void)state;
+	for (int i = 0; i < HELD; i++) {
+		struct tier_key key;
+
+		snprintf(text, sizeof text, "%d", i);
+		put(memory, text, &i, sizeof i);
+		key = key_of(text);
+		assert_ok(terrace__memory_ops.get(memory, &key, true, &pinned[i]));
+	}
+	evict(memory, HELD / 2);
+	terrace__memory_ops.close(memory);
+	for (int i = 0; i < HELD; i++) {
+		assert_memory_equal(entry_value(pinned[i]), &i, sizeof i);
+		entry_unref(pinned[i]);
 	}
 }
 
 /* --- threads --------------------------------------------------------------------------------------- */
 
-enum { STRESS_KEYS = 200, STRESS_THREADS = 8 };
+enum { STRESS_KEYS = 200, STRESS_THREADS = 8, STRESS_HELD = 3 * EPOCH_PLACES };
 
 struct stress {
 	struct memory *memory;
+	_Atomic(struct entry *) *passed; /* from any thread to any other */
 	uint64_t seed;
 	int operations;
 	_Atomic uint64_t *hits;
@@ -418,40 +767,56 @@ struct stress {
 };
 
 /* A value that says which key it belongs to, eight times over: half of one would show. */
-static void stress_put(struct stress *s, const char *text, uint64_t k, struct rng *rng)
+static void stress_put(struct stress *s, const char *text, uint64_t k)
 {
 	uint64_t value[8];
 
 	for (int i = 0; i < 8; i++)
 		value[i] = k * 1000003u;
-	(void)rng;
 	put(s->memory, text, value, sizeof value);
 }
 
-static void stress_get(struct stress *s, const char *text, uint64_t k, struct entry **pinned)
+static void stress_check(const struct entry *entry)
 {
-	struct tier_key key = key_of(text);
-	struct entry *entry;
-	const uint64_t *value;
+	const uint64_t *value = (const uint64_t *)entry_value(entry);
+	char text[16];
+	uint64_t k;
 
-	if (terrace__memory_ops.get(s->memory, &key, true, &entry) != TERRACE_OK)
-		return;
-	value = (const uint64_t *)entry_value(entry);
+	snprintf(text, sizeof text, "%.*s", (int)entry->key_size, (const char *)entry_key(entry));
+	k = strtoull(text, NULL, 10);
 	for (int i = 0; i < 8; i++) {
 		if (value[i] != k * 1000003u)
 			fail_msg("key %llu has another's value", (unsigned long long)k);
 	}
+}
+
+static void stress_drop(struct entry *entry)
+{
+	if (entry)
+		stress_check(entry);
+	entry_unref(entry);
+}
+
+/* What is pinned is held for a while, now and then by another thread than the reader's. */
+static void stress_get(struct stress *s, const char *text, struct rng *rng, struct entry **pinned)
+{
+	struct tier_key key = key_of(text);
+	struct entry **place = &pinned[rng_below(rng, STRESS_HELD)], *entry;
+
+	if (terrace__memory_ops.get(s->memory, &key, true, &entry) != TERRACE_OK)
+		return;
+	assert_memory_equal(entry_key(entry), text, entry->key_size);
+	stress_check(entry);
 	atomic_fetch_add(s->hits, 1);
-	/* hold on to it for a while */
-	entry_unref(*pinned);
-	*pinned = entry;
+	stress_drop(*place);
+	*place = rng_below(rng, 4) == 0 ? atomic_exchange(s->passed, entry) : entry;
 }
 
 static void *stress_run(void *ctx)
 {
 	struct stress *s = ctx;
 	struct rng rng = { s->seed };
-	struct entry *pinned = NULL;
+	struct entry *pinned[STRESS_HELD] = { NULL };
 
 	for (int i = 0; i < s->operations; i++) {
 		uint64_t k = rng_below(&rng, STRESS_KEYS), what = rng_below(&rng, 100);
@@ -461,15 +826,16 @@ static void *stress_run(void *ctx)
 		snprintf(text, sizeof text, "%llu", (unsigned long long)k);
 		key = key_of(text);
 		if (what < 70)
-			stress_get(s, text, k, &pinned);
+			stress_get(s, text, &rng, pinned);
 		else if (what < 90)
-			stress_put(s, text, k, &rng);
+			stress_put(s, text, k);
 		else if (what < 95)
 			terrace__memory_ops.remove(s->memory, &key, NULL);
 		else if (terrace__memory_entries(s->memory) > STRESS_THREADS)
 			evict(s->memory, 1);
 	}
-	entry_unref(pinned);
+	for (int i = 0; i < STRESS_HELD; i++)
+		stress_drop(pinned[i]);
 	return NULL;
 }
 
@@ -484,10 +850,12 @@ static void test_threads__readers_never_see_what_is_not_there(void **state)
 	for (int policy = 0; policy < 3; policy++) {
 		struct stress threads[STRESS_THREADS];
 		_Atomic uint64_t hits = 0;
+		_Atomic(struct entry *) passed = NULL;
 		struct memory *memory = open_memory(names[policy], 2);
 
 		for (int i = 0; i < STRESS_THREADS; i++) {
 			threads[i] = (struct stress){ .memory = memory,
+				                      .passed = &passed,
 				                      .seed = seed + (uint64_t)i,
 				                      .operations = operations / STRESS_THREADS,
 				                      .hits = &hits };
@@ -497,6 +865,7 @@ static void test_threads__readers_never_see_what_is_not_there(void **state)
 			pthread_join(threads[i].thread, NULL);
 		assert_true(hits > (uint64_t)operations / 4);
 		terrace__memory_ops.close(memory);
+		stress_drop(passed);
 	}
 }
 
@@ -514,6 +883,13 @@ int main(void)
 		cmocka_unit_test(test_evict__hits_keeps_a_part_of_a_loop_that_does_not_fit),
 		cmocka_unit_test(test_evict__cost_keeps_what_is_expensive),
 		cmocka_unit_test(test_evict__everything_goes_when_everything_must),
+		cmocka_unit_test(test_held__nothing_is_freed_before_all_let_go),
+		cmocka_unit_test(test_held__others_may_let_go),
+		cmocka_unit_test(test_held__what_it_holds_outlives_a_thread),
+		cmocka_unit_test(test_held__much_that_is_held_is_in_nobodys_way),
+		cmocka_unit_test(test_held__a_fork_takes_along_what_is_held),
+		cmocka_unit_test(test_held__readers_fence_themselves_where_nobody_can_ask_for_it),
+		cmocka_unit_test(test_held__a_value_outlives_its_table),
 		cmocka_unit_test(test_threads__readers_never_see_what_is_not_there),
 	};
 

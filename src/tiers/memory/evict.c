@@ -6,41 +6,36 @@
 
 void terrace__queue_add(struct evict_queue *queue, struct entry *entry)
 {
-	struct entry_rest *rest = entry_rest(entry);
-
-	rest->prev = NULL;
-	rest->next = queue->newest;
+	entry->prev = NULL;
+	entry->next = queue->newest;
 	if (queue->newest)
-		entry_rest(queue->newest)->prev = entry;
+		queue->newest->prev = entry;
 	else
 		queue->oldest = entry;
 	queue->newest = entry;
-	queue->bytes += rest->charge;
+	queue->bytes += terrace__entry_charge(entry);
 	queue->entries++;
 }
 
 void terrace__queue_remove(struct evict_queue *queue, struct entry *entry)
 {
-	struct entry_rest *rest = entry_rest(entry);
-
-	if (rest->prev)
-		entry_rest(rest->prev)->next = rest->next;
+	if (entry->prev)
+		entry->prev->next = entry->next;
 	else
-		queue->newest = rest->next;
-	if (rest->next)
-		entry_rest(rest->next)->prev = rest->prev;
+		queue->newest = entry->next;
+	if (entry->next)
+		entry->next->prev = entry->prev;
 	else
-		queue->oldest = rest->prev;
-	queue->bytes -= rest->charge;
+		queue->oldest = entry->prev;
+	queue->bytes -= terrace__entry_charge(entry);
 	queue->entries--;
 }
 
 unsigned terrace__evict_new_hits(struct entry *entry)
 {
-	struct entry_rest *rest = entry_rest(entry);
-	uint8_t hits = (uint8_t)entry_hits(entry), fresh = (uint8_t)(hits - rest->seen);
+	uint8_t hits = (uint8_t)entry_hits(entry), fresh = (uint8_t)(hits - entry->seen);
 
-	rest->seen = hits;
+	entry->seen = hits;
 	return fresh < 3 ? fresh : 3;
 }
 

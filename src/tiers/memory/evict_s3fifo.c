@@ -96,7 +96,7 @@ static void s3fifo_added(void *state, struct entry *entry)
 {
 	struct s3fifo *s = state;
 
-	entry_rest(entry)->frequency = 0;
+	entry->frequency = 0;
 	enqueue(s, entry, ghost_take(s, entry) ? MAIN : SMALL);
 }
 
@@ -122,12 +122,11 @@ static struct entry *small_step(struct s3fifo *s)
 static struct entry *main_step(struct s3fifo *s)
 {
 	struct entry *entry = s->main.oldest;
-	struct entry_rest *rest = entry_rest(entry);
 
 	terrace__queue_remove(&s->main, entry);
-	rest->frequency = (uint8_t)min_u64(rest->frequency + terrace__evict_new_hits(entry), 3);
-	if (rest->frequency > 0) {
-		rest->frequency--;
+	entry->frequency = (uint8_t)min_u64(entry->frequency + terrace__evict_new_hits(entry), 3);
+	if (entry->frequency > 0) {
+		entry->frequency--;
 		enqueue(s, entry, MAIN);
 		return NULL;
 	}

@@ -98,7 +98,7 @@ static void ghost_add(struct value_state *s, const struct entry *entry)
 	if (s->ghosts)
 		*ghost_slot(s, entry) = (struct ghost){ .tag = (uint16_t)entry->hash,
 			                                .left = s->ghost_clock,
-			                                .frequency = entry_rest(entry)->frequency };
+			                                .frequency = entry->frequency };
 }
 
 /* What is still known of the entry's past, and no longer needed. */
@@ -133,13 +133,12 @@ static uint64_t cost_of(const struct value_state *s, const struct entry *entry)
 /* How often an entry is wanted weighs more than in proportion: see the figures. */
 static uint8_t class_of(const struct value_state *s, const struct entry *entry)
 {
-	const struct entry_rest *rest = entry_rest(entry);
-	int value = log2_16(rest->frequency) * (s->by_cost ? 2 : 3) / 2;
+	int value = log2_16(entry->frequency) * (s->by_cost ? 2 : 3) / 2;
 
 	if (s->by_cost)
 		value += log2_16(cost_of(s, entry));
 	if (!s->setting.by_count)
-		value -= log2_16(rest->charge) * 12 / 10;
+		value -= log2_16(terrace__entry_charge(entry)) * 12 / 10;
 	value = (value >> 3) + CLASS_OF_ONE;
 	return (uint8_t)(value < 1 ? 1 : value >= CLASSES ? CLASSES - 1 : value);
 }
@@ -159,22 +158,17 @@ static void enqueue(struct value_state *s, struct entry *entry, uint8_t class)
 
 	entry->queue = class;
 	if (queue->entries == 0) {
-		s->first[class] = entry_rest(entry)->rank;
+		s->first[class] = entry->rank;
 		s->used[class / 64] |= UINT64_C(1) << class % 64;
 	}
 	terrace__queue_add(queue, entry);
 }
 
-/* The one after the queue's oldest comes up soon; most entries are of a size with their neighbour. */
+/* The one after the queue's oldest comes up soon. */
 static void look_ahead(const struct entry *oldest)
 {
-	const struct entry_rest *rest = entry_rest(oldest);
-	const char *next = (const char *)rest->prev;
+	const char *next = (const char *)oldest->prev;
 
-	if (!next)
-		return;
-	__builtin_prefetch(next);
-	next += (const char *)rest - (const char *)oldest;
 	__builtin_prefetch(next);
 	__builtin_prefetch(next + 64);
 }
@@ -189,23 +183,21 @@ static void dequeue(struct value_state *s, struct entry *entry)
 	if (queue->entries == 0) {
 		s->used[class / 64] &= ~(UINT64_C(1) << class % 64);
 	} else if (first) {
-		s->first[class] = entry_rest(queue->oldest)->rank;
+		s->first[class] = queue->oldest->rank;
 		look_ahead(queue->oldest);
 	}
 }
 
 static void settle(struct value_state *s, struct entry *entry, uint8_t class)
 {
-	entry_rest(entry)->rank = s->level + value_of_class(class);
+	entry->rank = s->level + value_of_class(class);
 	enqueue(s, entry, class);
 }
 
 static void count_hit(struct entry *entry)
 {
-	struct entry_rest *rest = entry_rest(entry);
-
-	if (terrace__evict_new_hits(entry) > 0 && rest->frequency < FREQUENCY_MAX)
-		rest->frequency++;
+	if (terrace__evict_new_hits(entry) > 0 && entry->frequency < FREQUENCY_MAX)
+		entry->frequency++;
 }
 
 /* --- the policy ------------------------------------------------------------------ */
@@ -224,13 +216,12 @@ static bool window_is_over(const struct value_state *s, unsigned times)
 static void value_added(void *state, struct entry *entry)
 {
 	struct value_state *s = state;
-	struct entry_rest *rest = entry_rest(entry);
 
-	rest->frequency = (uint8_t)min_u64(1 + ghost_take(s, entry), FREQUENCY_MAX);
-	rest->seen = (uint8_t)entry_hits(entry);
+	entry->frequency = (uint8_t)min_u64(1 + ghost_take(s, entry), FREQUENCY_MAX);
+	entry->seen = (uint8_t)entry_hits(entry);
 	s->entries++;
-	s->bytes += rest->charge;
-	rest->rank = 0;
+	s->bytes += terrace__entry_charge(entry);
+	entry->rank = 0;
 	enqueue(s, entry, WINDOW);
 	/* Where there is room nobody has to be beaten for it. */
 	for (int i = 0; i < 2 && window_is_over(s, s->full ? 2 : 1); i++) {
@@ -246,7 +237,7 @@ static void leave(struct value_state *s, struct entry *entry)
 {
 	dequeue(s, entry);
 	s->entries--;
-	s->bytes -= entry_rest(entry)->charge;
+	s->bytes -= terrace__entry_charge(entry);
 }
 
 static void value_removed(void *state, struct entry *entry)
@@ -290,8 +281,8 @@ static struct entry *lowest(struct value_state *s)
 			return NULL;
 		if (tries >= TRIES || terrace__evict_new_hits(entry) == 0)
 			return entry;
-		if (entry_rest(entry)->frequency < FREQUENCY_MAX)
-			entry_rest(entry)->frequency++;
+		if (entry->frequency < FREQUENCY_MAX)
+			entry->frequency++;
 		dequeue(s, entry);
 		settle(s, entry, class_of(s, entry));
 	}
@@ -299,7 +290,7 @@ static struct entry *lowest(struct value_state *s)
 
 static struct entry *give_up(struct value_state *s, struct entry *entry)
 {
-	double rank = entry_rest(entry)->rank;
+	double rank = entry->rank;
 
 	if (rank > s->level)
 		s->level = rank;
@@ -315,7 +306,7 @@ static struct entry *duel(struct value_state *s, struct entry *old)
 
 	count_hit(new);
 	class = class_of(s, new);
-	left = entry_rest(old)->rank - s->level;
+	left = old->rank - s->level;
 	if (value_of_class(class) <= left * TIE) {
 		/* Who always wins ages too, only much slower. */
 		s->level += left * AGEING / (double)s->entries;

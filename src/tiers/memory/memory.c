@@ -26,7 +26,8 @@ struct memory {
 
 static struct shard *shard_of(struct memory *memory, uint64_t hash)
 {
-	return &memory->shards[(hash >> 40) & (memory->shard_count - 1)];
+	/* Bits that neither buckets nor tags are found by. */
+	return &memory->shards[(hash >> 36) & (memory->shard_count - 1)];
 }
 
 static void memory_close(void *tier);
@@ -78,7 +79,9 @@ static int memory_get(void *tier, const struct tier_key *key, bool hit, struct e
 
 		if (!table_find(table, key, &entry))
 			break;
-		if (entry_try_pin(entry, hit ? ENTRY_HIT : 0)) {
+		if (entry_pin(slot, entry)) {
+			if (hit)
+				entry_hit(entry);
 			*ret = entry;
 			rc = TERRACE_OK;
 			break;
@@ -161,26 +164,23 @@ static void count(struct memory *memory, int sign, uint64_t charge)
 static void shard_left(struct memory *memory, struct shard *shard, struct entry *entry)
 {
 	struct entry_rest *rest = entry_rest(entry);
-	uint64_t hits;
+	uint64_t hits = entry_hits(entry);
 
-	terrace__entry_unlink(entry);
-	hits = entry_hits(entry);
 	shard->hits += hits;
 	shard->saved_us += hits * rest->cost_us;
 	shard->entries--;
-	count(memory, -1, rest->charge);
+	count(memory, -1, terrace__entry_charge(entry));
 }
 
 static void shard_joined(struct memory *memory, struct shard *shard, struct entry *entry)
 {
 	shard->entries++;
-	count(memory, +1, entry_rest(entry)->charge);
+	count(memory, +1, terrace__entry_charge(entry));
 	memory->evict->added(shard->policy, entry);
 }
 
-static int memory_put(void *tier, const struct tier_put *put)
+static int shard_put(struct memory *memory, const struct tier_put *put, struct entry *entry)
 {
-	struct memory *memory = tier;
 	struct shard *shard = shard_of(memory, put->key.hash);
 	struct entry *old = NULL;
 	struct table *table;
@@ -197,22 +197,38 @@ static int memory_put(void *tier, const struct tier_put *put)
 	word = table_find(table, &put->key, &old);
 	/* A slower thread must not put its older value over a newer one. */
 	if (put->conditional ? old != put->expected :
-	                       old && atomic_load(&old->stamp) > atomic_load(&put->entry->stamp)) {
+	                       old && atomic_load(&old->stamp) > atomic_load(&entry->stamp)) {
 		pthread_mutex_unlock(&shard->lock);
 		return put->conditional ? TERRACE_EXISTS : TERRACE_OK;
 	}
-	terrace__entry_link(put->entry);
+	terrace__entry_link(entry);
 	if (old) {
 		memory->evict->removed(shard->policy, old);
-		atomic_store_explicit(word, word_of(put->entry), memory_order_release);
+		atomic_store_explicit(word, word_of(entry), memory_order_release);
 		shard_left(memory, shard, old);
 	} else {
-		terrace__table_insert(table, put->entry);
+		terrace__table_insert(table, entry);
 	}
-	shard_joined(memory, shard, put->entry);
+	shard_joined(memory, shard, entry);
 	pthread_mutex_unlock(&shard->lock);
-	entry_unref(old);
+	entry_unlinked(old);
 	return TERRACE_OK;
+}
+
+static int memory_put(void *tier, const struct tier_put *put)
+{
+	struct entry *copy;
+	int rc;
+
+	if (LIKELY(!entry_was_shared(put->entry)))
+		return shard_put(tier, put, put->entry);
+	/* It has links for one table alone: that nothing is there is kept as object and as bytes. */
+	copy = terrace__entry_copy(put->entry);
+	if (!copy)
+		return no_memory("a cache in memory");
+	rc = shard_put(tier, put, copy);
+	entry_unref(copy);
+	return rc;
 }
 
 static int memory_remove(void *tier, const struct tier_key *key, const struct tier_note *note)
@@ -231,7 +247,7 @@ static int memory_remove(void *tier, const struct tier_key *key, const struct ti
 	terrace__table_remove(atomic_load_explicit(&shard->table, memory_order_relaxed), old);
 	shard_left(memory, shard, old);
 	pthread_mutex_unlock(&shard->lock);
-	entry_unref(old);
+	entry_unlinked(old);
 	return TERRACE_OK;
 }
 
@@ -244,7 +260,7 @@ static void row_of(struct entry *entry, uint32_t cache, struct tier_row *ret)
 		.cache = cache,
 		.tier = TERRACE_L1,
 		.seq = rest->seq,
-		.charge = rest->charge,
+		.charge = terrace__entry_charge(entry),
 		.expires = atomic_load_explicit(&entry->expires, memory_order_relaxed),
 		.key = entry_key_slice(entry),
 		.extra = entry_extra(entry),
@@ -300,9 +316,9 @@ static bool shard_evict(struct memory *memory, struct shard *shard, struct tier_
 		terrace__table_remove(atomic_load_explicit(&shard->table, memory_order_relaxed),
 		                      victim);
 		shard_left(memory, shard, victim);
-		entry_rest(victim)->next = ret->chain;
+		victim->next = ret->chain;
 		ret->chain = victim;
-		ret->bytes += entry_rest(victim)->charge;
+		ret->bytes += terrace__entry_charge(victim);
 		ret->entries_l1++;
 	}
 	pthread_mutex_unlock(&shard->lock);
@@ -337,12 +353,7 @@ static void memory_close(void *tier)
 	if (!memory)
 		return;
 	memory_evict(memory, 0, UINT64_MAX, UINT64_MAX, NULL, &all);
-	while (all.chain) {
-		struct entry *entry = all.chain;
-
-		all.chain = entry_rest(entry)->next;
-		entry_unref(entry);
-	}
+	entry_unlinked_all(all.chain);
 	for (unsigned i = 0; i < memory->shard_count; i++) {
 		struct shard *shard = &memory->shards[i];
 

@@ -32,20 +32,45 @@ uint64_t terrace__table_capacity(const struct table *table)
 	return capacity_of(table->mask + 1);
 }
 
+/* Which word of a bucket is this; BUCKET_WORDS when none is. */
+static unsigned word_at(const struct bucket *bucket, uint64_t word)
+{
+	unsigned k = 0;
+
+	while (k < BUCKET_WORDS &&
+	       atomic_load_explicit(&bucket->words[k], memory_order_relaxed) != word)
+		k++;
+	return k;
+}
+
+static void bucket_passed(struct bucket *bucket, int change)
+{
+	uint64_t tags = atomic_load_explicit(&bucket->tags, memory_order_relaxed);
+
+	if (tags >> PASSED_SHIFT == PASSED_MANY)
+		return;
+	tags += (uint64_t)change << PASSED_SHIFT;
+	atomic_store_explicit(&bucket->tags, tags, memory_order_release);
+}
+
 void terrace__table_insert(struct table *table, struct entry *entry)
 {
 	for (uint64_t i = entry->hash & table->mask;; i = (i + 1) & table->mask) {
 		struct bucket *bucket = &table->buckets[i];
+		unsigned k = word_at(bucket, 0);
+		uint64_t tags;
 
-		for (int k = 0; k < BUCKET_WORDS; k++) {
-			if (atomic_load_explicit(&bucket->words[k], memory_order_relaxed) == 0) {
-				atomic_store_explicit(&bucket->words[k], word_of(entry),
-				                      memory_order_release);
-				return;
-			}
+		if (k < BUCKET_WORDS) {
+			tags = atomic_load_explicit(&bucket->tags, memory_order_relaxed);
+			tags &= ~(UINT64_C(255) << 8 * k);
+			tags |= tag_of(entry->hash) << 8 * k;
+			atomic_store_explicit(&bucket->words[k], word_of(entry),
+			                      memory_order_release);
+			atomic_store_explicit(&bucket->tags, tags, memory_order_release);
+			return;
 		}
 		/* Counted before it can be found further on. */
-		atomic_fetch_add_explicit(&bucket->passed, 1, memory_order_release);
+		bucket_passed(bucket, +1);
 	}
 }
 
@@ -55,14 +80,13 @@ void terrace__table_remove(struct table *table, const struct entry *entry)
 
 	for (uint64_t i = entry->hash & table->mask;; i = (i + 1) & table->mask) {
 		struct bucket *bucket = &table->buckets[i];
+		unsigned k = word_at(bucket, word);
 
-		for (int k = 0; k < BUCKET_WORDS; k++) {
-			if (atomic_load_explicit(&bucket->words[k], memory_order_relaxed) == word) {
-				atomic_store_explicit(&bucket->words[k], 0, memory_order_release);
-				return;
-			}
+		if (k < BUCKET_WORDS) {
+			atomic_store_explicit(&bucket->words[k], 0, memory_order_release);
+			return;
 		}
-		atomic_fetch_sub_explicit(&bucket->passed, 1, memory_order_release);
+		bucket_passed(bucket, -1);
 	}
 }
 
@@ -73,6 +97,8 @@ static void free_table(struct epoch_node *node)
 
 void terrace__table_retire(struct table *table)
 {
-	table->retired.free = free_table;
+	static const struct epoch_kind kind = { .free = free_table };
+
+	table->retired.kind = &kind;
 	terrace__epoch_retire(&table->retired);
 }

@@ -1,10 +1,12 @@
 /*
  * A hash table of entries that readers search without a lock. Buckets are cache
- * lines of seven words, each an entry's address with 16 bits of its hash; an
- * entry that finds its bucket full goes to the next one, and the buckets that
- * it passed count it, so that a search knows when to stop. Writers hold the
- * shard's lock. A table that grew too small is replaced by a larger one and
- * retired by epochs.
+ * lines of seven words, each an entry's address with 16 bits of its hash, and
+ * before them a word of tags, eight other bits for each, so that one comparison
+ * says which of them to look at. An entry that finds its bucket full goes to
+ * the next one, and the buckets that it passed count it, so that a search knows
+ * when to stop. Writers hold the shard's lock; they write an entry's word before
+ * its tag, and a tag without its word finds nothing. A table that grew too small
+ * is replaced by a larger one and retired by epochs.
  */
 #ifndef MEMORY_TABLE_H
 #define MEMORY_TABLE_H
@@ -14,9 +16,13 @@
 enum { BUCKET_WORDS = 7 };
 
 struct bucket {
-	_Alignas(64) _Atomic uint64_t words[BUCKET_WORDS];
-	_Atomic uint32_t passed; /* entries of this or an earlier bucket that lie further on */
+	/* A byte for each word; in the highest how many entries of this or an
+	 * earlier bucket lie further on. PASSED_MANY stays. */
+	_Alignas(64) _Atomic uint64_t tags;
+	_Atomic uint64_t words[BUCKET_WORDS];
 };
+
+enum { PASSED_SHIFT = 56, PASSED_MANY = 255 };
 
 struct table {
 	struct epoch_node retired;
@@ -34,26 +40,48 @@ static inline struct entry *word_entry(uint64_t word)
 	return (struct entry *)(uintptr_t)(word & UINT64_C(0xffffffffffff));
 }
 
+static inline uint64_t tag_of(uint64_t hash)
+{
+	return hash >> 40 & 255;
+}
+
+/* The tags that are this one, a high bit for each; and now and then one that is not. */
+static inline uint64_t tags_find(uint64_t tags, uint64_t tag)
+{
+	uint64_t apart = tags ^ tag * UINT64_C(0x01010101010101);
+
+	return (apart - UINT64_C(0x01010101010101)) & ~apart & UINT64_C(0x80808080808080);
+}
+
+/* Which word a bit of tags_find() is of. */
+static inline unsigned tag_word(uint64_t found)
+{
+	return (unsigned)__builtin_ctzll(found) / 8;
+}
+
 static inline bool entry_is(const struct entry *entry, const struct tier_key *key)
 {
-	return entry->hash == key->hash && entry->key_size == key->key.size &&
+	return entry->key_size == key->key.size &&
 	       memcmp(entry_key(entry), key->key.data, key->key.size) == 0;
 }
 
-/* An entry's first lines, and its value's, which lies behind the key. */
+/* What a hit reads: some of the head, the key, and the value, which lies behind that. */
 static inline void entry_read_ahead(const struct entry *entry, const struct tier_key *key)
 {
-	const char *line = (const char *)entry;
+	const char *line = (const char *)entry + offsetof(struct entry, meta);
 
 	__builtin_prefetch(line);
-	__builtin_prefetch(line + sizeof *entry);
-	__builtin_prefetch(line + sizeof *entry + ((key->key.size + 15) & ~(size_t)15));
+	__builtin_prefetch(line + 64);
+	__builtin_prefetch(entry->key + ((key->key.size + 15) & ~(size_t)15));
 }
 
 static inline void bucket_read_ahead(struct bucket *bucket, const struct tier_key *key)
 {
-	for (unsigned k = 0; k < BUCKET_WORDS; k++) {
-		uint64_t word = atomic_load_explicit(&bucket->words[k], memory_order_relaxed);
+	uint64_t tags = atomic_load_explicit(&bucket->tags, memory_order_relaxed);
+
+	for (uint64_t found = tags_find(tags, tag_of(key->hash)); found; found &= found - 1) {
+		uint64_t word = atomic_load_explicit(&bucket->words[tag_word(found)],
+		                                     memory_order_relaxed);
 
 		if (word && word >> 48 == key->hash >> 48)
 			entry_read_ahead(word_entry(word), key);
@@ -62,35 +90,31 @@ static inline void bucket_read_ahead(struct bucket *bucket, const struct tier_ke
 
 /*
  * The word that holds the key's entry and what it held; NULL when none does.
- * Within an epoch, or under the lock. All tags of a bucket are compared before
- * the first branch: where in it the entry lies cannot be predicted.
+ * Within an epoch, or under the lock.
  */
 static inline _Atomic uint64_t *table_find(struct table *table, const struct tier_key *key,
                                            struct entry **ret)
 {
-	uint64_t tag = key->hash >> 48;
-
 	/* Once around at most: in a small table every bucket may have been passed. */
 	for (uint64_t n = 0; n <= table->mask; n++) {
 		struct bucket *bucket = &table->buckets[(key->hash + n) & table->mask];
-		uint64_t words[BUCKET_WORDS];
-		unsigned found = 0;
+		uint64_t tags = atomic_load_explicit(&bucket->tags, memory_order_acquire);
+		uint64_t found = tags_find(tags, tag_of(key->hash));
 
-		for (unsigned k = 0; k < BUCKET_WORDS; k++) {
-			words[k] = atomic_load_explicit(&bucket->words[k], memory_order_acquire);
-			found |= (unsigned)(words[k] >> 48 == tag) << k;
-		}
 		for (; found; found &= found - 1) {
-			unsigned k = (unsigned)__builtin_ctz(found);
-			struct entry *entry = word_entry(words[k]);
+			_Atomic uint64_t *at = &bucket->words[tag_word(found)];
+			uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+			struct entry *entry = word_entry(word);
 
+			if (__builtin_expect(word >> 48 != key->hash >> 48 || !entry, 0))
+				continue;
 			entry_read_ahead(entry, key);
-			if (entry && entry_is(entry, key)) {
+			if (__builtin_expect(entry_is(entry, key), 1)) {
 				*ret = entry;
-				return &bucket->words[k];
+				return at;
 			}
 		}
-		if (atomic_load_explicit(&bucket->passed, memory_order_acquire) == 0)
+		if (__builtin_expect(tags >> PASSED_SHIFT == 0, 1))
 			break;
 	}
 	return NULL;

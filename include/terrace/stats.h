@@ -56,7 +56,11 @@ extern "C" {
 	X(measured_lz4_bytes, "what lz4 made of them")                         \
 	X(measured_lz4_ns, "... and its time to encode and decode them")       \
 	X(measured_zstd_bytes, "what zstd made of them")                       \
-	X(measured_zstd_ns, "... and its time")
+	X(measured_zstd_ns, "... and its time")                                \
+	X(predicted, "entries brought into memory before they were asked for") \
+	X(predicted_used, "... that were asked for then")                      \
+	X(predicted_wasted, "... that went, or became old, before")            \
+	X(in_bulk, "entries brought into memory with another of their range")
 
 /* X(name, what is timed) */
 #define TERRACE_LATENCIES(X)                                      \

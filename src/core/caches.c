@@ -1,5 +1,6 @@
 #include "core/caches.h"
 
+#include "core/ahead.h"
 #include "core/behind.h"
 #include "core/events.h"
 
@@ -184,6 +185,8 @@ static int check_policy(const terrace_policy *policy)
 		what = "check is unknown";
 	else if (policy->write > TERRACE_WRITE_BEHIND)
 		what = "write is unknown";
+	else if (policy->strategy > TERRACE_STRATEGY_BATCH)
+		what = "strategy is unknown";
 	else if (policy->stale_ms < TERRACE_TTL_FOREVER ||
 	         policy->stale_on_error_ms < TERRACE_TTL_FOREVER ||
 	         policy->absent_ttl_ms < TERRACE_TTL_FOREVER ||
@@ -226,6 +229,7 @@ static void apply_settings(struct terrace_cache *cache)
 	cache->watches = settings[CACHE_check].number == CHECK_WATCHED;
 	cache->check_ms = cache->watches ? 0 : settings[CACHE_check].number;
 	cache->write_behind = settings[CACHE_write].number == TERRACE_WRITE_BEHIND;
+	cache->strategy = (terrace_strategy)settings[CACHE_strategy].number;
 	cache->stale_ms = settings[CACHE_stale].number;
 	cache->stale_error_ms = settings[CACHE_stale_on_error].number;
 	cache->absent_ttl_ms = settings[CACHE_absent_ttl].number;
@@ -282,6 +286,18 @@ static int check_promise(const struct terrace_cache *cache)
 	return TERRACE_ECONFIG;
 }
 
+/* What goes into memory alone needs memory. */
+static int check_strategy(const struct terrace_cache *cache)
+{
+	if (cache->strategy != TERRACE_STRATEGY_IMMEDIATE || cache->tiers & TERRACE_L1 ||
+	    cache->store->snapshot.taken)
+		return TERRACE_OK;
+	terrace__message_set("cache %s: strategy immediate keeps values in l1 alone, which is not "
+	                     "among its tiers; add l1, or choose another strategy",
+	                     cache->name);
+	return TERRACE_ECONFIG;
+}
+
 static int cache_make(struct terrace *store, const char *name, const terrace_policy *policy,
                       struct terrace_cache **ret)
 {
@@ -309,7 +325,11 @@ static int cache_make(struct terrace *store, const char *name, const terrace_pol
 		store->watch = terrace__watch_new(store);
 	if (cache->watches && !store->watch)
 		return TERRACE_ENOMEM;
-	rc = check_promise(cache);
+	cache->name_next = policy->next;
+	cache->next_ctx = policy->next_ctx;
+	rc = check_strategy(cache);
+	if (rc == TERRACE_OK)
+		rc = check_promise(cache);
 	if (rc == TERRACE_OK)
 		rc = number_cache(store, cache);
 	return rc == TERRACE_OK ? open_memory(cache) : rc;
@@ -403,6 +423,7 @@ void terrace__cache_close(struct terrace_cache *cache, bool force)
 	pthread_mutex_unlock(&store->caches_lock);
 	if (!last)
 		return;
+	terrace__ahead_close(cache);
 	if (cache->tiers)
 		terrace__stats_fold(cache);
 	terrace__memory_clear(cache);

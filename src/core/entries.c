@@ -325,7 +325,7 @@ int terrace__number_write(struct write *write, const struct entry *old)
 		entry->created = old->created;
 		terrace__idle_begin(cache, entry, was->idle, entry_rest(entry)->stored);
 	}
-	if (cache->on_disk)
+	if (cache->on_disk && !write->in_memory)
 		return terrace__entry_encode(cache, entry, write);
 	write->put.entry = entry;
 	return TERRACE_OK;

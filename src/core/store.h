@@ -238,6 +238,10 @@ struct terrace_cache {
 	int64_t check_ms; /* 0: on every hit; -1: manual; else at most so often */
 	bool watches;     /* on a hit after something happened to what is watched */
 	bool write_behind;
+	terrace_strategy strategy;
+	terrace_next_fn *name_next;
+	void *next_ctx;
+	_Atomic(struct ahead *) ahead; /* NULL until something is read ahead; see ahead.h */
 	int64_t stale_ms, stale_error_ms, absent_ttl_ms;
 	unsigned jitter;
 	bool has_form;
@@ -249,6 +253,7 @@ struct terrace_cache {
 	_Atomic uint64_t sample;               /* which keys' hits are timed just now */
 	_Atomic unsigned events;               /* kinds that somebody has subscribed to */
 	_Atomic bool has_idle;                 /* there may be entries with an idle time */
+	_Atomic bool has_immediate;            /* there may be entries of memory without a row */
 
 	struct setting settings[CACHE_SETTING_COUNT];
 	char name[TERRACE_NAME_MAX + 1];

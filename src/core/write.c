@@ -324,6 +324,16 @@ static int change_inside(struct transaction *transaction, struct write *write)
 	return rc == TERRACE_OK && dead ? TERRACE_MISS : rc;
 }
 
+static int vacate_inside(struct transaction *transaction, struct write *write)
+{
+	struct terrace *store = transaction->store;
+	int rc = mark(transaction, write);
+
+	if (rc == TERRACE_OK)
+		rc = store->disk_ops->tier.remove(store->disk, &write->put.key, &write->note);
+	return rc == TERRACE_MISS ? TERRACE_OK : rc;
+}
+
 static int drop_inside(struct transaction *transaction, struct write *write)
 {
 	struct terrace *store = transaction->store;
@@ -364,6 +374,8 @@ static int apply(struct transaction *transaction, struct write *write)
 		return drop_inside(transaction, write);
 	case WRITE_BEHIND:
 		return terrace__behind_apply(transaction, write);
+	case WRITE_VACATE:
+		return vacate_inside(transaction, write);
 	}
 	return TERRACE_EINVAL;
 }

@@ -17,6 +17,7 @@ enum write_kind {
 	WRITE_TOUCH,
 	WRITE_DROP,   /* a dead or damaged entry: remove this write of it, marking nothing */
 	WRITE_BEHIND, /* a value that has waited; see behind.h */
+	WRITE_VACATE, /* whatever is there goes, for a copy in memory alone; see immediate.h */
 };
 
 /* What was true before a value was computed. */
@@ -39,6 +40,7 @@ struct write {
 	int64_t expires, ttl, now;       /* touch */
 	int64_t initial, delta, sum;     /* number: what an absent one is, and the sum after */
 	struct tier_note note;           /* delete, drop */
+	bool in_memory;                  /* number: no row is made of it */
 	struct pending *pending;         /* behind */
 	uint64_t number;                 /* of the version that the slot was marked with */
 

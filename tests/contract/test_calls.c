@@ -174,6 +174,27 @@ static int call_fetch_encoded(struct subject *s)
 	               &value);
 }
 
+static int load_many(void *ctx, const terrace_slice *keys, size_t count,
+                     terrace_loaded *const *loaded)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < count && rc == 0; i++)
+		rc = load(ctx, keys[i], loaded[i]);
+	return rc;
+}
+
+static int call_fetch_many(struct subject *s)
+{
+	terrace_slice keys[] = { k(), TERRACE_KEY("fetched") };
+	terrace_value *values[2];
+	int rc = terrace_fetch_many(s->cache, keys, 2, load_many, NULL, values);
+
+	for (int i = 0; i < 2 && rc == TERRACE_OK; i++)
+		terrace_release(values[i]);
+	return rc;
+}
+
 static int call_fetch_with(struct subject *s)
 {
 	terrace_value *value;
@@ -535,6 +556,7 @@ static const struct call calls[] = {
 	CALL(explain, TERRACE_OK, TERRACE_MISS),
 	CALL(fetch, TERRACE_OK, TERRACE_OK),
 	CALL(fetch_encoded, TERRACE_OK, TERRACE_OK),
+	CALL(fetch_many, TERRACE_OK, TERRACE_OK),
 	CALL(fetch_to, TERRACE_OK, TERRACE_OK),
 	CALL(fetch_with, TERRACE_OK, TERRACE_OK),
 	CALL(file_digest, TERRACE_OK, TERRACE_OK),

@@ -292,6 +292,13 @@ static int verify_database(struct verify *v)
 	return rc == TERRACE_OK && found ? check_database(v, true, &found) : rc;
 }
 
+static int all_was_read(const struct verify *v)
+{
+	if (v->unread != TERRACE_OK)
+		terrace__message_set("not everything could be checked: %s", v->why);
+	return v->unread;
+}
+
 int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
                          void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes)
 {
@@ -315,10 +322,8 @@ int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_
 	if (rc == TERRACE_MISS) {
 		rc = v.go_on ? verify_orphans(&v, &listing) : TERRACE_OK;
 	}
-	if (rc == TERRACE_OK && v.unread != TERRACE_OK) {
-		terrace__message_set("not everything could be checked: %s", v.why);
-		rc = v.unread;
-	}
+	if (rc == TERRACE_OK)
+		rc = all_was_read(&v);
 	terrace__reader_give(tier, v.connection);
 	*ret_entries = v.entries;
 	*ret_bytes = v.bytes;
@@ -343,6 +348,8 @@ int terrace__disk_scrub(void *tier, uint64_t *after, uint64_t most_bytes,
 	if (!v.connection)
 		return TERRACE_EIO;
 	rc = verify_some(&v, after);
+	if (v.unread != TERRACE_OK && (rc == TERRACE_OK || rc == TERRACE_MISS))
+		rc = all_was_read(&v);
 	terrace__reader_give(tier, v.connection);
 	*ret_entries += v.entries;
 	*ret_bytes += v.bytes;

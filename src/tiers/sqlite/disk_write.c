@@ -798,5 +798,8 @@ int terrace__disk_sync(void *tier)
 		return rc;
 	disk->wal_pages = 0;
 	/* Which databases there are is news as well. */
-	return fsync(disk->dir_fd) == 0 ? TERRACE_OK : TERRACE_EIO;
+	if (fsync(disk->dir_fd) == 0)
+		return TERRACE_OK;
+	terrace__message_set("l2 cannot sync %s: %s", disk->path, strerror(errno));
+	return TERRACE_EIO;
 }

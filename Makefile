@@ -9,7 +9,7 @@
 #   make bench-python   measure it beside python-diskcache (build/bench-python.tsv)
 #   make bench-check  does the last make bench reach bench/targets.tsv?
 #   make bench-evict TRACES=FOLDER  what L1 keeps of real traces, beside other policies
-#   make proofs    many processes, killed writers, the protocol's model: ten minutes
+#   make proofs    many processes, killed writers, damaged files, the protocol's model: ten minutes
 #   make soak      the same, for hours
 #   make lint      formatting, static checks, who may include whom
 #   make asan      the tests under the address and undefined-behaviour sanitizers

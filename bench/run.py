@@ -31,6 +31,8 @@ def programs(build):
     else:
         print("python3-diskcache is not installed: its rows are missing", file=sys.stderr)
     yield [build + "/bench/bench_l3"]
+    yield [build + "/bench/bench_codec"]
+    yield [build + "/bench/bench_ahead"]
     yield [build + "/bench/bench_open", build + "/cli/terrace"]
 
 

@@ -223,16 +223,24 @@ static int add_fault(void *ctx, const terrace_fault *fault)
 int verb_verify(struct cli *cli, const struct args *args)
 {
 	terrace_verify_report report = TERRACE_VERIFY_INIT;
+	terrace_scrub_options scrub = TERRACE_SCRUB_INIT;
+	const char *rate = args_value(args, "rate");
 	bool repair = args_has(args, "repair");
-	json_t *faults = cli->json ? json_array() : NULL;
+	json_t *faults;
 	uint64_t found;
 	terrace *store;
 	char text[TERRACE_TEXT_MAX];
-	int rc, status = open_store(cli, &store);
+	int rc, status;
 
+	if (rate && terrace_parse_size(rate, &scrub.bytes_per_second) != TERRACE_OK)
+		return usage(cli, "--rate: %s", terrace_error_message());
+	status = open_store(cli, &store);
 	if (status != STATUS_DONE)
 		return status;
-	rc = terrace_verify(store, repair, add_fault, faults, &report);
+	faults = cli->json ? json_array() : NULL;
+	scrub.repair = repair;
+	rc = rate ? terrace_scrub(store, &scrub, add_fault, faults, &report, NULL) :
+	            terrace_verify(store, repair, add_fault, faults, &report);
 	terrace_close(store);
 	found = report.damaged + report.missing_files + report.orphans + report.database_errors;
 	if (rc != TERRACE_OK && (rc != TERRACE_ECORRUPT || found == 0)) {

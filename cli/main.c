@@ -23,7 +23,7 @@ static const struct option_spec put_options[] = {
 	{ "ttl", "T", "how long it lives: 90s, 2h, forever; 0 is dead at once" },
 	{ "idle", "T", "dies when nobody gets it for so long" },
 	{ "tag", "TAG", "a tag, to invalidate by; may be given again" },
-	{ "source", "FILE", "dies when this file changes; may be given again" },
+	{ "source", "FILE", "dies when this file changes, or comes to be; may be given again" },
 	{ "list", "DIR", "dies when the names in DIR, DIR/PATTERN, DIR/**, ... change" },
 	{ "env", "NAME", "dies where this variable has another value" },
 	{ NULL, NULL, NULL },
@@ -55,6 +55,7 @@ static const struct option_spec clear_options[] = {
 
 static const struct option_spec verify_options[] = {
 	{ "repair", NULL, "remove what is damaged" },
+	{ "rate", "SIZE", "read so much a second at most: entries alone, beside the store's work" },
 	{ NULL, NULL, NULL },
 };
 

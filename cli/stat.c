@@ -124,6 +124,22 @@ static void print_codec(const terrace_codec_info *codec, const terrace_stats *st
 	printf("\n");
 }
 
+/* What was read before anybody asked for it, and how often that was right. */
+static void print_ahead(const terrace_stats *stats)
+{
+	const uint64_t known = stats->predicted_used + stats->predicted_wasted;
+
+	if (stats->predicted)
+		printf("%-16s predicted %" PRIu64 ": %" PRIu64 " used, %" PRIu64 " wasted%s", "",
+		       stats->predicted, stats->predicted_used, stats->predicted_wasted,
+		       known ? "" : "\n");
+	if (stats->predicted && known)
+		printf("; right %.1f%%\n", 100.0 * (double)stats->predicted_used / (double)known);
+	if (stats->in_bulk)
+		printf("%-16s brought with others of their range: %" PRIu64 "\n", "",
+		       stats->in_bulk);
+}
+
 static void print_cache(const char *name, const terrace_stats *stats)
 {
 	const uint64_t hits_l1 = stats->hits_l1 + stats->hits_encoded;
@@ -168,6 +184,7 @@ static int report_cache(void *ctx, const char *name, terrace_cache *cache)
 		return STATUS_DONE;
 	print_cache(name, &stats);
 	print_codec(&codec, &stats);
+	print_ahead(&stats);
 	return STATUS_DONE;
 }
 

@@ -146,9 +146,19 @@ static int put(terrace_cache *cache, const struct args *args, const terrace_put_
 	return rc == TERRACE_OK ? STATUS_DONE : failed(rc);
 }
 
+/* What is not there must stay so. Asked again where it came to be in between. */
 static int source_file(terrace_sources *sources, const char *path)
 {
-	return terrace_sources_file(sources, path, 0);
+	for (int i = 0; i < 2; i++) {
+		int rc = terrace_sources_file(sources, path, 0);
+
+		if (rc == TERRACE_MISS)
+			rc = terrace_sources_absent(sources, path);
+		if (rc != TERRACE_EXISTS)
+			return rc;
+	}
+	return terrace_fail(TERRACE_EINVAL,
+	                    "the source %s is a link to nothing; name what it is to lead to", path);
 }
 
 /* Fingerprints first: what changes while the value is read makes a miss later. */
@@ -157,11 +167,10 @@ static int add_sources(const struct args *args, terrace_sources **ret)
 	static const struct {
 		const char *option;
 		int (*add)(terrace_sources *sources, const char *what);
-		const char *hint;
 	} kinds[] = {
-		{ "source", source_file, "; name a file that is there" },
-		{ "list", terrace_sources_listing, "" },
-		{ "env", terrace_sources_variable, "" },
+		{ "source", source_file },
+		{ "list", terrace_sources_listing },
+		{ "env", terrace_sources_variable },
 	};
 	int rc = terrace_sources_new(ret);
 
@@ -175,8 +184,7 @@ static int add_sources(const struct args *args, terrace_sources **ret)
 			rc = kinds[k].add(*ret, values[i]);
 		free(values);
 		if (rc != TERRACE_OK)
-			complain("--%s: %s%s", kinds[k].option, terrace_error_message(),
-			         kinds[k].hint);
+			complain("--%s: %s", kinds[k].option, terrace_error_message());
 	}
 	if (rc == TERRACE_OK)
 		return STATUS_DONE;

@@ -33,6 +33,7 @@ proof "terrace run, calls that fail" STEP=128 STEP=1 python3 tests/proofs/faults
 	$build/cli/terrace $build/tests/proofs/libterrace_proof_shim.so
 proof "power cuts" ROUNDS=20 ROUNDS=200 $build/tests/proofs/power
 proof "single flight, owners killed" ROUNDS=100 ROUNDS=1000 $build/tests/proofs/flight
+proof "damage to every kind of file" ROUNDS=2000 ROUNDS=10000 $build/tests/proofs/damage
 if [ -x "$tsan/tests/proofs/oracle" ]; then
 	proof "oracle, 8 threads, thread sanitizer" \
 		"PROCESSES=1 THREADS=8 OPERATIONS=1000000" \

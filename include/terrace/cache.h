@@ -124,6 +124,9 @@ typedef struct terrace_put_options {
 	 */
 	const struct terrace_lease *lease;
 	int64_t idle_ms; /* see terrace_policy; TERRACE_TTL_FOREVER: none; 0 = the cache's */
+	/* IMMEDIATE, or any other for all tiers; 0 = the cache's. TERRACE_EINVAL where
+	 * the cache has no L1 that could take it. */
+	terrace_strategy strategy;
 } terrace_put_options;
 TERRACE_DEFINE_INIT(terrace_put_options)
 #define TERRACE_PUT_INIT terrace_put_options_init()

@@ -54,6 +54,8 @@ TERRACE_API int terrace_loaded_source(terrace_loaded *loaded, const char *path, 
  * there. Add each before looking at it. Owned by `loaded`.
  */
 TERRACE_API terrace_sources *terrace_loaded_sources(terrace_loaded *loaded);
+/** Where this value goes, as in terrace_put_options; otherwise as the call or the cache says. */
+TERRACE_API void terrace_loaded_strategy(terrace_loaded *loaded, terrace_strategy strategy);
 /** The cost in microseconds; otherwise the time that the loader took. */
 TERRACE_API void terrace_loaded_cost(terrace_loaded *loaded, uint64_t cost_us);
 /** Return the value to the callers, but do not store it. */
@@ -91,6 +93,8 @@ typedef struct terrace_fetch_options {
 	bool background;
 	/* Called once, when `load` will not use `ctx` any more; NULL = nothing to do. */
 	void (*release)(void *ctx);
+	/* For this call: where the value goes, and what is brought with it. 0 = the cache's. */
+	terrace_strategy strategy;
 } terrace_fetch_options;
 TERRACE_DEFINE_INIT(terrace_fetch_options)
 #define TERRACE_FETCH_INIT terrace_fetch_options_init()
@@ -120,6 +124,34 @@ TERRACE_API int terrace_fetch_with(terrace_cache *cache, terrace_slice key, terr
  */
 TERRACE_API int terrace_fetch_encoded(terrace_cache *cache, terrace_slice key,
                                       terrace_load_fn *load, void *ctx, terrace_value **ret);
+
+/**
+ * Compute the values of `count` keys: fill in loaded[i], as a terrace_load_fn
+ * does, for keys[i]. What is left empty is not there for this caller, and not
+ * stored. Anything else than 0 fails for all of them.
+ */
+typedef int terrace_load_many_fn(void *ctx, const terrace_slice *keys, size_t count,
+                                 terrace_loaded *const *loaded);
+
+/**
+ * Get many keys, and compute those that are nowhere with one call of `load`: a
+ * range in bulk. What it gives is stored in one transaction, but for values with
+ * times, tags or sources of their own, and each unless its key was written or
+ * invalidated meanwhile. Who waits for one of these keys, in
+ * any process, is given it; this call waits for others' computations no longer
+ * than it takes for the first of them, and computes the rest itself. A key that
+ * is there twice is computed once.
+ *
+ * Owns:    on TERRACE_OK the caller releases each ret_values[i] that is not NULL:
+ *          absent, or left empty.
+ * Returns: as terrace_fetch(), but for TERRACE_ABSENT and TERRACE_ECYCLE; a key of
+ *          which the loader runs further up is computed again. TERRACE_EINVAL also
+ *          for more than 4,096 keys.
+ * Threads: safe; `load` runs on the calling thread.
+ */
+TERRACE_API int terrace_fetch_many(terrace_cache *cache, const terrace_slice *keys, size_t count,
+                                   terrace_load_many_fn *load, void *ctx,
+                                   terrace_value **ret_values);
 
 /**
  * The right to compute a key, alone among all threads and processes: fetch

@@ -71,6 +71,56 @@ typedef enum terrace_write {
 	TERRACE_WRITE_BEHIND = 2,
 } terrace_write;
 
+/** Where values are put, and what is brought into memory besides what was asked for. */
+typedef enum terrace_strategy {
+	TERRACE_STRATEGY_DEFAULT = 0, /* of a call: the cache's; of a cache: STANDARD */
+	/*
+	 * Into L1 alone, whatever tiers the cache has, of this process. What was
+	 * there before under the key is gone, in all tiers and processes, as by a
+	 * delete; others miss, and so does everybody once the value has left L1.
+	 * keys does not list it; clear and any invalidate but of a key drop all such
+	 * values of the cache. Within a transaction, which could not be rolled back
+	 * otherwise, as STANDARD.
+	 */
+	TERRACE_STRATEGY_IMMEDIATE = 1,
+	TERRACE_STRATEGY_STANDARD = 2, /* into all tiers; what is asked for, and nothing else */
+	/*
+	 * As STANDARD; and where a key was not in L1, or was there because it had been
+	 * predicted, what is likely to be asked for next is brought there from below by
+	 * a thread of its own: what terrace_policy.next names, or where that names
+	 * nothing, what came after the key before, as far as that was more often than
+	 * not right. What it reads leaves L1 before anything that was asked for more
+	 * often, counts as no use of an entry, and is held to the same checks.
+	 * Values over 256 KiB are not read ahead. Takes up to 8 MiB besides L1.
+	 */
+	TERRACE_STRATEGY_PREEMPTIVE = 3,
+	/*
+	 * As STANDARD; and a get that finds its key below L1 brings the others of the
+	 * key's range with it: those that terrace_policy.next names, or where there is
+	 * no such function and the key ends in a number, those of the 16 numbers from
+	 * the last multiple of 16 on. To compute many keys at once: terrace_fetch_many().
+	 */
+	TERRACE_STRATEGY_BATCH = 4,
+} terrace_strategy;
+
+/** The keys that go with another one; see terrace_policy.next. */
+typedef struct terrace_next terrace_next;
+
+/**
+ * Add a key, which is copied. At most 256 are taken, of at most 64 KiB together.
+ *
+ * Returns: TERRACE_OK; TERRACE_EFULL when no more are taken; TERRACE_EINVAL.
+ */
+TERRACE_API int terrace_next_add(terrace_next *next, terrace_slice key);
+
+/**
+ * Name keys that go with `key` by terrace_next_add(): with PREEMPTIVE what is
+ * likely to be asked for next, the soonest first; with BATCH the key's range.
+ * PREEMPTIVE calls it on a thread of the cache, BATCH on the one that gets; several at a time.
+ * It must not close the cache.
+ */
+typedef void terrace_next_fn(void *ctx, terrace_slice key, terrace_next *next);
+
 /**
  * What L1 holds for an entry when that is not its bytes: a decoded picture, a
  * parsed tree. L2 and L3 keep the encoded bytes.
@@ -145,6 +195,9 @@ typedef struct terrace_policy {
 	 * time is written down, many in one transaction.
 	 */
 	int64_t idle_ms;
+	terrace_strategy strategy;
+	terrace_next_fn *next; /* code only; NULL: see terrace_strategy */
+	void *next_ctx;        /* borrowed until the cache is closed */
 } terrace_policy;
 TERRACE_DEFINE_INIT(terrace_policy)
 #define TERRACE_POLICY_INIT terrace_policy_init()

@@ -56,7 +56,11 @@ extern "C" {
 	X(measured_lz4_bytes, "what lz4 made of them")                         \
 	X(measured_lz4_ns, "... and its time to encode and decode them")       \
 	X(measured_zstd_bytes, "what zstd made of them")                       \
-	X(measured_zstd_ns, "... and its time")
+	X(measured_zstd_ns, "... and its time")                                \
+	X(predicted, "entries brought into memory before they were asked for") \
+	X(predicted_used, "... that were asked for then")                      \
+	X(predicted_wasted, "... that went, or became old, before")            \
+	X(in_bulk, "entries brought into memory with another of their range")
 
 /* X(name, what is timed) */
 #define TERRACE_LATENCIES(X)                                      \
@@ -288,6 +292,34 @@ TERRACE_DEFINE_INIT(terrace_verify_report)
 TERRACE_API int terrace_verify(terrace *store, bool repair,
                                int (*fn)(void *ctx, const terrace_fault *fault), void *ctx,
                                terrace_verify_report *ret);
+
+/** Fields left at zero mean: no limit, from the start, to the end, remove nothing. */
+typedef struct terrace_scrub_options {
+	size_t size;               /* set by TERRACE_SCRUB_INIT; new fields come last */
+	uint64_t bytes_per_second; /* of values read, on the average; 0 = as fast as it goes */
+	uint64_t position;         /* where an earlier call has stopped; 0 = the start */
+	uint64_t most_bytes;       /* stop when so much was read; 0 = at the end */
+	bool repair;               /* remove what is damaged */
+} terrace_scrub_options;
+TERRACE_DEFINE_INIT(terrace_scrub_options)
+#define TERRACE_SCRUB_INIT terrace_scrub_options_init()
+
+/**
+ * Check the entries of L2 and L3 slowly, beside the store's work, some at a time:
+ * what terrace_verify() does for rows and their files. It takes no lock but for
+ * the moment in which a damaged entry is removed, and keeps no snapshot, so
+ * that the log does not grow meanwhile. Files without a row, and the database
+ * itself, are for terrace_verify(); a database that cannot be read is set aside.
+ *
+ * options: may be NULL.
+ * fn:      called for each fault; may be NULL. Nonzero stops.
+ * ret_position: where to go on; 0 when the end was reached. May be NULL.
+ * Returns: as terrace_verify().
+ * Threads: safe. Sleeps in the caller's thread to keep the rate.
+ */
+TERRACE_API int terrace_scrub(terrace *store, const terrace_scrub_options *options,
+                              int (*fn)(void *ctx, const terrace_fault *fault), void *ctx,
+                              terrace_verify_report *ret, uint64_t *ret_position);
 
 #ifdef __cplusplus
 }

@@ -46,19 +46,24 @@ static PyObject *cache_close(PyObject *object, PyObject *none)
 	Py_RETURN_NONE;
 }
 
-/* _setup(directory, name, wait_ms, disk_bytes, inline_bytes, pickle, write_behind): opened later. */
+/*
+ * _setup(directory, name, wait_ms, pickle, disk_bytes, inline_bytes, write_behind, check,
+ * check_interval_ms, idle_ms): opened later.
+ */
 static PyObject *cache_setup_call(PyObject *object, PyObject *args)
 {
 	struct cache_object *self = (struct cache_object *)object;
-	long long wait_ms;
+	terrace_policy policy = TERRACE_POLICY_INIT;
 	unsigned long long disk_bytes, inline_bytes;
+	long long wait_ms, check_interval_ms, idle_ms;
 	const char *name;
 	PyObject *directory;
 	char *directory_copy, *name_copy;
-	int pickle, write_behind;
+	int pickle, write_behind, check;
 
-	if (!PyArg_ParseTuple(args, "O&sLKKip:_setup", PyUnicode_FSConverter, &directory, &name,
-	                      &wait_ms, &disk_bytes, &inline_bytes, &pickle, &write_behind))
+	if (!PyArg_ParseTuple(args, "O&sLiKKpiLL:_setup", PyUnicode_FSConverter, &directory, &name,
+	                      &wait_ms, &pickle, &disk_bytes, &inline_bytes, &write_behind, &check,
+	                      &check_interval_ms, &idle_ms))
 		return NULL;
 	directory_copy = strdup(PyBytes_AsString(directory));
 	name_copy = strdup(name);
@@ -68,15 +73,19 @@ static PyObject *cache_setup_call(PyObject *object, PyObject *args)
 		free(name_copy);
 		return PyErr_NoMemory();
 	}
+	policy.disk_bytes = disk_bytes;
+	policy.inline_bytes = inline_bytes;
+	policy.write = write_behind ? TERRACE_WRITE_BEHIND : TERRACE_WRITE_DEFAULT;
+	policy.check = (terrace_check)check;
+	policy.check_interval_ms = check_interval_ms;
+	policy.idle_ms = idle_ms;
 	free(self->directory);
 	free(self->name);
 	self->directory = directory_copy;
 	self->name = name_copy;
 	self->wait_ms = wait_ms > 0 ? wait_ms : 1;
-	self->disk_bytes = disk_bytes;
-	self->inline_bytes = inline_bytes;
+	self->policy = policy;
 	self->pickle = pickle;
-	self->write_behind = write_behind;
 	return cache_close(object, NULL);
 }
 
@@ -231,7 +240,8 @@ static int cache_contains(PyObject *object, PyObject *key)
 /* --- writing ------------------------------------------------------------------------------------------ */
 
 struct put {
-	PyObject *key, *value, *expire, *tag, *sources;
+	PyObject *key, *value;
+	struct put_asked asked;
 	int retry, read;
 	bool add;
 };
@@ -265,7 +275,7 @@ static int put_value(PyObject *object, const struct put *put)
 
 	if (value_encode(put->value, ((struct cache_object *)object)->pickle, &value) < 0)
 		return -1;
-	if (put_more_from(&more, put->expire, put->tag, put->sources) == 0)
+	if (put_more_from(&more, &put->asked) == 0)
 		rc = put_encoded(object, put, &value, &more);
 	put_more_done(&more);
 	bytes_done(&value);
@@ -274,23 +284,25 @@ static int put_value(PyObject *object, const struct put *put)
 
 static PyObject *put_method(PyObject *object, PyObject *args, PyObject *kwargs, bool add)
 {
-	static char *names[] = {
-		"key", "value", "expire", "read", "tag", "retry", "sources", NULL
-	};
-	struct put put = { .expire = Py_None, .tag = Py_None, .sources = Py_None, .add = add };
+	static char *names[] = { "key",   "value",   "expire", "read", "tag",
+		                 "retry", "sources", "idle",   NULL };
+	struct put put = { .asked = { Py_None, Py_None, Py_None, Py_None }, .add = add };
+	struct put_asked *asked = &put.asked;
 	int rc;
 
 	if (!kwargs && PyTuple_Size(args) == 2) {
 		put.key = PyTuple_GetItem(args, 0);
 		put.value = PyTuple_GetItem(args, 1);
-	} else if (!PyArg_ParseTupleAndKeywords(args, kwargs, add ? "OO|OpOpO:add" : "OO|OpOpO:set",
-	                                        names, &put.key, &put.value, &put.expire, &put.read,
-	                                        &put.tag, &put.retry, &put.sources)) {
+	} else if (!PyArg_ParseTupleAndKeywords(
+		       args, kwargs, add ? "OO|OpOpOO:add" : "OO|OpOpOO:set", names, &put.key,
+		       &put.value, &asked->expire, &put.read, &asked->tag, &put.retry,
+		       &asked->sources, &asked->idle)) {
 		return NULL;
 	}
 	if (put.read)
-		return PyObject_CallMethod(object, "_put_file", "OOOOOi", put.key, put.value,
-		                           put.expire, put.tag, put.sources, add);
+		return PyObject_CallMethod(object, "_put_file", "OOOOOOi", put.key, put.value,
+		                           asked->expire, asked->tag, asked->sources, asked->idle,
+		                           add);
 	rc = put_value(object, &put);
 	return rc < 0 ? NULL : PyBool_FromLong(rc);
 }
@@ -418,6 +430,11 @@ static int remove_dead(struct core *core, uint64_t *ret)
 	return terrace_cleanup(core->store, core->cache, ret);
 }
 
+static int remove_changed(struct core *core, uint64_t *ret)
+{
+	return terrace_check_sources(core->cache, ret);
+}
+
 static int write_waiting(struct core *core, uint64_t *ret)
 {
 	(void)ret;
@@ -445,6 +462,12 @@ static PyObject *cache_cleanup(PyObject *object, PyObject *none)
 {
 	(void)none;
 	return counted(object, remove_dead);
+}
+
+static PyObject *cache_check_sources(PyObject *object, PyObject *none)
+{
+	(void)none;
+	return counted(object, remove_changed);
 }
 
 /* _evict(tag as stored) */
@@ -507,6 +530,11 @@ static PyObject *cache_reader(PyObject *object, PyObject *key)
 	return reader_open((struct cache_object *)object, key);
 }
 
+static PyObject *cache_subscribe(PyObject *object, PyObject *args)
+{
+	return subscription_begin((struct cache_object *)object, args);
+}
+
 static PyObject *cache_begin(PyObject *object, PyObject *none)
 {
 	(void)none;
@@ -522,11 +550,12 @@ static PyMethodDef cache_methods[] = {
 	  "get(key, default=None, read=False, expire_time=False, tag=False, retry=False)\n\n"
 	  "The value, or `default`. With expire_time or tag a tuple of it and those." },
 	{ "set", WITH_KEYWORDS(cache_set),
-	  "set(key, value, expire=None, read=False, tag=None, retry=False, sources=None)\n\n"
-	  "Store a value for `expire` seconds (None: for ever). True when it was kept." },
+	  "set(key, value, expire=None, read=False, tag=None, retry=False, sources=None, "
+	  "idle=None)\n\nStore a value for `expire` seconds (None: for ever), or until nobody "
+	  "gets it for `idle` seconds. True when it was kept." },
 	{ "add", WITH_KEYWORDS(cache_add),
-	  "add(key, value, expire=None, read=False, tag=None, retry=False, sources=None)\n\n"
-	  "As set(), but only where no live entry is. True when it was stored." },
+	  "add(key, value, expire=None, read=False, tag=None, retry=False, sources=None, "
+	  "idle=None)\n\nAs set(), but only where no live entry is. True when it was stored." },
 	{ "delete", WITH_KEYWORDS(cache_delete),
 	  "delete(key, retry=False)\n\nTrue when there was one." },
 	{ "touch", WITH_KEYWORDS(cache_touch),
@@ -541,12 +570,14 @@ static PyMethodDef cache_methods[] = {
 	{ "_flush", cache_flush, METH_NOARGS, NULL },
 	{ "_clear", cache_clear, METH_NOARGS, NULL },
 	{ "_cleanup", cache_cleanup, METH_NOARGS, NULL },
+	{ "_check_sources", cache_check_sources, METH_NOARGS, NULL },
 	{ "_evict", cache_evict, METH_O, NULL },
 	{ "_keys", cache_keys, METH_VARARGS, NULL },
 	{ "_lease", cache_lease, METH_O, NULL },
 	{ "_begin", cache_begin, METH_NOARGS, NULL },
 	{ "_writer", cache_writer, METH_VARARGS, NULL },
 	{ "_reader", cache_reader, METH_O, NULL },
+	{ "_subscribe", cache_subscribe, METH_VARARGS, NULL },
 	{ "_why", cache_why, METH_O, NULL },
 	{ "_stats", cache_stats, METH_NOARGS, NULL },
 	{ "_usage", cache_usage, METH_NOARGS, NULL },

@@ -35,9 +35,8 @@ struct cache_object {
 	struct core *core;                  /* NULL: opened when it is needed */
 	char *directory, *name;
 	int64_t wait_ms;
-	uint64_t disk_bytes, inline_bytes;
-	int pickle; /* the protocol; -1: never */
-	int write_behind;
+	terrace_policy policy; /* what settings say of it */
+	int pickle;            /* the protocol; -1: never */
 };
 
 /* A reference to the open handle; NULL with an exception. */
@@ -111,8 +110,12 @@ struct put_more {
 	PyObject *sources; /* owns the set */
 };
 
-/* Any may be None. 0; -1 with an exception. The caller calls put_more_done() in any case. */
-int put_more_from(struct put_more *more, PyObject *expire, PyObject *tag, PyObject *sources);
+/* What a program gives; each may be NULL or None. */
+struct put_asked {
+	PyObject *expire, *tag, *sources, *idle;
+};
+/* 0; -1 with an exception. The caller calls put_more_done() in any case. */
+int put_more_from(struct put_more *more, const struct put_asked *asked);
 void put_more_done(struct put_more *more);
 /* Around the put, without the GIL: nobody adds to the sources meanwhile. */
 static inline const terrace_put_options *put_more_hold(struct put_more *more)
@@ -130,7 +133,7 @@ int ttl_from(PyObject *expire, int64_t *ret_ms);
 /* --- the types ----------------------------------------------------------------------------- */
 
 extern PyTypeObject *value_type, *keys_type, *sources_type, *lease_type, *transaction_type;
-extern PyTypeObject *writer_type, *reader_type;
+extern PyTypeObject *writer_type, *reader_type, *subscription_type;
 
 int value_setup(PyObject *module);
 int keys_setup(PyObject *module);
@@ -138,6 +141,7 @@ int sources_setup(PyObject *module);
 int lease_setup(PyObject *module);
 int transaction_setup(PyObject *module);
 int stream_setup(PyObject *module);
+int subscription_setup(PyObject *module);
 int cache_setup(PyObject *module);
 
 /* Takes over the pin. */
@@ -147,12 +151,19 @@ PyObject *lease_begin(struct cache_object *cache, PyObject *key, int64_t wait_ms
 PyObject *transaction_begin(struct cache_object *cache);
 PyObject *writer_open(struct cache_object *cache, PyObject *args);
 PyObject *reader_open(struct cache_object *cache, PyObject *key);
+PyObject *subscription_begin(struct cache_object *cache, PyObject *args);
 
 /* entry.c: what is known of a cache and its entries; methods of the cache. */
 PyObject *cache_why(PyObject *self, PyObject *key);
 PyObject *cache_stats(PyObject *self, PyObject *none);
 PyObject *cache_usage(PyObject *self, PyObject *none);
 PyObject *cache_verify(PyObject *self, PyObject *fix);
+/* {counter: number} */
+PyObject *stats_dict(const terrace_stats *stats);
+/* Seconds; None for 0. */
+PyObject *seconds_or_none(int64_t ms);
+/* When it expires, used or not: None for what only dies of not being used. */
+PyObject *expire_time_of(const terrace_info *info);
 
 /* Free an object of a heap type. */
 void object_free(PyObject *self);

@@ -1,13 +1,17 @@
 /* What is known of a cache and its entries. */
 #include "common.h"
 
-static PyObject *strings(const char *const *items, size_t count)
+/* [(kind, path, changed), ...] */
+static PyObject *source_list(const terrace_source_info *sources, size_t count)
 {
 	PyObject *list = PyList_New(0);
 
 	for (size_t i = 0; i < count && list; i++) {
-		PyObject *item = PyUnicode_DecodeFSDefault(items[i]);
+		PyObject *path = PyUnicode_DecodeFSDefault(sources[i].path), *item = NULL;
 
+		if (path)
+			item = Py_BuildValue("(sNN)", terrace_source_kind_name(sources[i].kind),
+			                     path, PyBool_FromLong(sources[i].changed));
 		if (!item || PyList_Append(list, item) < 0)
 			Py_CLEAR(list);
 		Py_XDECREF(item);
@@ -15,36 +19,39 @@ static PyObject *strings(const char *const *items, size_t count)
 	return list;
 }
 
-/* Seconds since 1970, or None. */
-static PyObject *seconds(int64_t ms)
+PyObject *seconds_or_none(int64_t ms)
 {
 	if (ms == 0)
 		Py_RETURN_NONE;
 	return PyFloat_FromDouble((double)ms / 1000);
 }
 
+PyObject *expire_time_of(const terrace_info *info)
+{
+	const bool by_idling = info->idle_ms && info->ttl_ms == TERRACE_TTL_FOREVER;
+
+	return seconds_or_none(by_idling ? 0 : info->expires_ms);
+}
+
 static PyObject *info_dict(const terrace_info *info)
 {
-	const char *paths[256];
-	size_t count = 0;
 	PyObject *tags, *sources;
 
-	for (; count < info->source_count && count < 256; count++)
-		paths[count] = info->sources[count].path;
 	tags = info->tag_count ? tags_to(info->tags, info->tag_count) : Py_BuildValue("");
-	sources = strings(paths, count);
+	sources = source_list(info->sources, info->source_count);
 	if (!tags || !sources) {
 		Py_XDECREF(tags);
 		Py_XDECREF(sources);
 		return NULL;
 	}
 	return Py_BuildValue(
-	    "{s:s,s:K,s:K,s:N,s:N,s:N,s:N,s:K,s:K,s:N,s:N}", "tier", terrace_tier_name(info->tier),
-	    "bytes", (unsigned long long)info->bytes, "stored_bytes",
-	    (unsigned long long)info->stored_bytes, "created", seconds(info->created_ms), "stored",
-	    seconds(info->stored_ms), "accessed", seconds(info->accessed_ms), "expire_time",
-	    seconds(info->expires_ms), "hits", (unsigned long long)info->access_count, "cost_us",
-	    (unsigned long long)info->cost_us, "tag", tags, "sources", sources);
+	    "{s:s,s:K,s:K,s:N,s:N,s:N,s:N,s:N,s:K,s:K,s:N,s:N}", "tier",
+	    terrace_tier_name(info->tier), "bytes", (unsigned long long)info->bytes, "stored_bytes",
+	    (unsigned long long)info->stored_bytes, "created", seconds_or_none(info->created_ms),
+	    "stored", seconds_or_none(info->stored_ms), "accessed",
+	    seconds_or_none(info->accessed_ms), "expire_time", expire_time_of(info), "idle",
+	    seconds_or_none(info->idle_ms), "hits", (unsigned long long)info->access_count,
+	    "cost_us", (unsigned long long)info->cost_us, "tag", tags, "sources", sources);
 }
 
 /* (reason, when, detail, info), the last None when it is not there. */
@@ -79,27 +86,14 @@ PyObject *cache_why(PyObject *object, PyObject *key)
 		Py_XDECREF(detail);
 		return NULL;
 	}
-	return Py_BuildValue("(sNNN)", terrace_reason_name(why.reason), seconds(why.when_ms),
-	                     detail, info);
+	return Py_BuildValue("(sNNN)", terrace_reason_name(why.reason),
+	                     seconds_or_none(why.when_ms), detail, info);
 }
 
-PyObject *cache_stats(PyObject *object, PyObject *none)
+PyObject *stats_dict(const terrace_stats *stats)
 {
-	terrace_stats *stats = PyMem_Malloc(sizeof *stats);
-	struct core *core = stats ? cache_acquire((struct cache_object *)object) : NULL;
-	PyObject *dict = NULL;
-	int rc;
+	PyObject *dict = PyDict_New();
 
-	(void)none;
-	if (core) {
-		*stats = terrace_stats_init();
-		UNLOCKED(rc = terrace_cache_stats(core->cache, stats));
-		if (rc != TERRACE_OK)
-			raise_status(rc);
-		else
-			dict = PyDict_New();
-		core_release(core);
-	}
 #define X(name, what)                                                         \
 	if (dict) {                                                           \
 		PyObject *number = PyLong_FromUnsignedLongLong(stats->name);  \
@@ -109,6 +103,27 @@ PyObject *cache_stats(PyObject *object, PyObject *none)
 	}
 	TERRACE_COUNTERS(X)
 #undef X
+	return dict;
+}
+
+PyObject *cache_stats(PyObject *object, PyObject *none)
+{
+	struct core *core = cache_acquire((struct cache_object *)object);
+	terrace_stats *stats = core ? PyMem_Malloc(sizeof *stats) : NULL;
+	PyObject *dict = NULL;
+	int rc;
+
+	(void)none;
+	if (!core)
+		return NULL;
+	if (stats) {
+		*stats = terrace_stats_init();
+		UNLOCKED(rc = terrace_cache_stats(core->cache, stats));
+		dict = rc == TERRACE_OK ? stats_dict(stats) : raise_status(rc);
+	} else {
+		PyErr_NoMemory();
+	}
+	core_release(core);
 	PyMem_Free(stats);
 	return dict;
 }

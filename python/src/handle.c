@@ -20,18 +20,14 @@ void core_release(struct core *core)
 static int core_open(const struct cache_object *self, struct core *core)
 {
 	terrace_options options = TERRACE_OPTIONS_INIT;
-	terrace_policy policy = TERRACE_POLICY_INIT;
 	int rc;
 
 	options.wait_ms = self->wait_ms;
 	/* Each cache has a limit of its own, or none; the store shall not have a smaller one. */
 	options.disk_bytes = INT64_MAX / 2;
-	policy.disk_bytes = self->disk_bytes;
-	policy.inline_bytes = self->inline_bytes;
-	policy.write = self->write_behind ? TERRACE_WRITE_BEHIND : TERRACE_WRITE_DEFAULT;
 	rc = terrace_open(self->directory, &options, &core->store);
 	if (rc == TERRACE_OK)
-		rc = terrace_cache_open(core->store, self->name, &policy, &core->cache);
+		rc = terrace_cache_open(core->store, self->name, &self->policy, &core->cache);
 	return rc;
 }
 

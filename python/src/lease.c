@@ -93,16 +93,19 @@ static terrace_lease *take_lease(struct lease_object *self)
 static PyObject *lease_put(PyObject *object, PyObject *args)
 {
 	struct lease_object *self = (struct lease_object *)object;
-	PyObject *value, *expire, *tag, *sources;
+	struct put_asked asked;
+	PyObject *value;
 	terrace_lease *lease = take_lease(self);
 	struct put_more more;
 	struct bytes encoded;
 	int rc;
 
-	if (!lease || !PyArg_ParseTuple(args, "OOOO:put", &value, &expire, &tag, &sources) ||
+	if (!lease ||
+	    !PyArg_ParseTuple(args, "OOOOO:put", &value, &asked.expire, &asked.tag, &asked.sources,
+	                      &asked.idle) ||
 	    value_encode(value, self->pickle, &encoded) < 0)
 		return NULL;
-	if (put_more_from(&more, expire, tag, sources) < 0) {
+	if (put_more_from(&more, &asked) < 0) {
 		put_more_done(&more);
 		bytes_done(&encoded);
 		return NULL;

@@ -90,7 +90,7 @@ PyMODINIT_FUNC PyInit__terrace(void)
 	                   NULL;
 	if (!timeout_type || value_setup(module) < 0 || keys_setup(module) < 0 ||
 	    sources_setup(module) < 0 || lease_setup(module) < 0 || transaction_setup(module) < 0 ||
-	    stream_setup(module) < 0 || cache_setup(module) < 0 ||
+	    stream_setup(module) < 0 || subscription_setup(module) < 0 || cache_setup(module) < 0 ||
 	    PyModule_AddStringConstant(module, "version", terrace_version()) < 0) {
 		Py_DECREF(module);
 		return NULL;

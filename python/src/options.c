@@ -3,6 +3,23 @@
 
 #include <math.h>
 
+/* Seconds as a number: 0; -1 with an exception. */
+static int seconds_from(PyObject *object, const char *what, double *ret)
+{
+	*ret = PyFloat_AsDouble(object);
+	if (*ret == -1 && PyErr_Occurred())
+		return -1;
+	if (!isnan(*ret))
+		return 0;
+	PyErr_Format(PyExc_ValueError, "%s is not a number of seconds", what);
+	return -1;
+}
+
+static int64_t ms_from(double seconds)
+{
+	return seconds >= 1e15 ? TERRACE_TTL_FOREVER : (int64_t)ceil(seconds * 1000);
+}
+
 int ttl_from(PyObject *expire, int64_t *ret_ms)
 {
 	double seconds;
@@ -10,19 +27,27 @@ int ttl_from(PyObject *expire, int64_t *ret_ms)
 	*ret_ms = 0;
 	if (!expire || expire == Py_None)
 		return 0;
-	seconds = PyFloat_AsDouble(expire);
-	if (seconds == -1 && PyErr_Occurred())
+	if (seconds_from(expire, "expire", &seconds) < 0)
 		return -1;
-	if (isnan(seconds)) {
-		PyErr_SetString(PyExc_ValueError, "expire is not a number of seconds");
+	*ret_ms = seconds <= 0 ? TERRACE_TTL_NONE : ms_from(seconds);
+	return 0;
+}
+
+static int idle_from(PyObject *idle, int64_t *ret_ms)
+{
+	double seconds;
+
+	*ret_ms = 0;
+	if (!idle || idle == Py_None)
+		return 0;
+	if (seconds_from(idle, "idle", &seconds) < 0)
+		return -1;
+	if (seconds <= 0) {
+		PyErr_SetString(PyExc_ValueError,
+		                "idle is over 0 seconds; math.inf: however long nobody gets it");
 		return -1;
 	}
-	if (seconds <= 0)
-		*ret_ms = TERRACE_TTL_NONE;
-	else if (seconds >= 1e15)
-		*ret_ms = TERRACE_TTL_FOREVER;
-	else
-		*ret_ms = (int64_t)ceil(seconds * 1000);
+	*ret_ms = ms_from(seconds);
 	return 0;
 }
 
@@ -52,25 +77,31 @@ static int take_tags(struct put_more *more, PyObject *tag)
 	return 0;
 }
 
-int put_more_from(struct put_more *more, PyObject *expire, PyObject *tag, PyObject *sources)
+static bool is_given(PyObject *object)
+{
+	return object && object != Py_None;
+}
+
+int put_more_from(struct put_more *more, const struct put_asked *asked)
 {
 	terrace_put_options none = TERRACE_PUT_INIT;
 
 	more->options = none;
 	more->tags = more->sources = NULL;
-	if (ttl_from(expire, &more->options.ttl_ms) < 0)
+	if (ttl_from(asked->expire, &more->options.ttl_ms) < 0 ||
+	    idle_from(asked->idle, &more->options.idle_ms) < 0)
 		return -1;
-	if (tag && tag != Py_None && take_tags(more, tag) < 0)
+	if (is_given(asked->tag) && take_tags(more, asked->tag) < 0)
 		return -1;
-	if (!sources || sources == Py_None)
+	if (!is_given(asked->sources))
 		return 0;
 	/* Paths are made a set here, as Sources(paths) does. */
-	if (PyObject_TypeCheck(sources, sources_type)) {
-		Py_INCREF(sources);
-		more->sources = sources;
+	if (PyObject_TypeCheck(asked->sources, sources_type)) {
+		Py_INCREF(asked->sources);
+		more->sources = asked->sources;
 	} else {
-		more->sources = PyObject_CallFunctionObjArgs((PyObject *)sources_type, sources,
-		                                             NULL);
+		more->sources = PyObject_CallFunctionObjArgs((PyObject *)sources_type,
+		                                             asked->sources, NULL);
 	}
 	return more->sources ? 0 : -1;
 }

@@ -14,7 +14,8 @@ struct writer_object {
 /* A writer, to which nothing is written yet. */
 PyObject *writer_open(struct cache_object *cache, PyObject *args)
 {
-	PyObject *key, *expire, *tag, *sources;
+	struct put_asked asked;
+	PyObject *key;
 	struct core *core = NULL;
 	struct writer_object *self = NULL;
 	terrace_writer *writer = NULL;
@@ -22,10 +23,11 @@ PyObject *writer_open(struct cache_object *cache, PyObject *args)
 	struct bytes encoded;
 	int rc = TERRACE_OK;
 
-	if (!PyArg_ParseTuple(args, "OOOO:_writer", &key, &expire, &tag, &sources) ||
+	if (!PyArg_ParseTuple(args, "OOOOO:_writer", &key, &asked.expire, &asked.tag,
+	                      &asked.sources, &asked.idle) ||
 	    key_encode(key, cache->pickle, &encoded) < 0)
 		return NULL;
-	if (put_more_from(&more, expire, tag, sources) == 0)
+	if (put_more_from(&more, &asked) == 0)
 		core = cache_acquire(cache);
 	if (core) {
 		UNLOCKED(rc = terrace_writer_open(core->cache, bytes_slice(&encoded),
@@ -135,10 +137,7 @@ static int take_facts(struct reader_object *self)
 		raise_status(rc);
 		return -1;
 	}
-	if (info.expires_ms)
-		self->expire_time = PyFloat_FromDouble((double)info.expires_ms / 1000);
-	else
-		self->expire_time = Py_BuildValue("");
+	self->expire_time = expire_time_of(&info);
 	self->tags = info.tag_count ? tags_to(info.tags, info.tag_count) : Py_BuildValue("");
 	terrace_info_free(&info);
 	return self->expire_time && self->tags ? 0 : -1;

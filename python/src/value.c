@@ -11,7 +11,7 @@ PyTypeObject *value_type, *keys_type, *sources_type;
 struct value_object {
 	PyObject_HEAD terrace_value *pinned;
 	int pickle;
-	PyObject *expire_time, *tags; /* None where nobody asked */
+	PyObject *expire_time, *tags, *idle; /* None where nobody asked */
 };
 
 PyObject *value_new(terrace_value *pinned, terrace_cache *cache, int pickle, bool facts)
@@ -25,7 +25,7 @@ PyObject *value_new(terrace_value *pinned, terrace_cache *cache, int pickle, boo
 	}
 	self->pinned = pinned;
 	self->pickle = pickle;
-	self->expire_time = self->tags = NULL;
+	self->expire_time = self->tags = self->idle = NULL;
 	if (facts) {
 		int rc;
 
@@ -36,10 +36,11 @@ PyObject *value_new(terrace_value *pinned, terrace_cache *cache, int pickle, boo
 			return NULL;
 		}
 	}
-	if (info.expires_ms)
-		self->expire_time = PyFloat_FromDouble((double)info.expires_ms / 1000);
+	self->expire_time = expire_time_of(&info);
 	if (info.tag_count)
 		self->tags = tags_to(info.tags, info.tag_count);
+	if (info.idle_ms)
+		self->idle = seconds_or_none(info.idle_ms);
 	terrace_info_free(&info);
 	if (PyErr_Occurred()) {
 		Py_DECREF(self);
@@ -55,6 +56,7 @@ static void value_dealloc(PyObject *object)
 	terrace_release(self->pinned);
 	Py_XDECREF(self->expire_time);
 	Py_XDECREF(self->tags);
+	Py_XDECREF(self->idle);
 	object_free(object);
 }
 
@@ -100,6 +102,7 @@ static PyMethodDef value_methods[] = {
 static PyMemberDef value_members[] = {
 	{ "expire_time", T_OBJECT, offsetof(struct value_object, expire_time), READONLY, NULL },
 	{ "tags", T_OBJECT, offsetof(struct value_object, tags), READONLY, NULL },
+	{ "idle", T_OBJECT, offsetof(struct value_object, idle), READONLY, NULL },
 	{ NULL, 0, 0, 0, NULL },
 };
 
@@ -246,28 +249,48 @@ void sources_let_go(PyObject *object)
 		pthread_mutex_unlock(&((struct sources_object *)object)->lock);
 }
 
-static int add_file(struct sources_object *self, const char *path, unsigned flags)
-{
-	terrace_sources *sources = sources_hold((PyObject *)self);
-	int rc = terrace_sources_file(sources, path, flags);
+/* One function for each kind of source, so that one way leads to all of them. */
+typedef int add_fn(terrace_sources *sources, const char *what);
 
-	if (rc == TERRACE_MISS)
-		rc = terrace_sources_absent(sources, path);
-	sources_let_go((PyObject *)self);
-	return rc;
+/* What is not there must stay so. Asked again where it came to be in between. */
+static int add_file_as(terrace_sources *sources, const char *path, unsigned flags)
+{
+	for (int i = 0; i < 2; i++) {
+		int rc = terrace_sources_file(sources, path, flags);
+
+		if (rc == TERRACE_MISS)
+			rc = terrace_sources_absent(sources, path);
+		if (rc != TERRACE_EXISTS)
+			return rc;
+	}
+	return terrace_fail(TERRACE_EINVAL,
+	                    "the source %s is a link to nothing; name what it is to lead to", path);
 }
 
-static int sources_add_path(struct sources_object *self, PyObject *path, unsigned flags)
+static int add_file(terrace_sources *sources, const char *path)
+{
+	return add_file_as(sources, path, 0);
+}
+
+static int add_content(terrace_sources *sources, const char *path)
+{
+	return add_file_as(sources, path, TERRACE_SOURCE_CONTENT);
+}
+
+static int sources_add_one(struct sources_object *self, PyObject *what, add_fn *add)
 {
 	PyObject *encoded;
 	const char *text;
 	int rc;
 
-	if (!PyUnicode_FSConverter(path, &encoded))
+	if (!PyUnicode_FSConverter(what, &encoded))
 		return -1;
 	text = PyBytes_AsString(encoded);
-	UNLOCKED(rc = add_file(self, text, flags)); /* reads a file that is new */
-	if (rc != TERRACE_OK)
+	/* Reads a file that is new, or a directory. */
+	UNLOCKED(rc = add(sources_hold((PyObject *)self), text); sources_let_go((PyObject *)self));
+	if (rc == TERRACE_MISS)
+		PyErr_SetString(PyExc_FileNotFoundError, terrace_error_message());
+	else if (rc != TERRACE_OK)
 		raise_status(rc);
 	Py_DECREF(encoded);
 	return rc == TERRACE_OK ? 0 : -1;
@@ -281,12 +304,12 @@ static int sources_add_all(struct sources_object *self, PyObject *paths)
 	/* One path is the likeliest mistake, and means just what it says. */
 	if (PyUnicode_Check(paths) || PyBytes_Check(paths) ||
 	    PyObject_HasAttrString(paths, "__fspath__"))
-		return sources_add_path(self, paths, 0);
+		return sources_add_one(self, paths, add_file);
 	iterator = PyObject_GetIter(paths);
 	if (!iterator)
 		return -1;
 	while (rc == 0 && (path = PyIter_Next(iterator))) {
-		rc = sources_add_path(self, path, 0);
+		rc = sources_add_one(self, path, add_file);
 		Py_DECREF(path);
 	}
 	Py_DECREF(iterator);
@@ -333,11 +356,27 @@ static PyObject *sources_add(PyObject *object, PyObject *args, PyObject *kwargs)
 	int content = 0;
 
 	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|p:add", names, &path, &content) ||
-	    sources_add_path((struct sources_object *)object, path,
-	                     content ? TERRACE_SOURCE_CONTENT : 0) < 0)
+	    sources_add_one((struct sources_object *)object, path,
+	                    content ? add_content : add_file) < 0)
 		return NULL;
 	Py_INCREF(path);
 	return path;
+}
+
+static PyObject *sources_add_listing(PyObject *object, PyObject *listing)
+{
+	if (sources_add_one((struct sources_object *)object, listing, terrace_sources_listing) < 0)
+		return NULL;
+	Py_INCREF(listing);
+	return listing;
+}
+
+static PyObject *sources_add_variable(PyObject *object, PyObject *name)
+{
+	if (sources_add_one((struct sources_object *)object, name, terrace_sources_variable) < 0)
+		return NULL;
+	Py_INCREF(name);
+	return name;
 }
 
 static Py_ssize_t sources_len(PyObject *object)
@@ -347,14 +386,24 @@ static Py_ssize_t sources_len(PyObject *object)
 
 static PyMethodDef sources_methods[] = {
 	{ "add", (PyCFunction)(void (*)(void))sources_add, METH_VARARGS | METH_KEYWORDS,
-	  "Add a file, before reading it; one that is missing must stay so. Returns the path." },
+	  "add(path, content=False)\n\nAdd a file, before reading it; one that is missing must "
+	  "stay so. With `content`, other times on the same bytes are no change. Returns the "
+	  "path." },
+	{ "add_listing", sources_add_listing, METH_O,
+	  "add_listing(listing)\n\nAdd the names in a directory, before reading them: \"src\", "
+	  "\"src/*.py\", or, with those below, \"src/**\", \"src/**/*.py\". Returns what it was "
+	  "given." },
+	{ "add_variable", sources_add_variable, METH_O,
+	  "add_variable(name)\n\nAdd a variable of the environment: its value, or that it has "
+	  "none, in the process that asks for the entry. Returns the name." },
 	{ NULL, NULL, 0, NULL },
 };
 
 static PyType_Slot sources_slots[] = {
 	{ Py_tp_doc,
-	  "Sources(paths=())\n\nThe files that a value is made from. A value stored with "
-	  "them is a hit only while each is as it was when it was added." },
+	  "Sources(paths=())\n\nWhat a value is made from: files, directory listings, "
+	  "variables. A value stored with them is a hit only while each is as it was when it "
+	  "was added." },
 	{ Py_tp_new, sources_make },
 	{ Py_tp_dealloc, sources_dealloc },
 	{ Py_tp_methods, sources_methods },

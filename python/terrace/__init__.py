@@ -3,6 +3,7 @@
 from ._terrace import Error, Sources, Timeout
 from ._terrace import version as __version__
 from .cache import ENOVAL, UNKNOWN, Cache, Disk, JSONDisk, Why
+from .events import Event, Subscription
 from .fanout import FanoutCache
 from .persistent import Deque, Index
 from .settings import DEFAULT_SETTINGS
@@ -14,10 +15,12 @@ __all__ = [
     "Disk",
     "ENOVAL",
     "Error",
+    "Event",
     "FanoutCache",
     "Index",
     "JSONDisk",
     "Sources",
+    "Subscription",
     "Timeout",
     "UNKNOWN",
     "Why",

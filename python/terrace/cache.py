@@ -8,17 +8,25 @@ import tempfile
 import threading
 import time
 import warnings
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, Type, Union
 
 from . import _codec
 from ._terrace import CacheBase, Error, Lease, Reader, Sources, Timeout, Value
+from .events import Event, Subscription, kinds_to_bits
 from .files import PIECE, opened
-from .queues import Queue
-from .settings import DEFAULT_SETTINGS, Settings, check_setting
-
+from .queues import Queue, notes_name
+from .settings import DEFAULT_SETTINGS, Settings, attribute, check_policy, check_setting
 
 # A change of these opens the cache anew.
-TAKE_EFFECT = ("eviction_policy", "size_limit", "cull_limit", "disk_min_file_size", "write_behind")
+TAKE_EFFECT = (
+    "eviction_policy",
+    "size_limit",
+    "cull_limit",
+    "disk_min_file_size",
+    "write_behind",
+    "check",
+    "idle",
+)
 
 
 class _Constant:
@@ -138,6 +146,7 @@ class Cache(CacheBase):
         self._pickle = bool(pickle)
         self._name = name
         self._queue_notes = CacheBase()
+        self._subscriptions: Set[Subscription] = set()
         self._settings = Settings(self._path, name)
         os.makedirs(self._path, 0o700, exist_ok=True)
         with self._settings.change() as kept:
@@ -149,7 +158,7 @@ class Cache(CacheBase):
 
     def _show(self, settings: Dict[str, Any]) -> None:
         for key in DEFAULT_SETTINGS:
-            setattr(self, key, settings[key])
+            setattr(self, attribute(key), settings[key])
 
     def _apply(self, limit: Optional[int] = None) -> None:
         """Let the settings take effect, with another limit of the size for a moment."""
@@ -162,8 +171,18 @@ class Cache(CacheBase):
         # Rows over 16 MiB would only slow SQLite down.
         inline = min(max(1, int(values["disk_min_file_size"])), 2**24)
         behind = bool(values["write_behind"])
-        self._setup(self._path, self._name, wait_ms, limit, inline, protocol, behind)
-        self._queue_notes._setup(self._path, (self._name + ".queues")[-64:], wait_ms, 0, inline, -1, False)
+        check, interval_ms = check_policy(values["_check"])
+        idle_ms = math.ceil((values["idle"] or 0) * 1000)
+        # They hold the cache open, as it was.
+        subscriptions = list(self._subscriptions)
+        for subscription in subscriptions:
+            subscription.pause()
+        self._setup(
+            self._path, self._name, wait_ms, protocol, limit, inline, behind, check, interval_ms, idle_ms
+        )
+        self._queue_notes._setup(self._path, notes_name(self._name), wait_ms, -1, 0, inline, False, 0, 0, 0)
+        for subscription in subscriptions:
+            subscription.resume()
 
     # --- what it is ---------------------------------------------------------------------
 
@@ -207,7 +226,9 @@ class Cache(CacheBase):
         self.close()
 
     def close(self) -> None:
-        """Close the store. The next call opens it again."""
+        """Close the store, and end what subscribe() began. The next call opens the store again."""
+        for subscription in list(self._subscriptions):
+            subscription.close()
         super().close()
         self._queue_notes.close()
 
@@ -256,8 +277,8 @@ class Cache(CacheBase):
 
     # --- one key: get, set, add, delete and touch are the extension's -----------------------
 
-    def _put_file(self, key: Any, file: Any, expire: Any, tag: Any, sources: Any, add: int) -> bool:
-        writer = self._writer(key, expire, tag, sources)
+    def _put_file(self, key: Any, file: Any, expire: Any, tag: Any, sources: Any, idle: Any, add: int) -> bool:
+        writer = self._writer(key, expire, tag, sources, idle)
         # Nothing is stored if somebody else stores it from here on.
         if add and key in self:
             return False
@@ -333,7 +354,7 @@ class Cache(CacheBase):
             if pinned and loaded:
                 value = loaded[0] + delta
                 left = pinned.expire_time and max(pinned.expire_time - time.time(), 0.001)
-                self.set(key, value, left, tag=pinned.tags)
+                self.set(key, value, left, tag=pinned.tags, idle=pinned.idle)
             elif default is None:
                 raise KeyError(key)
             else:
@@ -349,6 +370,33 @@ class Cache(CacheBase):
         """What became of a key: why a get() of it would miss, or all about the live entry."""
         return Why(*self._why(key))
 
+    def subscribe(
+        self,
+        function: Callable[[Event], Any],
+        kinds: Union[str, Iterable[str], None] = None,
+        queue: int = 1024,
+        statistics_every: float = 5,
+    ) -> Subscription:
+        """
+        Have `function` called with an Event for what this process does in the cache,
+        in order for each key, on a thread of its own, until close() of what this
+        returns, or of the cache.
+
+        kinds: "hit", "miss", "put", "evict", "expire", "error", "batch", "statistics";
+        None: all. queue: so many may wait; then the oldest goes, and is counted.
+        What the function raises goes to sys.unraisablehook, and nowhere else.
+        """
+        if not callable(function):
+            raise TypeError("a subscription needs a function of an event, not %s" % type(function).__qualname__)
+        if isinstance(queue, bool) or not isinstance(queue, int) or not 1 <= queue <= 2**20:
+            raise ValueError("queue is a number from 1 to 2**20, not %r" % (queue,))
+        if not 0.001 <= statistics_every <= 10**9:
+            raise ValueError("statistics_every is a number of seconds from 0.001 on, not %r" % (statistics_every,))
+        every_ms = math.ceil(statistics_every * 1000)
+        subscription = Subscription(self, UNKNOWN, function, kinds_to_bits(kinds), queue, every_ms)
+        self._subscriptions.add(subscription)
+        return subscription
+
     # --- computing ----------------------------------------------------------------------------
 
     def fetch(
@@ -358,6 +406,7 @@ class Cache(CacheBase):
         expire: Optional[float] = None,
         tag: Any = None,
         sources: Any = None,
+        idle: Optional[float] = None,
     ) -> Any:
         """
         The value under `key`, or what `load()` returns, which is then stored: computed
@@ -371,11 +420,11 @@ class Cache(CacheBase):
             return lease[0]
         if lease is None:  # load() asked for its own key: there is nobody to wait for
             value = load()
-            self.set(key, value, expire, tag=tag, retry=True, sources=sources)
+            self.set(key, value, expire, tag=tag, retry=True, sources=sources, idle=idle)
             return value
         try:
             value = load()
-            lease.put(value, expire, tag, sources)
+            lease.put(value, expire, tag, sources, idle)
         finally:
             lease.drop()
         return value
@@ -387,12 +436,14 @@ class Cache(CacheBase):
         expire: Optional[float] = None,
         tag: Any = None,
         ignore: Any = (),
+        idle: Optional[float] = None,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """
         A decorator that keeps what a function returned for its arguments.
 
         name: instead of the function's own. typed: 3 and 3.0 are different. expire:
         seconds; 0 looks, but never stores. ignore: positions and names that do not count.
+        idle: seconds that a result lives without being used.
         """
         if callable(name):
             raise TypeError("name cannot be callable")
@@ -408,7 +459,7 @@ class Cache(CacheBase):
                     return value
                 if expire is not None and expire <= 0:
                     return function(*args, **kwargs)
-                return self.fetch(key, lambda: function(*args, **kwargs), expire, tag)
+                return self.fetch(key, lambda: function(*args, **kwargs), expire, tag, idle=idle)
 
             def make_key(*args: Any, **kwargs: Any) -> Tuple[Any, ...]:
                 return args_to_key(base, args, kwargs, typed, ignore)
@@ -547,6 +598,10 @@ class Cache(CacheBase):
             for text in self._retrying(retry, self._verify, fix)
         ]
 
+    def check_sources(self) -> int:
+        """Look at all sources, and remove what was made from one that changed; how many that was."""
+        return self._check_sources()
+
     def create_tag_index(self) -> None:
         """Tags are always found by index; this sets the setting."""
         self.reset("tag_index", 1)
@@ -591,8 +646,8 @@ class Cache(CacheBase):
             elif update:
                 with self._settings.change() as kept:
                     kept[key] = value
-        changed = vars(self)[key] != value
-        setattr(self, key, value)
+        changed = vars(self)[attribute(key)] != value
+        setattr(self, attribute(key), value)
         if changed and key in TAKE_EFFECT:
             self._apply()
         return value

@@ -7,6 +7,7 @@ beside, so that nobody looks for it; the note may go at any time and is then
 made again from the keys.
 """
 
+import hashlib
 import re
 from typing import TYPE_CHECKING, Any, Optional, Tuple
 
@@ -19,6 +20,14 @@ START = 500_000_000_000_000
 LIMIT = 999_999_999_999_999
 # A look at all keys costs as much as so many look-ups that find nothing.
 GAP = 256
+
+
+def notes_name(cache: str) -> str:
+    """The name of the cache beside; names have at most 64 bytes."""
+    stored = cache.encode("utf-8", "surrogatepass")
+    if len(stored) > 64 - len(".queues"):
+        return hashlib.sha256(stored).hexdigest()[:56] + ".queues"
+    return cache + ".queues"
 
 
 class Queue:

@@ -3,9 +3,10 @@
 import contextlib
 import fcntl
 import json
+import math
 import os
 import pickle
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Tuple
 
 DEFAULT_SETTINGS: Dict[str, Any] = {
     "statistics": 0,
@@ -23,11 +24,39 @@ DEFAULT_SETTINGS: Dict[str, Any] = {
     "disk_pickle_protocol": pickle.HIGHEST_PROTOCOL,
     # Of Terrace: set() returns before the value is on disk.
     "write_behind": 0,
+    # Of Terrace: when sources are looked at, and how long an entry lives that nobody
+    # gets. None: as the store's configuration says.
+    "check": None,
+    "idle": None,
 }
 
 EVICTION_POLICIES = ("none", "least-recently-stored", "least-recently-used", "least-frequently-used")
 
+# terrace_check of terrace/policy.h; a number of seconds is the interval's.
+CHECKS = {"hit": 1, "manual": 3, "watch": 4}
+_CHECK_INTERVAL = 2
+# A year; whoever means never says None.
+_SECONDS_MOST = 366 * 24 * 3600
+
 FILE = "python-settings.json"
+
+
+def attribute(name: str) -> str:
+    """Where a Cache shows the setting: check() is a method."""
+    return "_check" if name == "check" else name
+
+
+def check_policy(value: Any) -> Tuple[int, int]:
+    """(terrace_check, check_interval_ms)"""
+    if value is None:
+        return 0, 0
+    if isinstance(value, str):
+        return CHECKS[value], 0
+    return _CHECK_INTERVAL, math.ceil(value * 1000)
+
+
+def _is_time(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and 0 < value <= _SECONDS_MOST
 
 
 def check_setting(name: str, value: Any) -> None:
@@ -38,6 +67,10 @@ def check_setting(name: str, value: Any) -> None:
     if name in ("size_limit", "cull_limit", "disk_min_file_size"):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**62:
             raise ValueError("%s is a number from 0 to 2**62, not %r" % (name, value))
+    if name == "check" and value is not None and value not in CHECKS and not _is_time(value):
+        raise ValueError('check is "hit", "watch", "manual", or a number of seconds up to a year, not %r' % (value,))
+    if name == "idle" and value is not None and not _is_time(value):
+        raise ValueError("idle is a number of seconds over 0 and up to a year, or None, not %r" % (value,))
 
 
 class Settings:

@@ -529,7 +529,7 @@ def test_sources__a_change_is_a_miss(cache, tmp_path):
     source.write_text("one")
     assert cache.fetch("key", source.read_text, sources=[source, str(absent)]) == "one"
     assert cache["key"] == "one"
-    assert cache.why("key").info["sources"] == [str(source), str(absent)]
+    assert cache.why("key").info["sources"] == [("file", str(source), False), ("absent", str(absent), False)]
     source.write_text("other")
     assert "key" not in cache and cache.get("key") is None
     assert cache.why("key").reason == "source changed" and str(source) in cache.why("key").detail

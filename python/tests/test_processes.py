@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from support import in_child
 from terrace import Cache, Timeout
 
 
@@ -24,21 +25,6 @@ def finish(process):
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     return out
-
-
-def in_child(work):
-    """`work()` in a forked child, which must return None."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_processes__count_and_queue_exactly(cache):

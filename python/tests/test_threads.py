@@ -126,7 +126,7 @@ def test_transaction__belongs_to_its_thread(cache):
 
     def end():
         try:
-            lease.put(1, None, None, None)
+            lease.put(1, None, None, None, None)
         except ValueError as failure:
             failures.append(failure)
 
@@ -134,10 +134,10 @@ def test_transaction__belongs_to_its_thread(cache):
     thread.start()
     thread.join()
     assert "thread where it began" in str(failures[0])
-    lease.put(1, None, None, None)
+    lease.put(1, None, None, None, None)
     lease.drop()
     with pytest.raises(ValueError, match="ended"):
-        lease.put(1, None, None, None)
+        lease.put(1, None, None, None, None)
 
 
 # --- what is left behind --------------------------------------------------------------------
@@ -175,7 +175,7 @@ def use_everything(cache, source):
     memoryview(cache.view(b"bytes")).release()
     cache.read(b"bytes").close()
     cache.set("file", io.BytesIO(b"x" * 300_000), tag="a", read=True), cache.read("file").read()
-    cache._writer("dropped", None, None, None).write(b"x" * 300_000), cache.get("missing", read=True)
+    cache._writer("dropped", None, None, None, None).write(b"x" * 300_000), cache.get("missing", read=True)
     cache.touch(key, 5), cache.add(key, 1), cache.pop(key), cache.delete("missing")
     cache.incr("n"), cache.incr("n", 0.5), cache.decr("big", 2**70), cache.get(2**70), cache.get(1.5)
     cache.push(value, "q"), cache.peek("q"), cache.pull("q", tag=True)
@@ -185,14 +185,19 @@ def use_everything(cache, source):
     with cache.transact():
         cache["t"] = 1
     iter(cache), cache._lease("dropped")
+    sources = terrace.Sources(source)
+    sources.add_listing(source.parent), sources.add_variable("HOME"), sources.add(source, content=True)
+    cache.set("sourced", 1, sources=sources, idle=5), cache.why("sourced"), cache.check_sources()
     for wrong in (
         lambda: cache[object()], lambda: cache.set("k", {1}), lambda: cache.set("k", (1, {2: 3})),
         lambda: cache["missing"], lambda: cache.__delitem__("missing"), lambda: cache.set("k", 1, expire="x"),
         lambda: cache.set("k", 1, tag=object()), lambda: cache.set("k", 1, sources=["/"]), lambda: cache.get(),
         lambda: cache.fetch("wrong", object), lambda: cache.fetch("wrong", lambda: 1 / 0), lambda: cache["x" * 70000],
+        lambda: sources.add_listing("/none"), lambda: sources.add_listing(5), lambda: sources.add_variable("="),
+        lambda: cache.set("k", 1, idle=-1), lambda: cache.fetch("wrong", lambda: 1, idle="x"),
         lambda: cache._incr("k", "x", 0), lambda: terrace.Sources(5), lambda: cache.set("k", source, read=True),
     ):
-        with pytest.raises((TypeError, KeyError, ValueError, ZeroDivisionError, AttributeError)):
+        with pytest.raises((TypeError, KeyError, ValueError, ZeroDivisionError, AttributeError, FileNotFoundError)):
             wrong()
     cache.clear()
     cache.close()

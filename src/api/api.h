@@ -2,6 +2,7 @@
 #ifndef API_API_H
 #define API_API_H
 
+#include "core/ahead.h"
 #include "core/caches.h"
 #include "core/flight.h"
 #include "core/lookup.h"
@@ -59,6 +60,17 @@ static inline bool holds_nothing(const terrace_cache *cache)
 	return !cache || cache->tiers == 0;
 }
 
+/* After a look-up under a strategy (0: the cache's), with its outcome. */
+static inline void asked_for(terrace_cache *cache, terrace_slice key, terrace_strategy strategy,
+                             int rc, unsigned tier)
+{
+	if (strategy == TERRACE_STRATEGY_DEFAULT)
+		strategy = cache->strategy;
+	if (__builtin_expect(strategy > TERRACE_STRATEGY_STANDARD, 0))
+		terrace__ahead_asked(cache, key, strategy,
+		                     rc == TERRACE_OK || rc == TERRACE_ABSENT ? tier & 7 : 0);
+}
+
 /* Copies a caller's match; TERRACE_EINVAL for a malformed one. The path of a SOURCE goes to `path`. */
 int terrace__check_match(const terrace_match *match, terrace_match *ret, char *path,
                          size_t path_size);
@@ -78,7 +90,10 @@ int terrace__load_alone(struct terrace_cache *cache, terrace_slice key, enum fli
 int terrace__give_to(terrace_cache *cache, terrace_slice key, uint64_t offset, uint64_t length,
                      terrace_sink_fn *sink, void *ctx, uint64_t *ret_given);
 
+/* One that there is, and that the cache can do. */
+int terrace__check_strategy(const terrace_cache *cache, terrace_strategy strategy);
 /* A copy of the caller's options, whatever their age. NULL is fine. */
-int terrace__check_put_options(const terrace_put_options *options, terrace_put_options *ret);
+int terrace__check_put_options(const terrace_cache *cache, const terrace_put_options *options,
+                               terrace_put_options *ret);
 
 #endif

@@ -163,7 +163,20 @@ int terrace__check_match(const terrace_match *match, terrace_match *ret, char *p
 	return terrace_fail(TERRACE_EINVAL, "unknown kind of match: %d", (int)match->kind);
 }
 
-int terrace__check_put_options(const terrace_put_options *options, terrace_put_options *ret)
+int terrace__check_strategy(const terrace_cache *cache, terrace_strategy strategy)
+{
+	if (strategy > TERRACE_STRATEGY_BATCH)
+		return terrace_fail(TERRACE_EINVAL, "strategy is unknown");
+	if (strategy != TERRACE_STRATEGY_IMMEDIATE || !cache || cache->tiers == 0 || cache->memory)
+		return TERRACE_OK;
+	return terrace_fail(TERRACE_EINVAL,
+	                    "strategy immediate keeps a value in l1 alone, which cache %s does not "
+	                    "have",
+	                    cache->name);
+}
+
+int terrace__check_put_options(const terrace_cache *cache, const terrace_put_options *options,
+                               terrace_put_options *ret)
 {
 	if (!terrace__struct_in(ret, sizeof *ret, options))
 		return terrace_fail(TERRACE_EINVAL,
@@ -172,7 +185,7 @@ int terrace__check_put_options(const terrace_put_options *options, terrace_put_o
 		return terrace_fail(TERRACE_EINVAL, "ttl_ms is negative");
 	if (ret->idle_ms < TERRACE_TTL_FOREVER)
 		return terrace_fail(TERRACE_EINVAL, "idle_ms is negative");
-	return TERRACE_OK;
+	return terrace__check_strategy(cache, ret->strategy);
 }
 
 /* --- text ----------------------------------------------------------------------------------- */

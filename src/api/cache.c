@@ -88,7 +88,7 @@ void terrace_release(terrace_value *value)
 int terrace_get(terrace_cache *cache, terrace_slice key, terrace_value **ret)
 {
 	struct entry *entry;
-	unsigned tier;
+	unsigned tier = 0;
 	int rc = terrace__check_cache(cache);
 
 	if (rc == TERRACE_OK)
@@ -98,6 +98,7 @@ int terrace_get(terrace_cache *cache, terrace_slice key, terrace_value **ret)
 	if (holds_nothing(cache))
 		return TERRACE_MISS;
 	rc = terrace__get(cache, key, &entry, &tier);
+	asked_for(cache, key, TERRACE_STRATEGY_DEFAULT, rc, tier);
 	if (rc == TERRACE_OK)
 		*ret = value_of(entry, tier);
 	return rc == TERRACE_ABSENT ? TERRACE_MISS : rc;
@@ -142,12 +143,14 @@ int terrace_get_many(terrace_cache *cache, const terrace_slice *keys, size_t cou
                      terrace_value **ret_values, size_t *ret_hits)
 {
 	size_t hits = 0;
+	bool reads_ahead;
 	int rc = terrace__check_cache(cache);
 
 	for (size_t i = 0; i < count && rc == TERRACE_OK; i++)
 		rc = terrace__check_key(keys[i]);
 	if (rc != TERRACE_OK)
 		return rc;
+	reads_ahead = cache && cache->strategy > TERRACE_STRATEGY_STANDARD;
 	for (size_t at = 0; at < count; at += GET_AT_ONCE) {
 		size_t some = count - at < GET_AT_ONCE ? count - at : GET_AT_ONCE;
 		struct entry *entries[GET_AT_ONCE] = { NULL };
@@ -155,6 +158,10 @@ int terrace_get_many(terrace_cache *cache, const terrace_slice *keys, size_t cou
 
 		if (!holds_nothing(cache))
 			terrace__get_some(cache, &keys[at], some, entries, tiers);
+		for (size_t i = 0; i < some && reads_ahead; i++)
+			asked_for(cache, keys[at + i], TERRACE_STRATEGY_DEFAULT,
+			          entries[i] ? TERRACE_OK : TERRACE_MISS,
+			          entries[i] ? tiers[i] : 0);
 		for (size_t i = 0; i < some; i++) {
 			ret_values[at + i] = entries[i] ? value_of(entries[i], tiers[i]) : NULL;
 			hits += entries[i] != NULL;
@@ -212,7 +219,7 @@ static int put_items(terrace_cache *cache, const terrace_item *items, size_t cou
 	int rc = terrace__check_writing(cache);
 
 	if (rc == TERRACE_OK)
-		rc = terrace__check_put_options(options, &ours);
+		rc = terrace__check_put_options(cache, options, &ours);
 	if (rc == TERRACE_OK && ours.lease && (count != 1 || ours.lease->cache != cache))
 		rc = terrace_fail(TERRACE_EINVAL,
 		                  "a lease is for a single put into the cache that gave it");

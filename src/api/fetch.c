@@ -30,9 +30,8 @@ static int in_form(struct terrace_cache *cache, struct entry **entry)
 	return TERRACE_OK;
 }
 
-/* A value for the callers alone. */
-static int unstored(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
-                    enum flight_shape shape, struct entry **ret)
+int terrace__unstored(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
+                      enum flight_shape shape, struct entry **ret)
 {
 	struct entry *entry = terrace__entry_new(key, value.size, terrace_bytes(NULL, 0));
 	int rc;
@@ -65,24 +64,12 @@ bool terrace__sources_stand(struct terrace_cache *cache, const terrace_sources *
 	                              &looked_at, NULL, 0) == SOURCE_SAME;
 }
 
-/*
- * Store what was computed under a lease; whatever becomes of that, *ret is the
- * value for the callers.
- */
-static int store_loaded(struct terrace_lease *lease, terrace_slice value,
-                        const terrace_put_options *options, struct entry **ret)
+int terrace__loaded_entry(struct terrace_lease *lease, terrace_slice value, int rc,
+                          struct entry *entry, struct entry **ret)
 {
 	enum flight_shape shape = lease->shape;
-	enum put_shape kept = shape == FLIGHT_ENCODED ? SHAPE_ENCODED : SHAPE_DECODED;
 	struct terrace_cache *cache = lease->cache;
-	struct entry *entry = NULL;
-	int rc = TERRACE_MISS;
 
-	if (cache->tiers == 0 || cache->store->read_only)
-		return unstored(cache, lease->key, value, shape, ret);
-	if (terrace__sources_stand(cache, options->sources))
-		rc = terrace__put_shaped(cache, lease->key, value, options, &lease->lease, kept,
-		                         &entry);
 	if (rc == TERRACE_MISS) {
 		count_add(&cache->counts, COUNT_outdated_loads, 1);
 		terrace__log(cache->store, TERRACE_LOG_INFO,
@@ -92,7 +79,7 @@ static int store_loaded(struct terrace_lease *lease, terrace_slice value,
 		terrace__swallow(cache->store, cache, "storing a computed value");
 	}
 	if (!entry)
-		return unstored(cache, lease->key, value, shape, ret);
+		return terrace__unstored(cache, lease->key, value, shape, ret);
 	*ret = entry;
 	if (shape == FLIGHT_ENCODED || entry->kind == ENTRY_OBJECT)
 		return TERRACE_OK;
@@ -100,6 +87,22 @@ static int store_loaded(struct terrace_lease *lease, terrace_slice value,
 	if (rc != TERRACE_OK)
 		entry_unref(entry);
 	return rc;
+}
+
+int terrace__store_loaded(struct terrace_lease *lease, terrace_slice value,
+                          const terrace_put_options *options, struct entry **ret)
+{
+	enum put_shape kept = lease->shape == FLIGHT_ENCODED ? SHAPE_ENCODED : SHAPE_DECODED;
+	struct terrace_cache *cache = lease->cache;
+	struct entry *entry = NULL;
+	int rc = TERRACE_MISS;
+
+	if (cache->tiers == 0 || cache->store->read_only)
+		return terrace__unstored(cache, lease->key, value, lease->shape, ret);
+	if (terrace__sources_stand(cache, options->sources))
+		rc = terrace__put_shaped(cache, lease->key, value, options, &lease->lease, kept,
+		                         &entry);
+	return terrace__loaded_entry(lease, value, rc, entry, ret);
 }
 
 int terrace_lease_begin(terrace_cache *cache, terrace_slice key, int64_t wait_ms,
@@ -132,14 +135,14 @@ int terrace_lease_put(terrace_lease *lease, terrace_slice value, const terrace_p
 	int rc = terrace__check_cache(lease->cache);
 
 	if (rc == TERRACE_OK)
-		rc = terrace__check_put_options(options, &ours);
+		rc = terrace__check_put_options(lease->cache, options, &ours);
 	if (rc == TERRACE_OK)
 		rc = terrace__extra_pack(&ours, &extra);
 	if (rc != TERRACE_OK)
 		return rc;
 	if (!ours.cost_us)
 		ours.cost_us = (terrace__now_ns() - lease->started_ns) / 1000;
-	rc = store_loaded(lease, value, &ours, &entry);
+	rc = terrace__store_loaded(lease, value, &ours, &entry);
 	if (rc != TERRACE_OK) {
 		terrace__lease_end(lease, NULL, 0);
 		return rc;
@@ -179,7 +182,7 @@ int terrace__load_alone(struct terrace_cache *cache, terrace_slice key, enum fli
 		return TERRACE_ABSENT;
 	if (!loaded.given)
 		return no_value(key);
-	rc = unstored(cache, key, terrace_bytes(loaded.data, loaded.size), shape, &entry);
+	rc = terrace__unstored(cache, key, terrace_bytes(loaded.data, loaded.size), shape, &entry);
 	if (rc == TERRACE_OK)
 		*ret = value_of(entry, 0);
 	return rc;
@@ -201,6 +204,8 @@ int terrace__load(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
 		count_add(&cache->counts, COUNT_load_errors, 1);
 	else if (!loaded->given && !loaded->absent)
 		rc = no_value(lease->key);
+	if (rc == 0 && terrace__check_strategy(cache, loaded->strategy) != TERRACE_OK)
+		loaded->keep_out = true; /* it asks for a tier that is not there */
 	return rc;
 }
 
@@ -236,7 +241,8 @@ static int or_stale(struct terrace_cache *cache, terrace_slice key, int rc, stru
 int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
                      terrace_value **ret)
 {
-	CLEANUP(terrace__loaded_done) struct terrace_loaded loaded = { 0 };
+	CLEANUP(terrace__loaded_done)
+	struct terrace_loaded loaded = { .strategy = lease->strategy };
 	terrace_put_options options = TERRACE_PUT_INIT;
 	terrace_slice value;
 	struct entry *entry = NULL;
@@ -259,9 +265,9 @@ int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *c
 		return TERRACE_ABSENT;
 	}
 	if (loaded.keep_out)
-		rc = unstored(lease->cache, lease->key, value, lease->shape, &entry);
+		rc = terrace__unstored(lease->cache, lease->key, value, lease->shape, &entry);
 	else
-		rc = store_loaded(lease, value, &options, &entry);
+		rc = terrace__store_loaded(lease, value, &options, &entry);
 	terrace__lease_end(lease, rc == TERRACE_OK ? entry : NULL, 0);
 	if (rc == TERRACE_OK)
 		*ret = value_of(entry, 0);
@@ -300,6 +306,8 @@ static int fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load,
 	if (!cache)
 		return terrace__load_alone(NULL, key, shape, load, ctx, ret);
 	rc = terrace__fetch_begin(cache, key, cache->store->wait_ms, shape, &lease, ret);
+	asked_for(cache, key, TERRACE_STRATEGY_DEFAULT, rc,
+	          rc == TERRACE_OK ? terrace_value_tier(*ret) : 0);
 	if (rc != TERRACE_MISS)
 		return rc;
 	return lease ? terrace__compute(lease, load, ctx, ret) :

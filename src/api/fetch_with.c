@@ -257,11 +257,14 @@ int terrace_fetch_with(terrace_cache *cache, terrace_slice key, terrace_load_fn 
 		rc = terrace_fail(TERRACE_EINVAL, "the fetch options are of a newer version");
 	if (rc == TERRACE_OK && (ours.soft_ms < 0 || ours.hard_ms < 0))
 		rc = terrace_fail(TERRACE_EINVAL, "soft_ms and hard_ms must not be negative");
+	if (rc == TERRACE_OK)
+		rc = terrace__check_strategy(cache, ours.strategy);
 	if (rc != TERRACE_OK)
 		return rc;
 	if (!cache)
 		return without_lease(NULL, key, load, ctx, &ours, ret);
 	rc = begin_in_time(cache, key, &ours, start, &lease, ret);
+	asked_for(cache, key, ours.strategy, rc, rc == TERRACE_OK ? terrace_value_tier(*ret) : 0);
 	if (rc != TERRACE_MISS) {
 		if (ours.release)
 			ours.release(ctx);
@@ -269,5 +272,6 @@ int terrace_fetch_with(terrace_cache *cache, terrace_slice key, terrace_load_fn 
 	}
 	if (!lease)
 		return without_lease(cache, key, load, ctx, &ours, ret);
+	lease->strategy = ours.strategy;
 	return compute_aside(lease, key, load, ctx, &ours, start, ret);
 }

@@ -105,6 +105,11 @@ terrace_sources *terrace_loaded_sources(terrace_loaded *loaded)
 	return &loaded->sources;
 }
 
+void terrace_loaded_strategy(terrace_loaded *loaded, terrace_strategy strategy)
+{
+	loaded->strategy = strategy;
+}
+
 void terrace_loaded_cost(terrace_loaded *loaded, uint64_t cost_us)
 {
 	loaded->cost_us = cost_us;
@@ -121,6 +126,7 @@ void terrace__loaded_options(const struct terrace_loaded *loaded, terrace_put_op
 	ret->ttl_ms = loaded->ttl_ms;
 	ret->idle_ms = loaded->idle_ms;
 	ret->cost_us = loaded->cost_us;
+	ret->strategy = loaded->strategy;
 	ret->tags = (const char *const *)loaded->tags;
 	ret->tag_count = loaded->tag_count;
 	ret->sources = &loaded->sources;

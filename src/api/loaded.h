@@ -16,6 +16,7 @@ struct terrace_loaded {
 	int64_t ttl_ms, idle_ms;
 	uint64_t cost_us;
 	bool has_cost;
+	terrace_strategy strategy;
 	char *tags[TAGS_MAX];
 	size_t tag_count;
 	struct terrace_sources sources;
@@ -38,6 +39,18 @@ int terrace__load(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
                   struct terrace_loaded *loaded);
 /* None of the sources has changed since its fingerprint was taken. */
 bool terrace__sources_stand(struct terrace_cache *cache, const terrace_sources *sources);
+/*
+ * Store what was computed under a lease; whatever becomes of that, *ret is the
+ * value for the callers.
+ */
+int terrace__store_loaded(struct terrace_lease *lease, terrace_slice value,
+                          const terrace_put_options *options, struct entry **ret);
+/* The end of that: `rc` came of storing it, and `entry` (may be NULL), which it takes over. */
+int terrace__loaded_entry(struct terrace_lease *lease, terrace_slice value, int rc,
+                          struct entry *entry, struct entry **ret);
+/* A value for the callers alone. */
+int terrace__unstored(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
+                      enum flight_shape shape, struct entry **ret);
 /* For those who come within absent_ttl_ms. */
 void terrace__store_absent(struct terrace_lease *lease, terrace_put_options *options);
 

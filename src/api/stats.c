@@ -2,6 +2,7 @@
 
 #include "core/behind.h"
 #include "core/bulk.h"
+#include "core/caches.h"
 #include "core/entries.h"
 #include "core/sources.h"
 #include "core/stream.h"
@@ -372,31 +373,56 @@ int terrace_explain(terrace_cache *cache, terrace_slice key, terrace_why *ret)
 
 /* --- the store -------------------------------------------------------------------------------------- */
 
+static int report_faults(const terrace_verify_report *report, terrace_verify_report *ret)
+{
+	uint64_t found = report->damaged + report->missing_files + report->orphans +
+	                 report->database_errors;
+
+	if (ret)
+		*ret = *report;
+	if (found == report->repaired)
+		return TERRACE_OK;
+	return terrace_fail(TERRACE_ECORRUPT, "%llu of %llu faults remain",
+	                    (unsigned long long)(found - report->repaired),
+	                    (unsigned long long)found);
+}
+
 int terrace_verify(terrace *store, bool repair, int (*fn)(void *ctx, const terrace_fault *fault),
                    void *ctx, terrace_verify_report *ret)
 {
 	terrace_verify_report report = TERRACE_VERIFY_INIT;
-	uint64_t found;
-	int rc;
+	int rc = TERRACE_OK;
 
-	if (!store || store->disabled) {
-		if (ret)
-			*ret = report;
-		return TERRACE_OK;
+	if (store && !store->disabled) {
+		rc = terrace__check_store(store);
+		if (rc == TERRACE_OK && repair && store->read_only)
+			rc = terrace__check_writable(store);
+		if (rc == TERRACE_OK)
+			rc = terrace__verify(store, repair, fn, ctx, &report);
 	}
-	rc = terrace__check_store(store);
-	if (rc == TERRACE_OK)
-		rc = repair && store->read_only ? terrace__check_writable(store) : TERRACE_OK;
-	if (rc == TERRACE_OK)
-		rc = terrace__verify(store, repair, fn, ctx, &report);
-	if (rc != TERRACE_OK)
-		return rc;
-	if (ret)
-		*ret = report;
-	found = report.damaged + report.missing_files + report.orphans + report.database_errors;
-	if (found == report.repaired)
-		return TERRACE_OK;
-	return terrace_fail(TERRACE_ECORRUPT, "%llu of %llu faults remain",
-	                    (unsigned long long)(found - report.repaired),
-	                    (unsigned long long)found);
+	return rc == TERRACE_OK ? report_faults(&report, ret) : rc;
+}
+
+int terrace_scrub(terrace *store, const terrace_scrub_options *options,
+                  int (*fn)(void *ctx, const terrace_fault *fault), void *ctx,
+                  terrace_verify_report *ret, uint64_t *ret_position)
+{
+	terrace_verify_report report = TERRACE_VERIFY_INIT;
+	terrace_scrub_options ours;
+	uint64_t position = 0;
+	int rc = TERRACE_OK;
+
+	if (!terrace__struct_in(&ours, sizeof ours, options))
+		return terrace_fail(TERRACE_EINVAL,
+		                    "the options have fields that this version does not know");
+	if (store && !store->disabled) {
+		rc = terrace__check_store(store);
+		if (rc == TERRACE_OK && ours.repair && store->read_only)
+			rc = terrace__check_writable(store);
+		if (rc == TERRACE_OK)
+			rc = terrace__scrub(store, &ours, fn, ctx, &report, &position);
+	}
+	if (rc == TERRACE_OK && ret_position)
+		*ret_position = position;
+	return rc == TERRACE_OK ? report_faults(&report, ret) : rc;
 }

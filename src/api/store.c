@@ -30,9 +30,11 @@ static void in_child(void)
 {
 	atomic_fetch_add(&terrace__forks, 1);
 	for (struct terrace *store = registry; store; store = store->next) {
+		if (store->attach_fd >= 0)
+			close(store->attach_fd);
 		if (store->lock_fd >= 0)
 			close(store->lock_fd);
-		store->lock_fd = -1;
+		store->lock_fd = store->attach_fd = -1;
 	}
 	/* Another thread may have held it; nobody else is left to let go. */
 	pthread_mutex_init(&registry_lock, NULL);
@@ -222,7 +224,7 @@ static int store_new(const char *dir, const terrace_options *options, struct ter
 		return terrace_fail(TERRACE_ENOMEM, "out of memory for a store");
 	store->magic = STORE_MAGIC;
 	store->forks = atomic_load(&terrace__forks);
-	store->dir_fd = store->lock_fd = -1;
+	store->dir_fd = store->attach_fd = store->lock_fd = -1;
 	store->clock.fn = options->clock;
 	store->clock.ctx = options->clock_ctx;
 	store->boot_id_path = options->boot_id_path;
@@ -495,10 +497,8 @@ int terrace_caches_each(terrace *store, int (*fn)(void *ctx, const char *name), 
 		return TERRACE_OK;
 	rc = terrace__check_store(store);
 	for (uint32_t i = 0; i < CACHES_MAX && rc == TERRACE_OK; i++) {
-		struct shared_cache *cache = &store->shared->caches[i];
-
-		if (!atomic_load_explicit(&cache->in_use, memory_order_acquire) ||
-		    fn(ctx, cache->name) != 0)
+		if (terrace__cache_is_named(store->shared, i) &&
+		    fn(ctx, store->shared->caches[i].name) != 0)
 			break;
 	}
 	return rc;

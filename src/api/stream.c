@@ -19,7 +19,7 @@ int terrace_writer_open(terrace_cache *cache, terrace_slice key, const terrace_p
 	if (rc == TERRACE_OK)
 		rc = terrace__check_key(key);
 	if (rc == TERRACE_OK)
-		rc = terrace__check_put_options(options, &ours);
+		rc = terrace__check_put_options(cache, options, &ours);
 	if (rc == TERRACE_OK && ours.lease && ours.lease->cache != cache)
 		rc = terrace_fail(TERRACE_EINVAL,
 		                  "a lease is for puts into the cache that gave it");

@@ -132,70 +132,75 @@ static int open_format(struct terrace *store, int dir_fd, char *name, size_t nam
 	if (rc != TERRACE_OK)
 		return rc;
 	store->read_only = !terrace__may_write(store->dir_fd);
-	store->lock_fd = openat(
-	    store->dir_fd, "lock",
-	    (store->read_only ? O_RDONLY : O_CREAT | O_RDWR) | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (store->lock_fd < 0 && errno == ENOENT)
-		return refuse(store->dir, "it is not writable, and holds no whole store to read");
-	if (store->lock_fd < 0)
-		return failed(store->dir, errno);
 	return terrace__dictionaries_open(store->dir_fd);
+}
+
+/*
+ * Take the lock of those who attach. Its file is nothing but that: when it was
+ * removed or replaced meanwhile, another process may hold another one.
+ */
+static int lock_attach(struct terrace *store)
+{
+	enum { FLAGS = O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC };
+
+	for (int tries = 0; tries < 10; tries++) {
+		int rc;
+
+		store->attach_fd = openat(store->dir_fd, "lock", FLAGS, 0600);
+		if (store->attach_fd < 0 && errno == ELOOP) {
+			unlinkat(store->dir_fd, "lock", 0); /* we make no links */
+			continue;
+		}
+		if (store->attach_fd < 0)
+			return failed(store->dir, errno);
+		rc = terrace__lock_wait(store->attach_fd, LOCK_ATTACH, true);
+		if (rc < 0)
+			return failed(store->dir, -rc);
+		if (terrace__attach_is_named(store->dir_fd, store->attach_fd))
+			return TERRACE_OK;
+		terrace__fd_done(&store->attach_fd);
+	}
+	return failed(store->dir, ELOOP);
 }
 
 /* --- the database and what is shared beside it -------------------------------------------------- */
 
-/* A store that is new to this machine's memory takes what the database knows. */
+/* What the database knows of a cache, where the shared file does not. */
 static bool restore_cache(void *ctx, uint32_t number, const char *name, uint64_t floor,
                           bool immutable)
 {
 	struct shared *shared = ctx;
 	struct shared_cache *cache;
 
-	if (number >= CACHES_MAX || strlen(name) > TERRACE_NAME_MAX)
+	if (number >= CACHES_MAX || !name || !*name || strlen(name) > TERRACE_NAME_MAX ||
+	    terrace__cache_is_named(shared, number))
 		return true;
 	cache = &shared->caches[number];
-	strcpy(cache->name, name);
-	atomic_store(&cache->floor, floor);
-	atomic_store(&cache->immutable, immutable);
-	atomic_store(&cache->in_use, 1);
+	terrace__cache_name(shared, number, name);
+	terrace__immutable_set(shared, cache, immutable);
+	if (terrace__floor(shared, cache) < floor)
+		terrace__floor_set(shared, cache, floor);
 	return true;
+}
+
+int terrace__caches_restore(struct terrace *store)
+{
+	return store->disk_ops->caches(store->disk, restore_cache, store->shared);
 }
 
 int terrace__attach_restore(struct terrace *store)
 {
 	struct shared *shared = store->shared;
-	uint64_t seq;
-	int rc = store->disk_ops->state(store->disk, &seq, &shared->seed);
+	uint64_t seq = 0;
+	int rc = store->disk_ops->state(store->disk, &seq, &shared->head.seed);
 
 	if (rc == TERRACE_OK)
-		rc = store->disk_ops->caches(store->disk, restore_cache, shared);
-	atomic_store(&shared->seq, seq + 1);
-	return rc;
-}
-
-/* The database is new, but the shared file knows caches and numbers. */
-static int refill(struct terrace *store, void *ctx)
-{
-	struct shared *shared = store->shared;
-	struct transaction transaction;
-	int rc = terrace__transaction_begin(store, &transaction);
-
-	(void)ctx;
+		rc = terrace__caches_restore(store);
 	if (rc != TERRACE_OK)
 		return rc;
-	rc = store->disk_ops->set_seed(store->disk, shared->seed);
-	for (uint32_t i = 0; i < CACHES_MAX && rc == TERRACE_OK; i++) {
-		if (!atomic_load(&shared->caches[i].in_use))
-			break;
-		rc = store->disk_ops->cache_add(store->disk, i, shared->caches[i].name);
-		if (rc == TERRACE_OK && atomic_load(&shared->caches[i].immutable))
-			rc = store->disk_ops->cache_immutable(store->disk, i);
-	}
-	if (rc != TERRACE_OK) {
-		terrace__transaction_rollback(&transaction);
-		return rc;
-	}
-	return terrace__transaction_commit(&transaction);
+	atomic_store(&shared->seq, word_make(shared, PLACE_SEQ, seq + 1));
+	store->head = shared->head;
+	return TERRACE_OK;
 }
 
 /* How long SQLite's log may get: it counts as well. */
@@ -210,56 +215,176 @@ static uint64_t log_bytes(const struct terrace *store)
 
 int terrace__attach_database(struct terrace *store, const char *path)
 {
-	char name[32];
-	int rc;
+	int rc = terrace__tiers_disk(store->dir_fd, path, &store->shared->disk, store->read_only,
+	                             log_bytes(store), terrace__value_max(store), &store->disk_ops,
+	                             &store->disk);
 
-	snprintf(name, sizeof name, "db-%u", store->shared->generation);
-	rc = terrace__tiers_disk(store->dir_fd, path, name, !store->read_only, log_bytes(store),
-	                         terrace__value_max(store), &store->disk_ops, &store->disk);
 	if (rc == TERRACE_OK && !store->read_only)
 		store->disk_ops->follow(store->disk, &store->shared->commits,
 		                        &store->shared->writing);
 	return rc;
 }
 
-/* A database that was made anew has another seed than what is shared, until it is filled. */
-static int refill_new(struct terrace *store)
+static int open_or_create(struct terrace *store)
 {
-	uint64_t seq, seed;
-	int rc = store->disk_ops->state(store->disk, &seq, &seed);
+	int rc = store->disk_ops->look(store->disk);
 
-	if (rc != TERRACE_OK || seed == store->shared->seed)
+	/* None yet; or who was to make it has died half-way. */
+	if (rc == TERRACE_MISS)
+		rc = store->disk_ops->create(store->disk);
+	return rc == TERRACE_OK ? terrace__attach_restore(store) : rc;
+}
+
+/*
+ * A shared file that was made anew takes what the database knows, and makes one
+ * where there is none. Which one is in use, the directory says.
+ */
+static int open_fresh(struct terrace *store)
+{
+	struct disk_shared *shared = &store->shared->disk;
+	const struct disk_ops *ops = store->disk_ops;
+	int rc;
+
+	atomic_store(&shared->generation, (uint32_t)max_u64(ops->latest(store->disk), 1));
+	rc = open_or_create(store);
+	if (rc == TERRACE_ECORRUPT && ops->malformed(store->disk)) {
+		terrace__log(store, TERRACE_LOG_WARN, "the database is damaged: %s",
+		             terrace__message());
+		ops->set_aside(store->disk, atomic_fetch_add(&shared->generation, 1),
+		               terrace__now(store));
+		rc = open_or_create(store);
+	}
+	return rc;
+}
+
+/*
+ * Is the database the one that the shared file speaks of? TERRACE_ECORRUPT where
+ * it is not. One that has a lower number than was committed has lost writes, by
+ * a damaged log for one: older values must not come back.
+ */
+static int check_known(struct terrace *store)
+{
+	const struct disk_ops *ops = store->disk_ops;
+	/* Before the database is asked: others may be writing to it. */
+	uint64_t committed = atomic_load(&store->shared->committed), seq = 0, seed = 0;
+	int rc = ops->look(store->disk);
+
+	if (rc == TERRACE_MISS)
+		return TERRACE_ECORRUPT;
+	if (rc == TERRACE_OK)
+		rc = ops->state(store->disk, &seq, &seed);
+	if (rc != TERRACE_OK)
 		return rc;
-	return terrace__write_alone(store, refill, NULL);
+	if (seed != store->head.seed || (word_holds(store->shared, PLACE_COMMITTED, committed) &&
+	                                 seq < word_value(committed))) {
+		terrace__message_set("it is not what was last written");
+		return TERRACE_ECORRUPT;
+	}
+	if (!ops->moved(store->disk))
+		return TERRACE_OK;
+	terrace__message_set("its files were replaced");
+	return TERRACE_ECORRUPT;
+}
+
+/* Under the writers' lock: a new one, if it is still not. */
+static int replace_known(struct terrace *store, void *ctx)
+{
+	int rc = check_known(store);
+
+	(void)ctx;
+	return rc == TERRACE_ECORRUPT ? terrace__database_renew(store, true) : rc;
+}
+
+/* Is the shared file older than the database? Then what it says is not to be relied on. */
+static bool is_older(struct terrace *store)
+{
+	uint64_t drawn = atomic_load(&store->shared->seq), seq = 0, seed;
+
+	/* A damaged number is drawn on from far beyond. */
+	if (!word_holds(store->shared, PLACE_SEQ, drawn) ||
+	    store->disk_ops->state(store->disk, &seq, &seed) != TERRACE_OK ||
+	    seq <= word_value(drawn))
+		return false;
+	atomic_store(&store->shared->seq, word_make(store->shared, PLACE_SEQ, seq));
+	return true;
+}
+
+static int open_known(struct terrace *store, bool alone)
+{
+	int rc;
+
+	if (alone)
+		store->disk_ops->settle(store->disk);
+	rc = check_known(store);
+	if (rc == TERRACE_ECORRUPT)
+		rc = terrace__write_alone(store, replace_known, NULL);
+	else if (rc == TERRACE_OK && alone && is_older(store))
+		rc = terrace__power_drop(store, "the shared file is older than the database");
+	return rc;
+}
+
+/* Others see by it that there is somebody. On leaving, that of the lock file falls first. */
+static int say_attached(struct terrace *store, int fd)
+{
+	int rc = terrace__lock_try(fd, LOCK_ATTACHED, false);
+
+	return rc < 0 ? failed(store->dir, -rc) : TERRACE_OK;
+}
+
+static int try_shared(struct terrace *store, const uint8_t boot[16], enum shared_state *ret_state)
+{
+	int others = terrace__lock_try(store->attach_fd, LOCK_ATTACHED, true);
+	int rc = others < 0 && others != -EAGAIN ? failed(store->dir, -others) :
+	                                           say_attached(store, store->attach_fd);
+
+	if (rc == TERRACE_OK)
+		rc = terrace__shared_open(store->dir_fd, boot, others != 0, &store->shared,
+		                          &store->lock_fd, ret_state);
+	return rc == TERRACE_OK ? say_attached(store, store->lock_fd) : rc;
+}
+
+static int open_shared(struct terrace *store, enum shared_state *ret_state)
+{
+	static const struct timespec moment = { .tv_nsec = 1000000 };
+	uint8_t boot[16];
+	int rc = terrace__boot_id(store->boot_id_path, boot);
+
+	if (rc == TERRACE_OK)
+		rc = try_shared(store, boot, ret_state);
+	/* Who is killed lets go of its locks in any order. */
+	for (int tries = 0; rc == TERRACE_EBUSY && tries < 20; tries++) {
+		nanosleep(&moment, NULL);
+		rc = try_shared(store, boot, ret_state);
+	}
+	return rc;
 }
 
 /* Under the attach lock: nobody else looks at a store that is half made. */
 static int open_parts(struct terrace *store, const char *path)
 {
-	/* Locks fall when a machine does: with others attached, this is their boot. */
-	bool alone = terrace__lock_try(store->lock_fd, LOCK_ATTACHED, true) == 0, fresh;
-	uint8_t boot[16];
-	int rc;
+	enum shared_state state;
+	bool fresh;
+	int rc = open_shared(store, &state);
 
-	rc = terrace__boot_id(store->boot_id_path, boot);
-	if (rc == TERRACE_OK)
-		rc = terrace__shared_open(store->dir_fd, boot, alone, &store->shared, &fresh);
 	if (rc != TERRACE_OK)
 		return rc;
-	rc = terrace__attach_database(store, path);
-	if (rc != TERRACE_OK)
-		return rc;
-	if (fresh) {
-		rc = terrace__attach_restore(store);
+	fresh = state == SHARED_REBOOT || state == SHARED_LOST;
+	if (fresh)
 		terrace__clock_settle(store->shared);
-	}
+	store->head = store->shared->head;
 	terrace__clock_start(store);
-	if (fresh && alone && rc == TERRACE_OK)
-		rc = terrace__power_check(store);
-	if (fresh && rc == TERRACE_OK)
+	rc = terrace__attach_database(store, path);
+	if (rc == TERRACE_OK)
+		rc = fresh ? open_fresh(store) : open_known(store, state == SHARED_KEPT);
+	if (rc == TERRACE_OK && fresh)
+		rc = terrace__power_check(store, state == SHARED_LOST);
+	if (rc == TERRACE_OK && state != SHARED_JOINED) {
+		store->disk_ops->settle(store->disk);
+		terrace__database_aside(store);
+	}
+	if (rc == TERRACE_OK && fresh)
 		rc = terrace__shared_publish(store->dir_fd, store->shared);
-	else if (rc == TERRACE_OK)
-		rc = refill_new(store);
+	store->head = store->shared->head;
 	return rc;
 }
 
@@ -307,13 +432,10 @@ int terrace__attach(struct terrace *store)
 		if (getrandom(&store->token, sizeof store->token, 0) < 0)
 			store->token = (uint64_t)getpid() << 32 | (uint32_t)time(NULL);
 	}
-	rc = terrace__lock_wait(store->lock_fd, LOCK_ATTACH, true);
-	if (rc < 0) {
-		rc = failed(store->dir, -rc);
-	} else {
+	rc = lock_attach(store);
+	if (rc == TERRACE_OK) {
 		rc = open_parts(store, path);
-		terrace__lock_try(store->lock_fd, LOCK_ATTACHED, false);
-		terrace__unlock(store->lock_fd, LOCK_ATTACH);
+		terrace__unlock(store->attach_fd, LOCK_ATTACH);
 		if (rc == TERRACE_OK) {
 			terrace__behind_reap(store);
 			store->disk_ops->sweep(store->disk);
@@ -329,9 +451,9 @@ static int leave(struct terrace *store, void *ctx)
 {
 	(void)ctx;
 	/* Emptying the log is a change to those who read without locks. */
-	atomic_store(&store->shared->writing, shared_draw(store->shared));
+	atomic_store(&store->shared->writing, SOMEBODY_WRITES);
 	store->disk_ops->checkpoint(store->disk, CHECKPOINT_CLOSING);
-	atomic_fetch_add(&store->shared->commits, 1);
+	terrace__commits_count(store->shared);
 	atomic_store(&store->shared->writing, 0);
 	return TERRACE_OK;
 }
@@ -357,6 +479,7 @@ void terrace__detach(struct terrace *store)
 	terrace__dictionaries_close(store->dir_fd);
 	terrace__detach_read_only(store);
 	terrace__fd_done(&store->dir_fd);
+	terrace__fd_done(&store->attach_fd);
 	terrace__fd_done(&store->lock_fd);
 	store->disk = NULL;
 	store->shared = NULL;

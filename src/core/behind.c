@@ -41,15 +41,41 @@ static bool lane_is_empty(const struct shared_lane *lane)
 	return atomic_load(&lane->head) == atomic_load(&lane->tail);
 }
 
+/* From *ret_head to *ret_tail; false when that is damaged. */
+static bool lane_span(const struct shared_lane *lane, uint64_t *ret_head, uint64_t *ret_tail)
+{
+	/* The head first: it only moves up to where the tail has been. */
+	*ret_head = atomic_load(&lane->head);
+	*ret_tail = atomic_load(&lane->tail);
+	return *ret_tail - *ret_head <= MARKS;
+}
+
+/* What stood in it is lost; it can be used on. Its owner, or under its lock. */
+static void lane_mend(struct shared_lane *lane)
+{
+	uint64_t head, tail;
+
+	if (UNLIKELY(!lane_span(lane, &head, &tail)))
+		atomic_store(&lane->head, tail);
+}
+
 /* Is a value waiting for the slot, in another lane than this one (NULL: in any)? */
 static bool waits_elsewhere(struct shared *shared, const struct shared_lane *but, uint32_t slot)
 {
 	for (int i = 0; i < LANES; i++) {
 		struct shared_lane *lane = &shared->lanes[i];
-		uint64_t tail = atomic_load(&lane->tail);
+		uint64_t at, tail;
 
-		for (uint64_t at = atomic_load(&lane->head); lane != but && at < tail; at++) {
-			if (atomic_load(&lane->marks[at % MARKS].slot) == slot)
+		if (lane == but)
+			continue;
+		if (!lane_span(lane, &at, &tail))
+			return true;
+		for (; at < tail; at++) {
+			uint32_t marked, cache;
+
+			if (!terrace__mark_where(shared, &lane->marks[at % MARKS], &marked,
+			                         &cache) ||
+			    marked == slot)
 				return true;
 		}
 	}
@@ -59,30 +85,51 @@ static bool waits_elsewhere(struct shared *shared, const struct shared_lane *but
 /* The rows are gone: take the mark off, unless it is another process's as well. */
 static void unmark(struct shared *shared, const struct shared_lane *lane, uint32_t slot)
 {
-	uint64_t version;
+	uint64_t version, new;
 
 	do {
-		version = version_load(shared, slot);
+		version = version_look(shared, slot, version_load(shared, slot));
 		if (!version_is_behind(version) || waits_elsewhere(shared, lane, slot))
 			return;
-	} while (!atomic_compare_exchange_weak(&shared->versions[slot], &version,
-	                                       version & ~VERSION_BEHIND));
+		new = word_make(shared, slot, word_value(version) & ~VERSION_BEHIND);
+	} while (!atomic_compare_exchange_weak(&shared->versions[slot], &version, new));
+}
+
+static bool lane_is_whole(struct shared *shared, const struct shared_lane *lane, uint64_t *ret_head,
+                          uint64_t *ret_tail)
+{
+	bool whole = lane_span(lane, ret_head, ret_tail);
+	uint32_t slot, cache;
+
+	for (uint64_t at = *ret_head; whole && at < *ret_tail; at++)
+		whole = terrace__mark_where(shared, &lane->marks[at % MARKS], &slot, &cache);
+	return whole;
 }
 
 /* Under the writers' lock, and the lane's. */
 static int reap_lane(struct terrace *store, void *ctx)
 {
 	struct shared_lane *lane = ctx;
-	uint64_t head = atomic_load(&lane->head), tail = atomic_load(&lane->tail);
 	struct transaction transaction;
-	int rc = terrace__transaction_begin(store, &transaction);
+	uint32_t slot, cache;
+	uint64_t head, tail;
+	int rc;
 
+	if (!lane_is_whole(store->shared, lane, &head, &tail)) {
+		/* It cannot be told which rows were to be replaced. */
+		rc = terrace__floors_raise(store);
+		if (rc == TERRACE_OK)
+			atomic_store(&lane->head, tail);
+		return rc;
+	}
+	rc = terrace__transaction_begin(store, &transaction);
 	if (rc != TERRACE_OK)
 		return rc;
 	for (uint64_t at = head; at < tail && (rc == TERRACE_OK || rc == TERRACE_MISS); at++) {
 		struct shared_mark *mark = &lane->marks[at % MARKS];
 
-		rc = terrace__transaction_mark(&transaction, atomic_load(&mark->slot));
+		terrace__mark_where(store->shared, mark, &slot, &cache);
+		rc = terrace__transaction_mark(&transaction, slot);
 		if (rc == TERRACE_OK)
 			rc = store->disk_ops->remove_hash(store->disk, atomic_load(&mark->hash),
 			                                  atomic_load(&mark->seq));
@@ -94,8 +141,10 @@ static int reap_lane(struct terrace *store, void *ctx)
 	rc = terrace__transaction_commit(&transaction);
 	if (rc != TERRACE_OK)
 		return rc;
-	for (uint64_t at = head; at < tail; at++)
-		unmark(store->shared, lane, atomic_load(&lane->marks[at % MARKS].slot));
+	for (uint64_t at = head; at < tail; at++) {
+		terrace__mark_where(store->shared, &lane->marks[at % MARKS], &slot, &cache);
+		unmark(store->shared, lane, slot);
+	}
 	atomic_store(&lane->head, tail);
 	return TERRACE_OK;
 }
@@ -140,10 +189,15 @@ bool terrace__behind_any(struct terrace *store, const struct terrace_cache *cach
 {
 	for (int i = 0; i < LANES; i++) {
 		struct shared_lane *lane = &store->shared->lanes[i];
-		uint64_t tail = atomic_load(&lane->tail);
+		uint32_t slot, number;
+		uint64_t at, tail;
 
-		for (uint64_t at = atomic_load(&lane->head); at < tail; at++) {
-			if (!cache || atomic_load(&lane->marks[at % MARKS].cache) == cache->number)
+		if (!lane_span(lane, &at, &tail))
+			return true;
+		for (; at < tail; at++) {
+			if (!terrace__mark_where(store->shared, &lane->marks[at % MARKS], &slot,
+			                         &number) ||
+			    !cache || number == cache->number)
 				return true;
 		}
 	}
@@ -272,6 +326,7 @@ static bool wait_room(struct terrace *store, uint64_t bytes)
 	struct timespec until = { deadline / 1000, (long)(deadline % 1000) * 1000000 };
 	struct shared_lane *lane = &store->shared->lanes[atomic_load(&behind->lane)];
 
+	lane_mend(lane);
 	while (atomic_load(&lane->tail) - atomic_load(&lane->head) >= MARKS ||
 	       behind->bytes + bytes > bytes_max(store)) {
 		if (behind->failing)
@@ -292,24 +347,26 @@ static bool wait_room(struct terrace *store, uint64_t bytes)
  * drawn after our mark. Until then the one in the lane may be too low, but
  * nobody has been promised anything yet.
  */
-static int take_slot(struct terrace_cache *cache, struct shared_mark *mark,
+static int take_slot(struct terrace_cache *cache, struct shared_mark *mark, uint32_t slot,
                      const struct write_lease *lease, uint64_t *ret_version, uint64_t *ret_seq)
 {
 	struct terrace *store = cache->store;
-	uint32_t slot = atomic_load(&mark->slot);
 	_Atomic uint64_t *version = &store->shared->versions[slot];
 	uint64_t old = lease ? lease->version : atomic_load(version), new;
 
 	do {
+		if (UNLIKELY(!word_holds(store->shared, slot, old)))
+			return TERRACE_EXISTS;
 		if (lease &&
 		    (old != lease->version || atomic_load(&cache->shared->bulk) != lease->bulk))
 			return TERRACE_MISS;
 		if (version_is_behind(old) && !waits_here(&store->behind, slot))
 			return TERRACE_EXISTS;
-		new = (old + VERSION_STEP) | VERSION_BEHIND;
+		new = word_make(store->shared, slot,
+		                (word_value(old) + VERSION_STEP) | VERSION_BEHIND);
 	} while (!atomic_compare_exchange_strong(version, &old, new));
 	*ret_version = new;
-	*ret_seq = shared_draw(store->shared);
+	*ret_seq = terrace__draw(store->shared);
 	atomic_store(&mark->seq, *ret_seq);
 	return TERRACE_OK;
 }
@@ -321,12 +378,11 @@ static struct shared_mark *mark_of(struct terrace *store, const struct pending *
 	return &lane->marks[pending->mark % MARKS];
 }
 
-static void write_mark(struct shared_mark *mark, const struct tier_key *key)
+static void write_mark(struct shared *shared, struct shared_mark *mark, const struct tier_key *key)
 {
 	atomic_store(&mark->hash, key->hash);
 	atomic_store(&mark->seq, 0);
-	atomic_store(&mark->slot, key->slot);
-	atomic_store(&mark->cache, key->cache);
+	terrace__mark_set(shared, mark, key->slot, key->cache);
 }
 
 static void enqueue(struct behind *behind, struct pending *pending)
@@ -357,12 +413,13 @@ static int add(struct terrace_cache *cache, const struct tier_key *key, struct e
 	pending->slot = key->slot;
 	pending->epoch = epoch;
 	pending->mark = atomic_load(&lane->tail);
-	write_mark(mark_of(store, pending), key);
+	write_mark(store->shared, mark_of(store, pending), key);
 	atomic_store(&lane->tail, pending->mark + 1);
 	/* Who begins a transaction sees the value in the lane, or we see that. */
 	rc = atomic_load(&store->shared->transaction) ?
 	         TERRACE_EXISTS :
-	         take_slot(cache, mark_of(store, pending), lease, &version, &pending->seq);
+	         take_slot(cache, mark_of(store, pending), key->slot, lease, &version,
+	                   &pending->seq);
 	if (rc != TERRACE_OK) {
 		atomic_store(&lane->tail, pending->mark);
 		free(pending);
@@ -390,7 +447,8 @@ static int replace(struct pending *pending, struct entry *entry, const struct wr
 	struct terrace *store = cache->store;
 	struct behind *behind = &store->behind;
 	uint64_t version;
-	int rc = take_slot(cache, mark_of(store, pending), lease, &version, &pending->seq);
+	int rc = take_slot(cache, mark_of(store, pending), pending->slot, lease, &version,
+	                   &pending->seq);
 
 	if (rc != TERRACE_OK)
 		return rc;
@@ -537,17 +595,18 @@ static void finish(struct terrace *store, struct write *write)
 {
 	struct behind *behind = &store->behind;
 	struct pending *pending = write->pending;
-	_Atomic uint64_t *version = &store->shared->versions[pending->slot];
+	struct shared *shared = store->shared;
 	uint64_t now;
 
 	if (!pending->superseded)
 		unlink_slot(behind, pending);
 	if (!waits_here(behind, pending->slot))
-		atomic_fetch_and(version, ~VERSION_BEHIND);
-	now = atomic_load(version);
+		terrace__version_unmark(shared, pending->slot, VERSION_BEHIND);
+	now = version_load(shared, pending->slot);
 	/* The copy in memory is as good as the row. */
 	if (write->rc == TERRACE_OK && version_number(now) == pending->number)
-		atomic_store(&pending->entry->stamp, now & ~VERSION_WRITING);
+		atomic_store(&pending->entry->stamp,
+		             word_make(shared, pending->slot, word_value(now) & ~VERSION_WRITING));
 	behind->bytes -= weight(pending->entry);
 	atomic_fetch_sub(&behind->count, 1);
 	entry_unref(pending->entry);

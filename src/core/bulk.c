@@ -62,7 +62,7 @@ static int remove_taken(struct doomed *doomed, struct transaction *transaction)
 		if (taken->key_size && doomed->mark)
 			rc = terrace__transaction_mark(transaction, taken->slot);
 		else
-			atomic_store(&doomed->cache->shared->rowless, 1);
+			atomic_store(&doomed->cache->shared->rows, ROWS_LACK);
 		if (rc == TERRACE_OK)
 			rc = store->disk_ops->remove_row(store->disk, &taken->row, &doomed->note);
 		if (rc == TERRACE_OK)
@@ -128,6 +128,9 @@ static int remove_all(struct doomed *doomed)
 		doomed->count = 0;
 		doomed->keys.size = 0;
 		rc = store->disk_ops->select(store->disk, &where, take_row, doomed);
+		/* In a new database there is nothing to remove; and the caches are rowless. */
+		if (UNLIKELY(rc < 0) && terrace__database_mend(store))
+			return TERRACE_OK;
 		if (rc == TERRACE_OK && doomed->keys.failed)
 			rc = no_memory("keys to remove");
 		if (rc == TERRACE_OK && doomed->count > 0)
@@ -241,7 +244,7 @@ static int void_rowless(struct terrace *store, void *ctx)
 {
 	struct terrace_cache *cache = ctx;
 
-	if (atomic_exchange(&cache->shared->rowless, 0))
+	if (atomic_exchange(&cache->shared->rows, ROWS_WHOLE) != ROWS_WHOLE)
 		terrace__epoch_move(store->shared, cache->shared);
 	return TERRACE_OK;
 }
@@ -264,7 +267,7 @@ static int remove_matching(struct terrace_cache *cache, const terrace_match *mat
 	rc = terrace__write_alone(cache->store, void_unwritten, cache);
 	if (rc == TERRACE_OK)
 		rc = remove_all(doomed);
-	if (rc == TERRACE_OK && atomic_load(&cache->shared->rowless))
+	if (rc == TERRACE_OK && atomic_load(&cache->shared->rows) != ROWS_WHOLE)
 		rc = terrace__write_alone(cache->store, void_rowless, cache);
 	*ret_count = doomed->removed;
 	free(doomed);
@@ -300,7 +303,7 @@ static int raise_floor(struct terrace *store, void *ctx)
 		rc = terrace__transaction_begin(store, &transaction);
 	if (rc != TERRACE_OK)
 		return rc;
-	floor = shared_draw(store->shared);
+	floor = terrace__draw(store->shared);
 	rc = store->disk_ops->cache_floor(store->disk, cache->number, floor);
 	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);
@@ -309,8 +312,8 @@ static int raise_floor(struct terrace *store, void *ctx)
 	rc = terrace__transaction_commit(&transaction);
 	if (rc != TERRACE_OK)
 		return rc;
-	atomic_store(&cache->shared->floor, floor);
-	atomic_store(&cache->shared->rowless, 0);
+	terrace__floor_set(store->shared, cache->shared, floor);
+	atomic_store(&cache->shared->rows, ROWS_WHOLE);
 	terrace__epoch_move(store->shared, cache->shared);
 	return TERRACE_OK;
 }

@@ -35,5 +35,8 @@ void terrace__keys_done(struct key_list *list);
 int terrace__verify(struct terrace *store, bool repair,
                     int (*fn)(void *ctx, const terrace_fault *fault), void *ctx,
                     terrace_verify_report *report);
+int terrace__scrub(struct terrace *store, const terrace_scrub_options *options,
+                   int (*fn)(void *ctx, const terrace_fault *fault), void *ctx,
+                   terrace_verify_report *report, uint64_t *ret_position);
 
 #endif

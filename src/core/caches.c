@@ -1,5 +1,6 @@
 #include "core/caches.h"
 
+#include "core/ahead.h"
 #include "core/behind.h"
 #include "core/events.h"
 
@@ -62,15 +63,21 @@ static int check_name(const char *name, bool own)
 /* The number of a name; TERRACE_MISS with the first free one. */
 static int find_number(const struct shared *shared, const char *name, uint32_t *ret)
 {
+	uint32_t free_number = CACHES_MAX;
+
 	for (uint32_t i = 0; i < CACHES_MAX; i++) {
 		const struct shared_cache *cache = &shared->caches[i];
 
-		*ret = i;
-		if (!atomic_load_explicit(&cache->in_use, memory_order_acquire))
-			return TERRACE_MISS;
-		if (strcmp(cache->name, name) == 0)
+		if (terrace__cache_is_named(shared, i) && strcmp(cache->name, name) == 0) {
+			*ret = i;
 			return TERRACE_OK;
+		}
+		if (free_number == CACHES_MAX && !atomic_load(&cache->named))
+			free_number = i;
 	}
+	*ret = free_number;
+	if (free_number < CACHES_MAX)
+		return TERRACE_MISS;
 	terrace__message_set("the store has %d caches already; cache %s cannot be made", CACHES_MAX,
 	                     name);
 	return TERRACE_EFULL;
@@ -86,9 +93,11 @@ static int take_number(struct terrace *store, void *ctx)
 {
 	struct new_number *new = ctx;
 	struct transaction transaction;
-	struct shared_cache *cache;
-	int rc = find_number(store->shared, new->name, &new->number);
+	/* The file may have lost names that the database knows. */
+	int rc = terrace__caches_restore(store);
 
+	if (rc == TERRACE_OK)
+		rc = find_number(store->shared, new->name, &new->number);
 	if (rc != TERRACE_MISS)
 		return rc;
 	if (terrace__transaction_mine(store)) {
@@ -106,9 +115,7 @@ static int take_number(struct terrace *store, void *ctx)
 	rc = terrace__transaction_commit(&transaction);
 	if (rc != TERRACE_OK)
 		return rc;
-	cache = &store->shared->caches[new->number];
-	strcpy(cache->name, new->name);
-	atomic_store_explicit(&cache->in_use, 1, memory_order_release);
+	terrace__cache_name(store->shared, new->number, new->name);
 	return TERRACE_OK;
 }
 
@@ -134,7 +141,7 @@ static int declare_immutable(struct terrace *store, void *ctx)
 	}
 	rc = terrace__transaction_commit(&transaction);
 	if (rc == TERRACE_OK)
-		atomic_store(&cache->shared->immutable, 1);
+		terrace__immutable_set(store->shared, cache->shared, true);
 	return rc;
 }
 
@@ -155,9 +162,9 @@ static int number_cache(struct terrace *store, struct terrace_cache *cache)
 	cache->number = new.number;
 	cache->shared = &store->shared->caches[new.number];
 	/* Caches must not share hashes: their rows share an index. */
-	cache->seed = terrace__hash64(&new.number, sizeof new.number, store->shared->seed);
+	cache->seed = terrace__hash64(&new.number, sizeof new.number, store->head.seed);
 	if (cache->settings[CACHE_immutable].number && !store->read_only &&
-	    !atomic_load(&cache->shared->immutable))
+	    !cache_is_immutable(store->shared, cache->shared))
 		return terrace__write_alone(store, declare_immutable, cache);
 	return TERRACE_OK;
 }
@@ -178,6 +185,8 @@ static int check_policy(const terrace_policy *policy)
 		what = "check is unknown";
 	else if (policy->write > TERRACE_WRITE_BEHIND)
 		what = "write is unknown";
+	else if (policy->strategy > TERRACE_STRATEGY_BATCH)
+		what = "strategy is unknown";
 	else if (policy->stale_ms < TERRACE_TTL_FOREVER ||
 	         policy->stale_on_error_ms < TERRACE_TTL_FOREVER ||
 	         policy->absent_ttl_ms < TERRACE_TTL_FOREVER ||
@@ -220,6 +229,7 @@ static void apply_settings(struct terrace_cache *cache)
 	cache->watches = settings[CACHE_check].number == CHECK_WATCHED;
 	cache->check_ms = cache->watches ? 0 : settings[CACHE_check].number;
 	cache->write_behind = settings[CACHE_write].number == TERRACE_WRITE_BEHIND;
+	cache->strategy = (terrace_strategy)settings[CACHE_strategy].number;
 	cache->stale_ms = settings[CACHE_stale].number;
 	cache->stale_error_ms = settings[CACHE_stale_on_error].number;
 	cache->absent_ttl_ms = settings[CACHE_absent_ttl].number;
@@ -276,6 +286,18 @@ static int check_promise(const struct terrace_cache *cache)
 	return TERRACE_ECONFIG;
 }
 
+/* What goes into memory alone needs memory. */
+static int check_strategy(const struct terrace_cache *cache)
+{
+	if (cache->strategy != TERRACE_STRATEGY_IMMEDIATE || cache->tiers & TERRACE_L1 ||
+	    cache->store->snapshot.taken)
+		return TERRACE_OK;
+	terrace__message_set("cache %s: strategy immediate keeps values in l1 alone, which is not "
+	                     "among its tiers; add l1, or choose another strategy",
+	                     cache->name);
+	return TERRACE_ECONFIG;
+}
+
 static int cache_make(struct terrace *store, const char *name, const terrace_policy *policy,
                       struct terrace_cache **ret)
 {
@@ -303,7 +325,11 @@ static int cache_make(struct terrace *store, const char *name, const terrace_pol
 		store->watch = terrace__watch_new(store);
 	if (cache->watches && !store->watch)
 		return TERRACE_ENOMEM;
-	rc = check_promise(cache);
+	cache->name_next = policy->next;
+	cache->next_ctx = policy->next_ctx;
+	rc = check_strategy(cache);
+	if (rc == TERRACE_OK)
+		rc = check_promise(cache);
 	if (rc == TERRACE_OK)
 		rc = number_cache(store, cache);
 	return rc == TERRACE_OK ? open_memory(cache) : rc;
@@ -397,6 +423,7 @@ void terrace__cache_close(struct terrace_cache *cache, bool force)
 	pthread_mutex_unlock(&store->caches_lock);
 	if (!last)
 		return;
+	terrace__ahead_close(cache);
 	if (cache->tiers)
 		terrace__stats_fold(cache);
 	terrace__memory_clear(cache);

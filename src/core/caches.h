@@ -21,6 +21,9 @@ int terrace__attach_restore(struct terrace *store);
 /* Accepts what was opened half. Caches are closed before. */
 void terrace__detach(struct terrace *store);
 
+/* Names and floors that the database knows, where the shared file has none that are whole. */
+int terrace__caches_restore(struct terrace *store);
+
 /* Get or make the open cache and count a handle. `own`: a name that begins with '.'. */
 int terrace__cache_open(struct terrace *store, const char *name, const terrace_policy *policy,
                         bool own, struct terrace_cache **ret);

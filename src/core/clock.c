@@ -13,10 +13,11 @@ void terrace__clock_settle(struct shared *shared)
 {
 	/* The date may be wrong after a boot; what was written is not younger than that. */
 	int64_t now = terrace__clock_ms(CLOCK_REALTIME);
+	uint64_t last = atomic_load(&shared->last_time);
 
-	if (now < atomic_load(&shared->last_time))
-		now = atomic_load(&shared->last_time);
-	atomic_store(&shared->clock_base, now - terrace__clock_ms(CLOCK_BOOTTIME));
+	if (word_holds(shared, PLACE_TIME, last) && now < (int64_t)word_value(last))
+		now = (int64_t)word_value(last);
+	shared->head.clock_base = now - terrace__clock_ms(CLOCK_BOOTTIME);
 }
 
 static void calibrate(struct terrace *store)
@@ -24,7 +25,7 @@ static void calibrate(struct terrace *store)
 	int64_t mono = terrace__clock_ms(CLOCK_MONOTONIC);
 	/* CLOCK_BOOTTIME goes on while the machine sleeps. */
 	int64_t boot = terrace__clock_ms(CLOCK_BOOTTIME);
-	int64_t base = store->shared ? atomic_load(&store->shared->clock_base) :
+	int64_t base = store->shared ? store->head.clock_base :
 	                               terrace__clock_ms(CLOCK_REALTIME) - boot;
 
 	atomic_store(&store->clock.offset, base + boot - mono);

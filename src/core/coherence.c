@@ -1,78 +1,163 @@
 #include "core/coherence.h"
 
-#include "core/power.h"
-#include "util/fs.h"
 #include "util/hash.h"
-#include "util/message.h"
 #include "util/util.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <time.h>
 
-#define SHARED_NAME     "shared"
-#define SHARED_NEW_NAME "shared.new"
+/* Beyond whatever may have been drawn since the last number that is known. */
+#define FAR_BEYOND (UINT64_C(1) << 24)
 
-static const char magic[8] = { 'T', 'e', 'r', 'r', 'a', 'c', 'e', '\n' };
-
-/* No copy can carry the next number, even if the write fails. */
-static uint64_t marked(uint64_t version)
+/*
+ * A number above all that the slot may have had: the upper half of numbers is
+ * for such, and the later is the greater for a year.
+ */
+static uint64_t fresh_number(void)
 {
-	return (version + VERSION_STEP) | VERSION_WRITING;
+	const uint64_t half = (WORD_MASK + 1) / VERSION_STEP / 2;
+	struct timespec now;
+	uint64_t ns;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	return half + (ns >> 14) % half;
+}
+
+/* --- numbers that are drawn -------------------------------------------------------- */
+
+/* The last number drawn is damaged: go on where none can have been. */
+static uint64_t known_seq(const struct shared *shared)
+{
+	uint64_t known = atomic_load(&shared->committed), most = 0;
+
+	if (word_holds(shared, PLACE_COMMITTED, known))
+		most = word_value(known);
+	for (uint32_t i = 0; i < CACHES_MAX; i++) {
+		uint64_t floor = atomic_load(&shared->caches[i].floor);
+
+		if (word_holds(shared, PLACE_FLOORS + i, floor))
+			most = max_u64(most, word_value(floor));
+	}
+	return most + FAR_BEYOND;
+}
+
+uint64_t terrace__draw(struct shared *shared)
+{
+	uint64_t old = atomic_load(&shared->seq), value;
+
+	do {
+		value = LIKELY(word_holds(shared, PLACE_SEQ, old)) ? word_value(old) :
+		                                                     known_seq(shared);
+		value++;
+	} while (
+	    !atomic_compare_exchange_weak(&shared->seq, &old, word_make(shared, PLACE_SEQ, value)));
+	return value;
+}
+
+void terrace__commits_count(struct shared *shared)
+{
+	uint64_t commits = atomic_load(&shared->commits);
+
+	commits = LIKELY(word_holds(shared, PLACE_COMMITS, commits)) ? word_value(commits) + 1 :
+	                                                               fresh_number();
+	atomic_store(&shared->commits, word_make(shared, PLACE_COMMITS, commits));
+}
+
+void terrace__unsynced_set(struct shared *shared, bool unsynced)
+{
+	atomic_store(&shared->unsynced, word_make(shared, PLACE_UNSYNCED, unsynced));
+}
+
+/* --- versions ------------------------------------------------------------------------ */
+
+/* Damaged: both marks, because either may have been on. See shared->hurt. */
+static uint64_t mended(struct shared *shared, uint32_t slot)
+{
+	uint64_t marks = slot < VERSIONS ? VERSION_WRITING | VERSION_BEHIND : 0;
+
+	atomic_store(&shared->hurt, 1);
+	return fresh_number() * VERSION_STEP | marks;
+}
+
+uint64_t terrace__version_mend(struct shared *shared, uint32_t slot, uint64_t version)
+{
+	while (!word_holds(shared, slot, version)) {
+		uint64_t new = word_make(shared, slot, mended(shared, slot));
+
+		if (atomic_compare_exchange_strong(&shared->versions[slot], &version, new))
+			return new;
+	}
+	return version;
 }
 
 uint64_t terrace__version_mark(struct shared *shared, uint32_t slot)
 {
-	uint64_t old = version_load(shared, slot);
+	uint64_t old = version_load(shared, slot), new;
 
-	while (!atomic_compare_exchange_weak(&shared->versions[slot], &old, marked(old)))
-		;
-	return marked(old);
+	/* No copy can carry the next number, even if the write fails. */
+	do {
+		old = version_look(shared, slot, old);
+		new = word_make(shared, slot, (word_value(old) + VERSION_STEP) | VERSION_WRITING);
+	} while (!atomic_compare_exchange_weak(&shared->versions[slot], &old, new));
+	return new;
 }
 
 uint64_t terrace__version_mark_if(struct shared *shared, uint32_t slot, uint64_t number)
 {
-	uint64_t old = version_load(shared, slot);
+	uint64_t old = version_load(shared, slot), new;
 
 	do {
+		old = version_look(shared, slot, old);
 		if (version_number(old) != number)
 			return 0;
-	} while (!atomic_compare_exchange_weak(&shared->versions[slot], &old, marked(old)));
-	return marked(old);
+		new = word_make(shared, slot, (word_value(old) + VERSION_STEP) | VERSION_WRITING);
+	} while (!atomic_compare_exchange_weak(&shared->versions[slot], &old, new));
+	return new;
+}
+
+uint64_t terrace__version_unmark(struct shared *shared, uint32_t slot, uint64_t marks)
+{
+	uint64_t old = version_load(shared, slot), new;
+
+	do {
+		old = version_look(shared, slot, old);
+		new = word_make(shared, slot, word_value(old) & ~marks);
+	} while (!atomic_compare_exchange_weak(&shared->versions[slot], &old, new));
+	return old;
 }
 
 bool terrace__version_clear(struct shared *shared, uint32_t slot, uint64_t number, uint64_t *ret)
 {
-	uint64_t old = atomic_fetch_and(&shared->versions[slot], ~VERSION_WRITING);
+	uint64_t old = terrace__version_unmark(shared, slot, VERSION_WRITING);
 
-	*ret = version_number(old) == number ? old & ~VERSION_WRITING : 0;
+	*ret = version_number(old) == number ?
+	           word_make(shared, slot, word_value(old) & ~VERSION_WRITING) :
+	           0;
 	return version_is_writing(old);
 }
 
 uint64_t terrace__version_move(struct shared *shared, uint32_t slot)
 {
-	return atomic_fetch_add(&shared->versions[slot], VERSION_STEP) + VERSION_STEP;
+	uint64_t old = version_load(shared, slot), new;
+
+	do {
+		old = version_look(shared, slot, old);
+		new = word_make(shared, slot, word_value(old) + VERSION_STEP);
+	} while (!atomic_compare_exchange_weak(&shared->versions[slot], &old, new));
+	return new;
 }
 
-void terrace__versions_repair(struct shared *shared)
-{
-	for (uint32_t slot = 0; slot < VERSIONS; slot++) {
-		_Atomic uint64_t *version = &shared->versions[slot];
+/* --- caches ---------------------------------------------------------------------------- */
 
-		if (version_is_writing(atomic_load_explicit(version, memory_order_relaxed)))
-			atomic_fetch_and(version, ~VERSION_WRITING);
-	}
-	/* It may have committed: readers must not go on with an older snapshot. */
-	atomic_fetch_add(&shared->commits, 1);
-	atomic_store(&shared->writing, 0);
+static uint32_t number_of(const struct shared *shared, const struct shared_cache *cache)
+{
+	return (uint32_t)(cache - shared->caches);
 }
 
 uint64_t terrace__epoch_move(struct shared *shared, struct shared_cache *cache)
 {
-	uint64_t epoch = shared_draw(shared);
+	uint64_t epoch = word_make(shared, PLACE_EPOCHS + number_of(shared, cache),
+	                           terrace__draw(shared));
 
 	atomic_store(&cache->epoch, epoch);
 	atomic_store(&cache->bulk, epoch);
@@ -81,163 +166,124 @@ uint64_t terrace__epoch_move(struct shared *shared, struct shared_cache *cache)
 
 void terrace__bulk_move(struct shared *shared, struct shared_cache *cache)
 {
-	atomic_store(&cache->bulk, shared_draw(shared));
+	atomic_store(&cache->bulk, terrace__draw(shared));
 }
 
-/* --- the file ------------------------------------------------------------------- */
-
-static uint64_t check_of(const struct shared *shared)
+uint64_t terrace__floor(const struct shared *shared, const struct shared_cache *cache)
 {
-	uint64_t fields[] = { shared->format, shared->size, shared->seed, shared->generation };
+	uint64_t floor = atomic_load(&cache->floor);
 
-	return terrace__hash64(fields, sizeof fields, 0);
+	if (LIKELY(word_holds(shared, PLACE_FLOORS + number_of(shared, cache), floor)))
+		return word_value(floor);
+	return UINT64_MAX;
 }
 
-static bool is_whole(const struct shared *shared)
+void terrace__floor_set(struct shared *shared, struct shared_cache *cache, uint64_t floor)
 {
-	return memcmp(shared->magic, magic, sizeof magic) == 0 &&
-	       shared->format == FORMAT_VERSION && shared->size == sizeof *shared &&
-	       shared->check == check_of(shared);
+	uint32_t place = PLACE_FLOORS + number_of(shared, cache);
+
+	atomic_store(&cache->floor, word_make(shared, place, floor));
 }
 
-static int failed(int err, const char *what)
+void terrace__immutable_set(struct shared *shared, struct shared_cache *cache, bool immutable)
 {
-	terrace__message_set("cannot %s the store's shared file: %s", what, strerror(err));
-	if (err == ENOSPC || err == EDQUOT || err == EFBIG)
-		return TERRACE_EFULL;
-	if (err == EACCES || err == EPERM || err == EROFS || err == ELOOP)
-		return TERRACE_EACCESS;
-	return err == ENOMEM ? TERRACE_ENOMEM : TERRACE_EIO;
+	uint32_t place = PLACE_IMMUTABLE + number_of(shared, cache);
+
+	atomic_store(&cache->immutable, word_make(shared, place, immutable));
 }
 
-static int no_room(int err, size_t size)
+static uint64_t name_check(const struct shared *shared, uint32_t number, const char *name)
 {
-	int rc = failed(err, "allocate");
+	uint64_t check = terrace__hash64(name, strnlen(name, TERRACE_NAME_MAX + 1),
+	                                 shared->head.salt + number);
 
-	if (rc == TERRACE_EFULL)
-		terrace__message_set("cannot make the store's shared file, which takes %.1f MiB: "
-		                     "%s; make room, or choose another directory",
-		                     (double)size / (1 << 20), strerror(err));
-	return rc;
+	return check ? check : 1;
 }
 
-static struct shared *map(int fd, int access)
+bool terrace__cache_is_named(const struct shared *shared, uint32_t number)
 {
-	struct shared *shared = mmap(NULL, sizeof *shared, access, MAP_SHARED, fd, 0);
+	const struct shared_cache *cache = &shared->caches[number];
+	uint64_t named = atomic_load_explicit(&cache->named, memory_order_acquire);
 
-	return shared == MAP_FAILED ? NULL : shared;
+	return named && named == name_check(shared, number, cache->name);
 }
 
-/* A new file under a temporary name: nobody maps it before it is whole. */
-static int make(int dir_fd, struct shared **ret)
+void terrace__cache_name(struct shared *shared, uint32_t number, const char *name)
 {
-	CLEANUP(terrace__fd_done) int fd = -1;
-	struct shared *shared;
-	int err;
+	struct shared_cache *cache = &shared->caches[number];
 
-	unlinkat(dir_fd, SHARED_NEW_NAME, 0);
-	fd = openat(dir_fd, SHARED_NEW_NAME, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC,
-	            0600);
-	if (fd < 0)
-		return failed(errno, "make");
-	/* Every block now: a full disk later would be a SIGBUS. */
-	terrace__limit_enter();
-	do
-		err = posix_fallocate(fd, 0, sizeof *shared);
-	while (err == EINTR);
-	terrace__limit_leave();
-	if (err) {
-		unlinkat(dir_fd, SHARED_NEW_NAME, 0); /* what it has may be the last of the disk */
-		return no_room(err, sizeof *shared);
+	atomic_store(&cache->named, 0);
+	memset(cache->name, 0, sizeof cache->name);
+	memcpy(cache->name, name, strlen(name));
+	atomic_store_explicit(&cache->named, name_check(shared, number, name),
+	                      memory_order_release);
+}
+
+/* --- marks of lanes ------------------------------------------------------------------------ */
+
+static uint32_t place_of(const struct shared *shared, const struct shared_mark *mark)
+{
+	size_t lane = (size_t)((const char *)mark - (const char *)shared->lanes) /
+	              sizeof shared->lanes[0];
+
+	return PLACE_MARKS + (uint32_t)lane * MARKS + (uint32_t)(mark - shared->lanes[lane].marks);
+}
+
+bool terrace__mark_where(const struct shared *shared, const struct shared_mark *mark,
+                         uint32_t *ret_slot, uint32_t *ret_cache)
+{
+	uint64_t where = atomic_load(&mark->where);
+
+	*ret_slot = (uint32_t)word_value(where) & (VERSIONS - 1);
+	*ret_cache = (uint32_t)(word_value(where) / VERSIONS) % CACHES_MAX;
+	return word_holds(shared, place_of(shared, mark), where);
+}
+
+void terrace__mark_set(struct shared *shared, struct shared_mark *mark, uint32_t slot,
+                       uint32_t cache)
+{
+	uint64_t where = (uint64_t)cache * VERSIONS + slot;
+
+	atomic_store(&mark->where, word_make(shared, place_of(shared, mark), where));
+}
+
+/* --- repair -------------------------------------------------------------------------------- */
+
+static void repair_versions(struct shared *shared)
+{
+	for (uint32_t slot = 0; slot < VERSIONS + MEMORY_VERSIONS; slot++) {
+		uint64_t version = atomic_load_explicit(&shared->versions[slot],
+		                                        memory_order_relaxed);
+
+		/* What was damaged keeps the other mark, until it is found in no lane. */
+		if (UNLIKELY(!word_holds(shared, slot, version)) ||
+		    (version_is_writing(version) && slot < VERSIONS))
+			terrace__version_unmark(shared, slot,
+			                        slot < VERSIONS ? VERSION_WRITING : 0);
 	}
-	shared = map(fd, PROT_READ | PROT_WRITE);
-	if (!shared)
-		return failed(errno, "map");
-	memcpy(shared->magic, magic, sizeof magic);
-	shared->format = FORMAT_VERSION;
-	shared->size = sizeof *shared;
-	*ret = shared;
-	return TERRACE_OK;
 }
 
-int terrace__shared_open(int dir_fd, const uint8_t boot[16], bool alone, struct shared **ret,
-                         bool *ret_fresh)
+static void repair_caches(struct shared *shared)
 {
-	CLEANUP(terrace__fd_done) int fd = -1;
-	uint32_t generation = 1;
-	int64_t last_time = 0;
-	struct shared *shared;
-	struct stat st;
-	int rc;
+	for (uint32_t i = 0; i < CACHES_MAX; i++) {
+		struct shared_cache *cache = &shared->caches[i];
 
-	fd = openat(dir_fd, SHARED_NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 && errno != ENOENT)
-		return failed(errno, "open");
-	/* A failure that passes must not have a file replaced that others use. */
-	if (fd >= 0 && fstat(fd, &st) < 0)
-		return failed(errno, "look at");
-	if (fd >= 0 && st.st_size == sizeof *shared) {
-		shared = map(fd, PROT_READ | PROT_WRITE);
-		if (!shared)
-			return failed(errno, "map");
-		if (is_whole(shared) && (!alone || terrace__boot_same(shared->boot_id, boot))) {
-			*ret = shared;
-			*ret_fresh = false;
-			return TERRACE_OK;
-		}
-		/* Of another boot: the rest of it may be older than what the database says. */
-		if (is_whole(shared)) {
-			generation = shared->generation;
-			last_time = atomic_load(&shared->last_time);
-		}
-		munmap(shared, sizeof *shared);
+		if (!word_holds(shared, PLACE_EPOCHS + i, atomic_load(&cache->epoch)))
+			terrace__epoch_move(shared, cache);
+		/* It may have been higher: what was cleared must not come back. */
+		if (terrace__floor(shared, cache) == UINT64_MAX)
+			terrace__floor_set(shared, cache, terrace__draw(shared));
 	}
-	rc = make(dir_fd, ret);
-	if (rc != TERRACE_OK)
-		return rc;
-	(*ret)->generation = generation;
-	atomic_store(&(*ret)->last_time, last_time);
-	memcpy((*ret)->boot_id, boot, sizeof(*ret)->boot_id);
-	*ret_fresh = true;
-	return TERRACE_OK;
 }
 
-int terrace__shared_look(int dir_fd, struct shared **ret, ino_t *ret_inode)
+void terrace__shared_repair(struct shared *shared)
 {
-	CLEANUP(terrace__fd_done) int fd = -1;
-	struct shared *shared;
-	struct stat st;
-
-	*ret = NULL;
-	*ret_inode = 0;
-	fd = openat(dir_fd, SHARED_NAME, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT)
-		return TERRACE_OK;
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return failed(errno, "open");
-	*ret_inode = st.st_ino;
-	if (st.st_size != sizeof *shared)
-		return TERRACE_OK;
-	shared = map(fd, PROT_READ);
-	if (!shared)
-		return failed(errno, "map");
-	if (is_whole(shared))
-		*ret = shared;
-	else
-		munmap(shared, sizeof *shared);
-	return TERRACE_OK;
-}
-
-int terrace__shared_publish(int dir_fd, struct shared *shared)
-{
-	shared->check = check_of(shared);
-	if (renameat(dir_fd, SHARED_NEW_NAME, dir_fd, SHARED_NAME) < 0)
-		return failed(errno, "publish");
-	return TERRACE_OK;
-}
-
-void terrace__shared_close(struct shared *shared)
-{
-	if (shared)
-		munmap(shared, sizeof *shared);
+	/* Before the look: who finds damage from now on asks for another one. */
+	atomic_store(&shared->hurt, 0);
+	repair_versions(shared);
+	repair_caches(shared);
+	atomic_store(&shared->hurt, 0);
+	/* It may have committed: readers must not go on with an older snapshot. */
+	terrace__commits_count(shared);
+	atomic_store(&shared->writing, 0);
 }

@@ -52,7 +52,7 @@
 #include <terrace/base.h>
 
 #include <stdatomic.h>
-#include <sys/types.h>
+#include <time.h>
 
 enum {
 	FORMAT_VERSION = 1,
@@ -73,18 +73,49 @@ enum {
 /* Several processes hold entries of a cache that is in memory alone. */
 #define HELD_BY_MANY UINT64_MAX
 
+/*
+ * A word of the file that must not be believed when its bits have changed: a
+ * value of 44 bits, and a check of value, place and file. One flipped bit never
+ * makes a word that holds, so that a version or an epoch that is damaged is not
+ * one that any copy was ever made under; more damage does so once in a million.
+ * The value is above, so that of two words of a place the later one is greater.
+ */
+enum { WORD_BITS = 44, CHECK_BITS = 64 - WORD_BITS };
+#define WORD_MASK (((uint64_t)1 << WORD_BITS) - 1)
+
+/* Places; the versions come first. */
+enum {
+	PLACE_EPOCHS = VERSIONS + MEMORY_VERSIONS,
+	PLACE_FLOORS = PLACE_EPOCHS + CACHES_MAX,
+	PLACE_MARKS = PLACE_FLOORS + CACHES_MAX,
+	PLACE_IMMUTABLE = PLACE_MARKS + LANES * MARKS,
+	PLACE_SEQ = PLACE_IMMUTABLE + CACHES_MAX,
+	PLACE_COMMITS,
+	PLACE_COMMITTED,
+	PLACE_TIME,
+	PLACE_UNSYNCED,
+	PLACES,
+};
+_Static_assert(PLACES <= 1 << CHECK_BITS, "a place must fit beside a value");
+
+/* No flipped bit makes it zero. */
+#define SOMEBODY_WRITES UINT64_MAX
+
+/* The rows of a cache; anything else than WHOLE, damage too, means that some may lack. */
+enum { ROWS_LACK = 0, ROWS_WHOLE = 0x5aa5c33c };
+
 struct shared_cache {
-	_Alignas(64) _Atomic uint64_t epoch;
+	_Alignas(64) _Atomic uint64_t epoch; /* word */
 	_Atomic uint64_t bulk;
-	_Atomic uint64_t floor;
-	_Atomic uint32_t in_use; /* the name below is whole */
+	_Atomic uint64_t floor; /* word; see terrace__floor() */
+	_Atomic uint64_t named; /* check of the name below, which is whole; 0: none */
 	/* Rows went without their slots being marked (eviction, damage), so
 	 * memory may hold copies that no row leads to. */
-	_Atomic uint32_t rowless;
+	_Atomic uint32_t rows;
 	/* In memory alone: the process that has entries of it; see below. */
 	_Atomic uint64_t holder;
 	char name[TERRACE_NAME_MAX + 1];
-	_Atomic uint32_t immutable; /* its values follow from their keys */
+	_Atomic uint64_t immutable; /* word: 1, its values follow from their keys */
 };
 
 /* How a loader failed, for those in other processes who waited for it. */
@@ -99,12 +130,11 @@ struct shared_outcome {
 struct shared_mark {
 	_Atomic uint64_t hash;
 	_Atomic uint64_t seq;
-	_Atomic uint32_t slot;
-	_Atomic uint32_t cache;
+	_Atomic uint64_t where; /* word: slot, and the cache's number above it */
 };
 
 /* The values of one process that wait, from head to tail, round and round. Its
- * lock is a byte of the lock file. */
+ * lock is a byte of this file. */
 struct shared_lane {
 	_Alignas(64) _Atomic uint64_t head;
 	_Atomic uint64_t tail;
@@ -118,27 +148,37 @@ struct shared_access {
 	_Atomic int64_t when;   /* the last */
 };
 
-struct shared {
+/* What does not change while anybody is attached; each of them has a copy. */
+struct shared_head {
 	char magic[8];
 	uint32_t format;
 	uint32_t size;
-	uint64_t seed;       /* of the hashes; the database has it too */
-	uint32_t generation; /* of the database's name */
+	uint64_t seed; /* of the hashes; the database has it too */
+	uint64_t salt; /* of the words' checks */
 	uint8_t boot_id[16];
-	_Atomic int64_t clock_base; /* store clock = time since boot + this */
-	_Atomic int64_t last_time;  /* the latest that anybody has written */
-	uint64_t check;             /* hash of the fields above that never change */
+	int64_t clock_base; /* store clock = time since boot + this */
+	uint64_t check;     /* of the fields above */
+};
 
-	_Alignas(64) _Atomic uint64_t seq;         /* the last number drawn */
-	_Alignas(64) _Atomic uint64_t commits;     /* finished transactions */
-	_Atomic uint64_t writing;                  /* a transaction is under way */
+struct shared {
+	struct shared_head head;
+	_Atomic uint64_t last_time; /* word: the latest that anybody has written */
+
+	_Alignas(64) _Atomic uint64_t seq;         /* word: the last number drawn */
+	_Alignas(64) _Atomic uint64_t commits;     /* word: finished transactions */
+	_Atomic uint64_t committed;                /* word: the database knows of this number */
+	_Atomic uint64_t writing;                  /* a transaction is under way: SOMEBODY_WRITES */
+	_Atomic uint32_t hurt;                     /* a word did not hold: look at all of them */
 	_Alignas(64) _Atomic uint32_t writer_turn; /* futex: the writers' lock came free */
 	_Atomic uint32_t writer_waiters;
 	/* A program begins, or has open, a transaction: nobody writes behind.
 	 * Cleared under the writers' lock alone. */
 	_Atomic uint32_t transaction;
 	_Alignas(64) _Atomic uint32_t flight_turn; /* futex: a flight has landed */
-	_Atomic uint32_t unsynced; /* the file says that this boot writes; see power.h */
+	_Atomic uint64_t unsynced; /* word: 1, the file says that this boot writes; see power.h */
+
+	struct disk_shared disk;
+	_Atomic uint64_t aside_bytes; /* of databases that were set aside */
 
 	struct shared_cache caches[CACHES_MAX];
 	struct shared_outcome outcomes[OUTCOMES];
@@ -150,7 +190,46 @@ struct shared {
 	struct shared_access accesses[ACCESSES];
 	struct shared_lane lanes[LANES];
 	_Alignas(64) _Atomic uint64_t versions[VERSIONS + MEMORY_VERSIONS];
+	struct shared_head spare; /* the head once more, far from it */
 };
+
+static inline uint64_t word_make(const struct shared *shared, uint32_t place, uint64_t value)
+{
+	uint64_t mixed = ((value & WORD_MASK) | (uint64_t)place << WORD_BITS) ^ shared->head.salt;
+
+	/* The odd constant of Fibonacci hashing (Knuth, volume 3, 6.4): of its
+	 * product the upper bits depend on every bit below. */
+	mixed = mixed * UINT64_C(0x9e3779b97f4a7c15) >> WORD_BITS;
+	return value << CHECK_BITS | mixed;
+}
+
+static inline uint64_t word_value(uint64_t word)
+{
+	return word >> CHECK_BITS;
+}
+
+static inline bool word_holds(const struct shared *shared, uint32_t place, uint64_t word)
+{
+	return word_make(shared, place, word_value(word)) == word;
+}
+
+/* Of words that are 1 or 0: a damaged one is not 1. */
+static inline bool word_is_one(const struct shared *shared, uint32_t place,
+                               const _Atomic uint64_t *word)
+{
+	return atomic_load_explicit(word, memory_order_relaxed) == word_make(shared, place, 1);
+}
+
+static inline bool shared_is_unsynced(const struct shared *shared)
+{
+	return word_is_one(shared, PLACE_UNSYNCED, &shared->unsynced);
+}
+
+static inline bool cache_is_immutable(const struct shared *shared, const struct shared_cache *cache)
+{
+	return word_is_one(shared, PLACE_IMMUTABLE + (uint32_t)(cache - shared->caches),
+	                   &cache->immutable);
+}
 
 static inline uint64_t version_load(const struct shared *shared, uint32_t slot)
 {
@@ -159,24 +238,65 @@ static inline uint64_t version_load(const struct shared *shared, uint32_t slot)
 
 static inline bool version_is_writing(uint64_t version)
 {
-	return version & VERSION_WRITING;
+	return word_value(version) & VERSION_WRITING;
 }
 
 static inline bool version_is_behind(uint64_t version)
 {
-	return version & VERSION_BEHIND;
+	return word_value(version) & VERSION_BEHIND;
 }
 
 static inline uint64_t version_number(uint64_t version)
 {
-	return version / VERSION_STEP;
+	return word_value(version) / VERSION_STEP;
 }
 
 /* The next sequence number. */
-static inline uint64_t shared_draw(struct shared *shared)
+uint64_t terrace__draw(struct shared *shared);
+
+uint64_t terrace__version_mend(struct shared *shared, uint32_t slot, uint64_t version);
+
+/*
+ * The version of a slot, to go by its marks. One that does not hold is moved to
+ * a new number, with both marks: until the next writer has looked at it, nobody
+ * keeps a copy, and the row counts as waiting to be replaced.
+ */
+static inline uint64_t version_look(struct shared *shared, uint32_t slot, uint64_t version)
 {
-	return atomic_fetch_add(&shared->seq, 1) + 1;
+	return word_holds(shared, slot, version) ? version :
+	                                           terrace__version_mend(shared, slot, version);
 }
+
+/* The same for who may only read: what does not hold counts as if it had both marks. */
+static inline uint64_t version_see(const struct shared *shared, uint32_t slot, uint64_t version)
+{
+	return word_holds(shared, slot, version) ?
+	           version :
+	           word_make(shared, slot, VERSION_WRITING | VERSION_BEHIND);
+}
+
+/* Take marks off; what the version was. */
+uint64_t terrace__version_unmark(struct shared *shared, uint32_t slot, uint64_t marks);
+
+/* Rows with a sequence number up to it are dead; all of them, UINT64_MAX, where that is damaged. */
+uint64_t terrace__floor(const struct shared *shared, const struct shared_cache *cache);
+void terrace__floor_set(struct shared *shared, struct shared_cache *cache, uint64_t floor);
+
+void terrace__immutable_set(struct shared *shared, struct shared_cache *cache, bool immutable);
+void terrace__unsynced_set(struct shared *shared, bool unsynced);
+
+/* A transaction has ended: step 3. Under the writers' lock. */
+void terrace__commits_count(struct shared *shared);
+
+/* A lane's mark; false where it is damaged, and may be of any slot. */
+bool terrace__mark_where(const struct shared *shared, const struct shared_mark *mark,
+                         uint32_t *ret_slot, uint32_t *ret_cache);
+void terrace__mark_set(struct shared *shared, struct shared_mark *mark, uint32_t slot,
+                       uint32_t cache);
+
+/* Is the entry's name what it was when it was given? */
+bool terrace__cache_is_named(const struct shared *shared, uint32_t number);
+void terrace__cache_name(struct shared *shared, uint32_t number, const char *name);
 
 /* Step 1, giving the new version. Only under the writers' lock. */
 uint64_t terrace__version_mark(struct shared *shared, uint32_t slot);
@@ -191,25 +311,58 @@ bool terrace__version_clear(struct shared *shared, uint32_t slot, uint64_t numbe
 /* Of a key in memory alone, without the lock: the copies of other processes are void. */
 uint64_t terrace__version_move(struct shared *shared, uint32_t slot);
 
-/* The last writer died: take off the marks that it left. Under the writers' lock. */
-void terrace__versions_repair(struct shared *shared);
+/*
+ * The last writer died, or a word was found damaged: take off the marks that are
+ * left, and make all words whole. Under the writers' lock.
+ */
+void terrace__shared_repair(struct shared *shared);
 
 /* Void all copies in memory of a cache's entries. */
 uint64_t terrace__epoch_move(struct shared *shared, struct shared_cache *cache);
 /* Many entries of the cache change or go: loads under way are outdated. */
 void terrace__bulk_move(struct shared *shared, struct shared_cache *cache);
 
+/* --- shared.c: the file --------------------------------------------------------------- */
+
+/* What became of the file that was to be opened. */
+enum shared_state {
+	SHARED_JOINED, /* others have it */
+	SHARED_KEPT,   /* it is as it was left, in this boot */
+	SHARED_REBOOT, /* made anew: it was of another boot, and may say less than the database;
+	                  the time that it knew is kept */
+	SHARED_LOST,   /* made anew: it was missing or damaged */
+};
+
 /*
- * Map the file, making it where it is missing, damaged or, with nobody else
- * attached (`alone`), of another boot than this one; `*ret_fresh` then
- * says that the fields from the database are for the caller to fill in, before
- * terrace__shared_publish(). Under the attach lock.
+ * Open and map the file, or make one where it is missing, damaged, or of
+ * another boot than this. A file that was made anew says nothing but the boot:
+ * the rest of the head and what the database knows are for the caller to fill
+ * in, before terrace__shared_publish(). Under the attach lock.
+ *
+ * others: some process has the store open, as far as the lock file knows. A
+ * file that is not the one that others have is TERRACE_EBUSY: we could not see
+ * what they write.
  */
-int terrace__shared_open(int dir_fd, const uint8_t boot[16], bool alone, struct shared **ret,
-                         bool *ret_fresh);
-/* For reading alone; NULL where it is missing or damaged. And which file it is; 0: none. */
-int terrace__shared_look(int dir_fd, struct shared **ret, ino_t *ret_inode);
+int terrace__shared_open(int dir_fd, const uint8_t boot[16], bool others, struct shared **ret,
+                         int *ret_fd, enum shared_state *ret_state);
+/*
+ * For reading alone. *ret_fd is -1 where there is none, *ret NULL where it is
+ * too short to be looked at; *ret_whole: and what it says may be believed.
+ */
+int terrace__shared_look(int dir_fd, struct shared **ret, int *ret_fd, bool *ret_whole);
+/* Words that hold, and say nothing. */
+void terrace__shared_fill(struct shared *shared);
+/* Make it the store's; its head is what it will be. */
 int terrace__shared_publish(int dir_fd, struct shared *shared);
+/* Is it the lock file, of those that have had that name? */
+bool terrace__attach_is_named(int dir_fd, int attach_fd);
+/*
+ * Under the writers' lock: when the lock file was replaced, say in the new one,
+ * too, that we are there. *seen: when the directory was last looked at.
+ */
+void terrace__attach_tend(int dir_fd, int attach_fd, struct timespec *seen);
+/* Under the writers' lock: put right what changed in the file behind our back. True when it did. */
+bool terrace__shared_tend(struct shared *shared, int fd, const struct shared_head *head);
 void terrace__shared_close(struct shared *shared);
 
 #endif

@@ -231,13 +231,16 @@ void terrace__write_done(struct write *write)
 terrace_reason terrace__times_reason(struct terrace_cache *cache, int64_t created, int64_t expires,
                                      uint64_t seq)
 {
-	int64_t now = terrace__now(cache->store);
+	struct terrace *store = cache->store;
+	int64_t now = terrace__now(store);
+	uint64_t floor;
 
 	if (expires <= now || created > now + FUTURE_MS)
 		return TERRACE_REASON_EXPIRED;
-	if (seq && seq <= atomic_load(&cache->shared->floor))
-		return TERRACE_REASON_CLEARED;
-	return TERRACE_REASON_LIVE;
+	floor = terrace__floor(store->shared, cache->shared);
+	if (UNLIKELY(floor == UINT64_MAX) && !store->read_only)
+		atomic_store(&store->shared->hurt, 1);
+	return seq && seq <= floor ? TERRACE_REASON_CLEARED : TERRACE_REASON_LIVE;
 }
 
 terrace_reason terrace__entry_reason(struct terrace_cache *cache, const struct entry *entry)
@@ -322,7 +325,7 @@ int terrace__number_write(struct write *write, const struct entry *old)
 		entry->created = old->created;
 		terrace__idle_begin(cache, entry, was->idle, entry_rest(entry)->stored);
 	}
-	if (cache->on_disk)
+	if (cache->on_disk && !write->in_memory)
 		return terrace__entry_encode(cache, entry, write);
 	write->put.entry = entry;
 	return TERRACE_OK;

@@ -1,6 +1,6 @@
 /*
  * Single flight: one computation of a key at a time, among the threads of this
- * process (a list) and among processes (a lock on a byte of the lock file,
+ * process (a list) and among processes (a lock on a byte of the shared file,
  * which falls when its holder dies).
  */
 #ifndef CORE_FLIGHT_H
@@ -40,10 +40,11 @@ enum { FOUND_STALE = 8 };
 
 struct terrace_lease {
 	struct terrace_cache *cache;
-	terrace_slice key;       /* points behind this struct */
-	struct flight *flight;   /* NULL: alongside another one, waiting for nobody */
-	enum flight_shape shape; /* what the caller wants */
-	bool has_byte;           /* holds the lock among processes */
+	terrace_slice key;         /* points behind this struct */
+	struct flight *flight;     /* NULL: alongside another one, waiting for nobody */
+	enum flight_shape shape;   /* what the caller wants */
+	bool has_byte;             /* holds the lock among processes */
+	terrace_strategy strategy; /* of the call, for what is computed; 0: the cache's */
 	struct write_lease lease;
 	_Atomic bool outdated;       /* in memory alone: the key was written since */
 	struct terrace_lease *next;  /* of all */

@@ -4,7 +4,11 @@
 #include "core/behind.h"
 #include "core/entries.h"
 #include "core/present.h"
+#include "util/message.h"
+#include "util/time.h"
 #include "util/util.h"
+
+#include <time.h>
 
 enum { KEYS_AT_ONCE = 256 };
 
@@ -144,11 +148,13 @@ struct verify {
 	void *ctx;
 	terrace_verify_report *report;
 	const struct disk_fault *fault; /* to be repaired */
+	bool stopped;                   /* by fn */
 };
 
 static const char *name_of(struct terrace *store, const struct disk_fault *fault)
 {
-	if (fault->row.id == 0 || fault->row.cache >= CACHES_MAX)
+	if (fault->row.id == 0 || fault->row.cache >= CACHES_MAX ||
+	    !terrace__cache_is_named(store->shared, fault->row.cache))
 		return "";
 	return store->shared->caches[fault->row.cache].name;
 }
@@ -166,12 +172,19 @@ static int repair_row(struct terrace *store, void *ctx)
 	if (rc != TERRACE_OK)
 		return rc;
 	if (fault->row.cache < CACHES_MAX)
-		atomic_store(&store->shared->caches[fault->row.cache].rowless, 1);
+		atomic_store(&store->shared->caches[fault->row.cache].rows, ROWS_LACK);
 	rc = store->disk_ops->remove_row(store->disk, &fault->row, &note);
 	if (rc == TERRACE_OK)
 		return terrace__transaction_commit(&transaction);
 	terrace__transaction_rollback(&transaction);
 	return rc == TERRACE_MISS ? TERRACE_OK : rc; /* gone already */
+}
+
+/* Nothing that SQLite's own check complains of can be mended in place. */
+static int renew(struct terrace *store, void *ctx)
+{
+	(void)ctx;
+	return terrace__database_renew(store, true);
 }
 
 static bool repair(struct terrace *store, const struct disk_fault *fault)
@@ -184,7 +197,7 @@ static bool repair(struct terrace *store, const struct disk_fault *fault)
 	case TERRACE_FAULT_ORPHAN:
 		return store->disk_ops->file_remove_path(store->disk, fault->path) == TERRACE_OK;
 	case TERRACE_FAULT_DATABASE:
-		break;
+		return terrace__write_alone(store, renew, NULL) == TERRACE_OK;
 	}
 	return false;
 }
@@ -218,7 +231,11 @@ static bool on_fault(void *ctx, const struct disk_fault *fault)
 		break;
 	}
 	verify->report->repaired += seen.repaired;
-	return !verify->fn || verify->fn(verify->ctx, &seen) == 0;
+	verify->stopped = verify->fn && verify->fn(verify->ctx, &seen) != 0;
+	if (verify->stopped)
+		return false;
+	/* The rest of a database that is in use no more is nobody's. */
+	return fault->kind != TERRACE_FAULT_DATABASE || !seen.repaired;
 }
 
 int terrace__verify(struct terrace *store, bool mend,
@@ -229,6 +246,64 @@ int terrace__verify(struct terrace *store, bool mend,
 		.store = store, .repair = mend, .fn = fn, .ctx = ctx, .report = report
 	};
 
-	return store->disk_ops->verify(store->disk, on_fault, &verify, &report->entries,
-	                               &report->bytes);
+	int rc = store->disk_ops->verify(store->disk, on_fault, &verify, &report->entries,
+	                                 &report->bytes);
+
+	if (rc == TERRACE_ECORRUPT) { /* SQLite could not even read it all */
+		struct disk_fault fault = { .kind = TERRACE_FAULT_DATABASE,
+			                    .detail = terrace__message() };
+
+		on_fault(&verify, &fault);
+		rc = TERRACE_OK;
+	}
+	return rc;
+}
+
+/* --- scrub ------------------------------------------------------------------------------------------ */
+
+/* A batch is read at once, so this is how even the rate is: 20 times a second. */
+enum { BATCHES_PER_SECOND = 20, BATCH_BYTES = 8 << 20 };
+
+/* So many bytes were to take until now. */
+static void keep_rate(uint64_t start_ns, uint64_t bytes, uint64_t bytes_per_second)
+{
+	double seconds = (double)bytes / (double)bytes_per_second;
+	uint64_t until = start_ns + (uint64_t)(seconds * 1e9), now = terrace__now_ns();
+	struct timespec left;
+
+	if (now >= until)
+		return;
+	left.tv_sec = (time_t)((until - now) / 1000000000);
+	left.tv_nsec = (long)((until - now) % 1000000000);
+	nanosleep(&left, NULL);
+}
+
+int terrace__scrub(struct terrace *store, const terrace_scrub_options *options,
+                   int (*fn)(void *ctx, const terrace_fault *fault), void *ctx,
+                   terrace_verify_report *report, uint64_t *ret_position)
+{
+	struct verify verify = {
+		.store = store, .repair = options->repair, .fn = fn, .ctx = ctx, .report = report
+	};
+	uint64_t rate = options->bytes_per_second, start = terrace__now_ns();
+	uint64_t batch = rate ? max_u64(rate / BATCHES_PER_SECOND, 1) : BATCH_BYTES;
+	uint64_t most = options->most_bytes ? options->most_bytes : UINT64_MAX;
+	int rc;
+
+	*ret_position = options->position;
+	do {
+		rc = store->disk_ops->scrub(store->disk, ret_position,
+		                            min_u64(batch, most - report->bytes), on_fault, &verify,
+		                            &report->entries, &report->bytes);
+		if (rc == TERRACE_OK && rate)
+			keep_rate(start, report->bytes, rate);
+	} while (rc == TERRACE_OK && report->bytes < most);
+	if (rc == TERRACE_ECORRUPT) {
+		report->database_errors++;
+		report->repaired += options->repair && terrace__database_mend(store);
+		rc = TERRACE_MISS;
+	}
+	if (rc == TERRACE_MISS && !verify.stopped)
+		*ret_position = 0;
+	return rc == TERRACE_MISS ? TERRACE_OK : rc;
 }

@@ -7,6 +7,7 @@
 #include "core/entries.h"
 #include "core/events.h"
 #include "core/idle.h"
+#include "core/immediate.h"
 #include "core/present.h"
 #include "core/sources.h"
 #include "core/watch.h"
@@ -169,6 +170,7 @@ struct found {
 	/* A value in blocks may stay on disk, and then does: `entry` is without it. */
 	bool may_open;
 	struct block_reader *blocks;
+	bool ahead; /* nobody has asked for it: it is no use of the entry */
 };
 
 static void found_drop(struct terrace_cache *cache, struct found *found)
@@ -177,6 +179,13 @@ static void found_drop(struct terrace_cache *cache, struct found *found)
 	if (found->blocks)
 		cache->store->disk_ops->blocks_close(found->blocks);
 	found->blocks = NULL;
+}
+
+/* Of a version that does not hold, who may not write leaves the mending to others. */
+static uint64_t look_at(struct terrace *store, uint32_t slot, uint64_t version)
+{
+	return UNLIKELY(store->read_only) ? version_see(store->shared, slot, version) :
+	                                    version_look(store->shared, slot, version);
 }
 
 /* The row, or the value that waits to become it. */
@@ -190,6 +199,7 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 	*ret_waits = false;
 	if (!terrace__present(store))
 		return TERRACE_MISS;
+	version = look_at(store, key->slot, version);
 	while (UNLIKELY(version_is_behind(version))) {
 		uint64_t before = version;
 
@@ -197,7 +207,7 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 		*ret_waits = rc == TERRACE_OK;
 		if (rc == TERRACE_OK)
 			return TERRACE_OK;
-		version = version_load(store->shared, key->slot);
+		version = look_at(store, key->slot, version_load(store->shared, key->slot));
 		if (rc == TERRACE_EXISTS)
 			break;
 		if (version == before)
@@ -207,7 +217,12 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 		rc = ops->open(store->disk, key, &ret->entry, &ret->blocks);
 	else
 		rc = ops->tier.get(store->disk, key, true, &ret->entry);
-	if (rc == TERRACE_ECORRUPT)
+	if (UNLIKELY(rc < 0) && ops->suspected(store->disk)) {
+		count_add(&cache->counts, COUNT_damaged, 1);
+		terrace__swallow(store, cache, "reading");
+		terrace__database_mend(store);
+		rc = TERRACE_MISS;
+	} else if (rc == TERRACE_ECORRUPT)
 		terrace__damaged(cache, key, 0, "its checksum did not hold");
 	else if (rc != TERRACE_OK && rc != TERRACE_MISS)
 		terrace__swallow(store, cache, "reading");
@@ -227,7 +242,7 @@ static int disk_get(struct terrace_cache *cache, const struct tier_key *key, str
 	if (rc != TERRACE_OK)
 		return TERRACE_MISS;
 	reason = terrace__entry_reason(cache, ret->entry);
-	if (reason == TERRACE_REASON_EXPIRED) {
+	if (reason == TERRACE_REASON_EXPIRED && !ret->ahead) {
 		count_add(&cache->counts, COUNT_expired, 1);
 		event_of_key(cache, TERRACE_EVENT_EXPIRE, key->key, ret->entry->tier);
 	}
@@ -238,7 +253,8 @@ static int disk_get(struct terrace_cache *cache, const struct tier_key *key, str
 	}
 	if (entry_rest(ret->entry)->idle) {
 		atomic_store(&cache->has_idle, true);
-		terrace__idle_used(cache, key, ret->entry);
+		if (!ret->ahead)
+			terrace__idle_used(cache, key, ret->entry);
 	}
 	/* What waits is in memory already, where there is room for it. */
 	ret->keep = !waits && !version_is_writing(version) && !ret->blocks;
@@ -478,6 +494,34 @@ int terrace__get_opened(struct terrace_cache *cache, terrace_slice key, struct e
 	return found_rc(found.entry);
 }
 
+int terrace__look_ahead(struct terrace_cache *cache, const struct tier_key *key, struct entry **ret,
+                        struct entry **ret_old)
+{
+	struct found found = { .may_open = true, .ahead = true };
+	struct entry *old = NULL;
+	int rc;
+
+	if (cache->memory_ops->get(cache->memory, key, false, &old) == TERRACE_OK &&
+	    is_current(cache, key, old) && !is_expired(cache, old)) {
+		entry_unref(old);
+		return TERRACE_EXISTS;
+	}
+	rc = disk_get(cache, key, &found);
+	if (rc == TERRACE_OK && !found.keep) {
+		found_drop(cache, &found);
+		rc = TERRACE_MISS;
+	}
+	if (rc == TERRACE_OK)
+		rc = to_form(cache, key, &found);
+	if (rc != TERRACE_OK) {
+		entry_unref(old);
+		return rc;
+	}
+	*ret = found.entry;
+	*ret_old = old;
+	return TERRACE_OK;
+}
+
 /*
  * Expired for less than `window`, and otherwise good: nobody has written or
  * invalidated it, and its sources stand.
@@ -570,7 +614,7 @@ int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tie
                       terrace_reason *ret_reason)
 {
 	struct tier_key hashed = cache_key(cache, key);
-	struct entry *entry;
+	struct entry *entry, *alone;
 	uint64_t hits = 0, unwritten;
 	bool in_memory = false;
 	int rc;
@@ -586,7 +630,11 @@ int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tie
 			terrace__entry_facts(entry, ret);
 		entry_unref(entry);
 	}
-	if (cache->on_disk) {
+	alone = cache->on_disk ? terrace__immediate_find(cache, &hashed) : NULL;
+	if (alone) {
+		terrace__entry_facts(alone, ret);
+		entry_unref(alone);
+	} else if (cache->on_disk) {
 		if (!terrace__present(cache->store))
 			return TERRACE_MISS;
 		terrace__behind_settle(cache->store, hashed.slot);

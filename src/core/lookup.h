@@ -36,6 +36,13 @@ int terrace__get_encoded(struct terrace_cache *cache, terrace_slice key, bool co
  */
 int terrace__get_opened(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                         struct block_reader **ret_blocks, uint64_t *ret_size, unsigned *ret_tier);
+/*
+ * For L1, before anybody asks for it: read and decoded, and counted as no use.
+ * TERRACE_EXISTS when a good copy is there; *ret_old is one that is not, or NULL.
+ * TERRACE_MISS also for a value in blocks, and one that cannot be kept.
+ */
+int terrace__look_ahead(struct terrace_cache *cache, const struct tier_key *key, struct entry **ret,
+                        struct entry **ret_old);
 /* A damaged entry: counted, logged and removed. seq: which write; 0: look at it again. */
 void terrace__damaged(struct terrace_cache *cache, const struct tier_key *key, uint64_t seq,
                       const char *how);
@@ -63,6 +70,7 @@ struct put_item {
 	const struct write_lease *lease; /* may be NULL */
 	enum write_kind kind;            /* PUT or ADD */
 	bool absent;                     /* that there is no value is what is stored */
+	bool immediate;                  /* into memory alone, past the disk that there is */
 	enum put_shape shape;
 	int rc;
 	struct entry *entry;   /* what was stored, pinned; the caller's */
@@ -117,6 +125,8 @@ bool terrace__memory_fits(struct terrace_cache *cache, uint64_t bytes);
  */
 int terrace__memory_keep(struct terrace_cache *cache, const struct tier_put *put,
                          const struct write_lease *lease);
+/* The same for what nobody has asked for: room is made in this cache alone. */
+int terrace__memory_keep_weak(struct terrace_cache *cache, const struct tier_put *put);
 /* In memory alone, before the first put: be a holder. */
 int terrace__memory_join(struct terrace_cache *cache);
 void terrace__memory_leave(struct terrace_cache *cache);

@@ -1,6 +1,7 @@
 /* What the core does with L1: admission, limits, forgetting. */
 #include "core/lookup.h"
 
+#include "core/ahead.h"
 #include "core/events.h"
 #include "core/flight.h"
 #include "core/keeper.h"
@@ -24,6 +25,7 @@ static void note_evicted(struct terrace_cache *cache, const struct tier_evicted 
 		else if (entry_hits(entry))
 			terrace__access_note(cache->store, entry->hash, entry_hits(entry), now);
 		event_of_key(cache, TERRACE_EVENT_EVICT, entry_key_slice(entry), TERRACE_L1);
+		ahead_evicted(cache, entry->hash);
 	}
 }
 
@@ -126,7 +128,10 @@ static int put_leased(struct terrace_cache *cache, void *tier, const struct tier
 	 * that moving a slot's version would void entries that only share it.
 	 */
 	bool alone = cache->has_form || atomic_load(&cache->shared->holder) == store->token;
-	uint64_t seen = lease->version, stamp = alone ? seen : seen + VERSION_STEP;
+	uint64_t seen = lease->version;
+	uint64_t stamp = alone ? seen :
+	                         word_make(store->shared, put->key.slot,
+	                                   word_value(seen) + VERSION_STEP);
 	int rc = TERRACE_MISS;
 
 	pthread_mutex_lock(&store->flights.lock);
@@ -155,6 +160,29 @@ int terrace__memory_keep(struct terrace_cache *cache, const struct tier_put *put
 	if (UNLIKELY(atomic_load_explicit(&cache->store->pool.bytes, memory_order_relaxed) >
 	             KEEPER_BYTES))
 		keeper_at(cache->store, UINT64_MAX - 1);
+	return rc;
+}
+
+/*
+ * A new entry stands in its policy's window, so that it goes before whatever was
+ * asked for more often; but another cache, that has borrowed, must not give either.
+ */
+int terrace__memory_keep_weak(struct terrace_cache *cache, const struct tier_put *put)
+{
+	struct terrace *store = cache->store;
+	uint64_t bytes, entries;
+	int rc;
+
+	if (!terrace__memory_fits(cache, terrace__entry_charge(put->entry)))
+		return TERRACE_ETOOBIG;
+	rc = cache->memory_ops->put(cache->memory, put);
+	bytes = max_u64(above(terrace__tiers_memory_bytes(cache->memory), cache->memory_bytes),
+	                above(atomic_load(&store->pool.bytes), limit_load(&store->memory)));
+	entries = max_u64(
+	    above(terrace__tiers_memory_entries(cache->memory), cache->memory_entries),
+	    above(atomic_load(&store->pool.entries), store->memory_entries));
+	if (bytes || entries)
+		terrace__memory_evict(cache, bytes, entries);
 	return rc;
 }
 

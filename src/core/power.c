@@ -100,6 +100,7 @@ static bool unsynced_read(const struct terrace *store, struct unsynced *ret)
  */
 static int unsynced_write(struct terrace *store, const uint8_t boot[16], bool sync)
 {
+	enum { FLAGS = O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC };
 	CLEANUP(terrace__fd_done) int fd = -1;
 	struct unsynced unsynced = { 0 };
 	int rc;
@@ -107,7 +108,9 @@ static int unsynced_write(struct terrace *store, const uint8_t boot[16], bool sy
 	memcpy(unsynced.magic, magic, sizeof magic);
 	memcpy(unsynced.boot, boot, sizeof unsynced.boot);
 	unsynced.check = check_of(&unsynced);
-	fd = openat(store->dir_fd, UNSYNCED_NAME, O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = openat(store->dir_fd, UNSYNCED_NAME, FLAGS, 0600);
+	if (fd < 0 && errno == ELOOP && unlinkat(store->dir_fd, UNSYNCED_NAME, 0) == 0)
+		fd = openat(store->dir_fd, UNSYNCED_NAME, FLAGS, 0600); /* we make no links */
 	rc = fd < 0 ? -errno : terrace__write_full(fd, &unsynced, sizeof unsynced, 0);
 	if (rc == 0 && sync && fdatasync(fd) < 0)
 		rc = -errno;
@@ -122,41 +125,54 @@ static int unsynced_write(struct terrace *store, const uint8_t boot[16], bool sy
 int terrace__power_mark(struct terrace *store)
 {
 	/* Several may do it at once: they write the same. */
-	int rc = unsynced_write(store, store->shared->boot_id, true);
+	int rc = unsynced_write(store, store->head.boot_id, true);
 
 	if (rc == TERRACE_OK)
-		atomic_store(&store->shared->unsynced, 1);
+		terrace__unsynced_set(store->shared, true);
 	return rc;
 }
 
 /* --- dropping --------------------------------------------------------------------------------------- */
 
-/* Under the writers' lock. Every row of these caches is dead in one stroke, as by a clear. */
-static int drop(struct terrace *store, void *ctx)
+/* Every row that may be out of date is dead in one stroke, as by a clear. */
+int terrace__floors_raise(struct terrace *store)
 {
 	struct shared *shared = store->shared;
 	struct transaction transaction;
 	uint64_t floor;
 	int rc = terrace__transaction_begin(store, &transaction);
 
-	(void)ctx;
 	if (rc != TERRACE_OK)
 		return rc;
-	floor = shared_draw(shared);
+	floor = terrace__draw(shared);
+	/* Those without a name too: it may be what was damaged. */
 	for (uint32_t i = 0; i < CACHES_MAX && rc == TERRACE_OK; i++) {
 		struct shared_cache *cache = &shared->caches[i];
 
-		if (!atomic_load(&cache->in_use) || atomic_load(&cache->immutable))
+		if (cache_is_immutable(shared, cache))
 			continue;
 		rc = store->disk_ops->cache_floor(store->disk, i, floor);
-		atomic_store(&cache->floor, floor);
+		terrace__floor_set(shared, cache, floor);
 	}
 	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);
 		return rc;
 	}
-	rc = terrace__transaction_commit(&transaction);
+	return terrace__transaction_commit(&transaction);
+}
+
+static int drop(struct terrace *store, void *ctx)
+{
+	int rc = terrace__floors_raise(store);
+
+	(void)ctx;
 	return rc == TERRACE_OK ? store->disk_ops->sync(store->disk) : rc;
+}
+
+int terrace__power_drop(struct terrace *store, const char *why)
+{
+	terrace__log(store, TERRACE_LOG_WARN, "%s: what is not immutable is dropped", why);
+	return terrace__write_alone(store, drop, NULL);
 }
 
 /* May the latest writes be lost? *ret_this_boot: no, but they are not synced either. */
@@ -165,7 +181,7 @@ static bool may_be_lost(const struct terrace *store, bool *ret_this_boot)
 	struct unsynced unsynced;
 	bool whole = unsynced_read(store, &unsynced);
 
-	*ret_this_boot = whole && terrace__boot_same(unsynced.boot, store->shared->boot_id);
+	*ret_this_boot = whole && terrace__boot_same(unsynced.boot, store->head.boot_id);
 	return !*ret_this_boot && !(whole && memcmp(unsynced.boot, none, sizeof none) == 0);
 }
 
@@ -176,30 +192,29 @@ void terrace__power_check_snapshot(struct terrace *store)
 	for (uint32_t i = 0; i < CACHES_MAX && lost; i++) {
 		struct shared_cache *cache = &store->shared->caches[i];
 
-		if (!atomic_load(&cache->immutable))
-			atomic_store(&cache->floor, UINT64_MAX);
+		if (!cache_is_immutable(store->shared, cache))
+			terrace__floor_set(store->shared, cache, WORD_MASK);
 	}
 }
 
-int terrace__power_check(struct terrace *store)
+int terrace__power_check(struct terrace *store, bool waiting_lost)
 {
 	struct shared *shared = store->shared;
 	bool this_boot, lost = may_be_lost(store, &this_boot);
-	int rc;
+	int rc = TERRACE_OK;
 
 	/* This boot's: what was written is still there, synced or not. */
-	atomic_store(&shared->unsynced, this_boot);
-	if (!lost)
-		return TERRACE_OK;
-	if (atomic_load(&shared->caches[0].in_use)) {
-		terrace__log(store, TERRACE_LOG_WARN,
-		             "the machine went down while the store was in use: what is not "
-		             "immutable is dropped, because the latest writes may be lost");
-		rc = terrace__write_alone(store, drop, NULL);
-		if (rc != TERRACE_OK)
-			return rc;
-	}
-	return unsynced_write(store, none, false);
+	terrace__unsynced_set(shared, this_boot);
+	/* A database without caches is new. */
+	if (terrace__cache_is_named(shared, 0) && lost)
+		rc = terrace__power_drop(store, "the machine went down while the store was in use, "
+		                                "so the latest writes may be lost");
+	else if (terrace__cache_is_named(shared, 0) && waiting_lost)
+		rc = terrace__power_drop(store, "the shared file was missing or damaged, so rows "
+		                                "may be there that were to be replaced");
+	if (rc == TERRACE_OK && lost)
+		rc = unsynced_write(store, none, false);
+	return rc;
 }
 
 /* --- leaving ------------------------------------------------------------------------------------------ */
@@ -210,19 +225,30 @@ static int sync_all(struct terrace *store, void *ctx)
 	return store->disk_ops->sync(store->disk);
 }
 
+/* With both, nobody else has the store open, nor can come before we have left. */
+static bool is_last(struct terrace *store)
+{
+	/* Another lock file than the one that has the name keeps nobody out. */
+	return terrace__attach_is_named(store->dir_fd, store->attach_fd) &&
+	       terrace__lock_try(store->attach_fd, LOCK_ATTACHED, true) == 0 &&
+	       terrace__lock_try(store->lock_fd, LOCK_ATTACHED, true) == 0;
+}
+
 void terrace__power_leave(struct terrace *store)
 {
 	struct shared *shared = store->shared;
 
 	/* Who comes just now goes on with the store as it is. */
-	if (!atomic_load(&shared->unsynced) ||
-	    terrace__lock_try(store->lock_fd, LOCK_ATTACH, true) != 0)
+	if (!shared_is_unsynced(shared) ||
+	    terrace__lock_try(store->attach_fd, LOCK_ATTACH, true) != 0)
 		return;
 	/* Values of a dead process that wait leave rows that are out of date. */
-	if (terrace__lock_try(store->lock_fd, LOCK_ATTACHED, true) == 0 &&
-	    !terrace__behind_any(store, NULL) &&
+	if (is_last(store) && !terrace__behind_any(store, NULL) &&
 	    terrace__write_alone(store, sync_all, NULL) == TERRACE_OK &&
 	    unsynced_write(store, none, false) == TERRACE_OK)
-		atomic_store(&shared->unsynced, 0);
-	terrace__unlock(store->lock_fd, LOCK_ATTACH);
+		terrace__unsynced_set(shared, false);
+	/* Shared again: who comes before we have gone takes them as well. */
+	terrace__lock_try(store->attach_fd, LOCK_ATTACHED, false);
+	terrace__lock_try(store->lock_fd, LOCK_ATTACHED, false);
+	terrace__unlock(store->attach_fd, LOCK_ATTACH);
 }

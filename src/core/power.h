@@ -14,9 +14,14 @@
 
 /*
  * Alone, under the attach lock, when what is shared was made anew: drop what
- * may be out of date.
+ * may be out of date. waiting_lost: what waited to be written in this boot is not
+ * known any more, and any row may be one that it was to replace.
  */
-int terrace__power_check(struct terrace *store);
+int terrace__power_check(struct terrace *store, bool waiting_lost);
+/* Drop all that is not immutable, and say why. Not under the writers' lock. */
+int terrace__power_drop(struct terrace *store, const char *why);
+/* The same under the writers' lock, no transaction open; a power cut may take it back. */
+int terrace__floors_raise(struct terrace *store);
 
 /* The same for what is only read: here it is dropped, and for nobody else. */
 void terrace__power_check_snapshot(struct terrace *store);
@@ -27,8 +32,8 @@ int terrace__power_mark(struct terrace *store);
 /* Before a write to the cache returns that must not be forgotten. */
 static inline int terrace__power_note(struct terrace_cache *cache)
 {
-	if (atomic_load_explicit(&cache->store->shared->unsynced, memory_order_relaxed) ||
-	    atomic_load_explicit(&cache->shared->immutable, memory_order_relaxed))
+	if (shared_is_unsynced(cache->store->shared) ||
+	    cache_is_immutable(cache->store->shared, cache->shared))
 		return TERRACE_OK;
 	return terrace__power_mark(cache->store);
 }

@@ -5,6 +5,8 @@
 #include "core/entries.h"
 #include "core/events.h"
 #include "core/flight.h"
+#include "core/immediate.h"
+#include "core/keeper.h"
 #include "util/message.h"
 #include "util/time.h"
 #include "util/util.h"
@@ -323,9 +325,27 @@ static bool behind_put(struct terrace_cache *cache, struct put_item *item)
 	return true;
 }
 
+static void add_to_disk(struct terrace_cache *cache, struct put_item *item)
+{
+	struct write write;
+
+	disk_put(cache, item, &write, 1);
+	terrace__write_done(&write);
+}
+
 static void store_items(struct terrace_cache *cache, struct put_item *items, struct write *writes,
                         size_t count)
 {
+	if (UNLIKELY(count > 0 && items->immediate)) {
+		for (size_t i = 0; i < count; i++)
+			terrace__immediate_put(cache, &items[i]);
+		return;
+	}
+	if (UNLIKELY(atomic_load_explicit(&cache->has_immediate, memory_order_relaxed)) &&
+	    count > 0 && items->kind == WRITE_ADD && !items->lease) {
+		terrace__immediate_add_beside(cache, items, add_to_disk);
+		return;
+	}
 	/* What is written through comes after what waits: its slots are looked at. */
 	while (count > 0 && cache->on_disk && behind_put(cache, items)) {
 		items++;
@@ -362,12 +382,16 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 {
 	static const terrace_put_options none;
 	CLEANUP(terrace__buf_done) struct buf extra = { 0 };
+	bool immediate;
 	int rc;
 
 	if (!options)
 		options = &none;
-	for (size_t i = 0; i < count; i++)
+	immediate = terrace__is_immediate(cache, options->strategy);
+	for (size_t i = 0; i < count; i++) {
 		items[i].entry = items[i].decoded = NULL;
+		items[i].immediate = immediate;
+	}
 	rc = terrace__extra_pack(options, &extra);
 	if (rc != TERRACE_OK)
 		return rc;
@@ -399,6 +423,8 @@ int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, siz
 	}
 	if (rc == TERRACE_OK)
 		store_items(cache, items, writes, count);
+	if (timed)
+		keeper_at(cache->store, start);
 	for (size_t i = 0; i < count && rc >= 0; i++) {
 		if (items[i].rc == TERRACE_OK) {
 			count_add(&cache->counts, COUNT_puts, 1);
@@ -511,12 +537,14 @@ int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta,
 	uint64_t epoch = atomic_load(&cache->shared->epoch);
 	int rc;
 
-	if (cache->on_disk) {
+	rc = cache->on_disk ? terrace__immediate_incr(cache, &write) : TERRACE_MISS;
+	if (cache->on_disk && rc == TERRACE_MISS) {
+		write.in_memory = false;
 		terrace__write(cache->store, &write, 1);
 		rc = write.rc;
 		if (rc == TERRACE_OK)
 			keep_copy(cache, &write, write.put.entry, epoch, SHAPE_ANY, NULL);
-	} else {
+	} else if (!cache->on_disk) {
 		rc = memory_incr(cache, &write);
 	}
 	if (rc == TERRACE_OK) {
@@ -558,6 +586,7 @@ static int disk_delete(struct terrace_cache *cache, const terrace_slice *keys, s
 {
 	struct write single, *writes = &single;
 	int64_t now = terrace__now(cache->store);
+	struct entry *alone;
 	int rc;
 
 	if (count > 1) {
@@ -573,6 +602,9 @@ static int disk_delete(struct terrace_cache *cache, const terrace_slice *keys, s
 			.file_fd = -1,
 			.note = { .reason = TERRACE_REASON_DELETED, .when = now },
 		};
+		alone = terrace__immediate_find(cache, &writes[i].put.key);
+		*ret_deleted += alone != NULL;
+		entry_unref(alone);
 	}
 	rc = terrace__write(cache->store, writes, count);
 	for (size_t i = 0; i < count; i++) {
@@ -654,11 +686,14 @@ int terrace__touch(struct terrace_cache *cache, terrace_slice key, int64_t ttl_m
 		.put.key = cache_key(cache, key),
 		.file_fd = -1,
 	};
+	struct entry *alone;
 	int rc;
 
 	write.now = terrace__now(cache->store);
 	write.expires = terrace__expires(cache, write.now, ttl_ms, &write.ttl);
-	if (cache->on_disk) {
+	alone = cache->on_disk ? terrace__immediate_find(cache, &write.put.key) : NULL;
+	entry_unref(alone);
+	if (cache->on_disk && !alone) {
 		terrace__write(cache->store, &write, 1);
 		terrace__memory_forget(cache, &write.put.key);
 		return write.rc;

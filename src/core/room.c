@@ -23,7 +23,7 @@ static bool collect(void *ctx, const struct tier_row *row)
 static void mark_rowless(struct terrace *store, uint32_t cache)
 {
 	if (cache < CACHES_MAX)
-		atomic_store(&store->shared->caches[cache].rowless, 1);
+		atomic_store(&store->shared->caches[cache].rows, ROWS_LACK);
 }
 
 /* Up to ROWS_AT_ONCE of the rows that `where` finds, in a transaction of their own. */
@@ -67,10 +67,10 @@ int terrace__sweep(struct terrace *store, struct terrace_cache *cache, uint64_t 
 {
 	struct disk_where where = { .kind = DISK_CLEARED,
 		                    .cache = cache->number,
-		                    .until = atomic_load(&cache->shared->floor) };
+		                    .until = terrace__floor(store->shared, cache->shared) };
 	struct tier_note note = { .reason = TERRACE_REASON_CLEARED, .when = terrace__now(store) };
 
-	if (where.until == 0)
+	if (where.until == 0 || where.until == UINT64_MAX)
 		return TERRACE_OK;
 	return remove_some(store, &where, UINT64_MAX, &note, ret_count);
 }
@@ -108,7 +108,8 @@ static int usage_of(struct terrace *store, uint32_t cache, struct tier_usage *re
 		rc = store->disk_ops->tier.usage(store->disk, cache, TERRACE_L3, &l3);
 	if (rc == TERRACE_OK && counts_pages(store, cache)) {
 		rc = store->disk_ops->size(store->disk, &database, &free_pages);
-		l2.bytes = database - free_pages + sizeof *store->shared + SMALL_FILES;
+		l2.bytes = database - free_pages + sizeof *store->shared + SMALL_FILES +
+		           atomic_load(&store->shared->aside_bytes);
 	}
 	if (rc == TERRACE_OK)
 		*ret = (struct tier_usage){ l2.entries + l3.entries, l2.bytes + l3.bytes };
@@ -399,7 +400,7 @@ bool terrace__free_space(struct terrace *store, bool for_row, unsigned tries)
 		terrace_match all = { .kind = TERRACE_MATCH_ALL };
 		struct disk_where where = { .kind = DISK_MATCHING, .cache = i, .match = &all };
 
-		if (!atomic_load(&store->shared->caches[i].in_use) || sacrifice.bytes >= FREE_BYTES)
+		if (!terrace__cache_is_named(store->shared, i) || sacrifice.bytes >= FREE_BYTES)
 			break;
 		store->disk_ops->select(store->disk, &where, choose_file, &sacrifice);
 	}

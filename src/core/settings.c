@@ -13,7 +13,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum type { SIZE, COUNT, DURATION, TIERS, CODEC, CHECK, EVICTION, WRITE, PERCENT, FLAG, TEXT };
+enum type {
+	SIZE,
+	COUNT,
+	DURATION,
+	TIERS,
+	CODEC,
+	CHECK,
+	EVICTION,
+	WRITE,
+	STRATEGY,
+	PERCENT,
+	FLAG,
+	TEXT,
+};
 
 struct field {
 	const char *name;
@@ -112,6 +125,24 @@ static bool parse_write(const char *text, int64_t *ret)
 	return *ret == TERRACE_WRITE_BEHIND || strcmp(text, "through") == 0;
 }
 
+static const char *const strategies[] = {
+	[TERRACE_STRATEGY_IMMEDIATE] = "immediate",
+	[TERRACE_STRATEGY_STANDARD] = "standard",
+	[TERRACE_STRATEGY_PREEMPTIVE] = "preemptive",
+	[TERRACE_STRATEGY_BATCH] = "batch",
+};
+
+static bool parse_strategy(const char *text, int64_t *ret)
+{
+	for (size_t i = TERRACE_STRATEGY_IMMEDIATE; i < ARRAY_LEN(strategies); i++) {
+		if (strcmp(text, strategies[i]) == 0) {
+			*ret = (int64_t)i;
+			return true;
+		}
+	}
+	return false;
+}
+
 static bool parse(enum type type, const char *text, int64_t *ret)
 {
 	terrace_codec codec;
@@ -141,6 +172,8 @@ static bool parse(enum type type, const char *text, int64_t *ret)
 		return terrace__tiers_evictions(text) != NULL;
 	case WRITE:
 		return parse_write(text, ret);
+	case STRATEGY:
+		return parse_strategy(text, ret);
 	case PERCENT:
 		return parse_count(text, ret) && *ret <= 100;
 	case FLAG:
@@ -170,6 +203,8 @@ static const char *expected(enum type type)
 		return "hits, bytes or cost";
 	case WRITE:
 		return "through or behind";
+	case STRATEGY:
+		return "immediate, standard, preemptive or batch";
 	case PERCENT:
 		return "a whole number up to 100";
 	case FLAG:
@@ -549,6 +584,9 @@ static int from_code(const struct field *field, int64_t number, const char *text
 		snprintf(value, sizeof value, "%s",
 		         number == TERRACE_WRITE_BEHIND ? "behind" : "through");
 		break;
+	case STRATEGY:
+		snprintf(value, sizeof value, "%s", strategies[number]);
+		break;
 	case FLAG:
 		snprintf(value, sizeof value, "%s", number ? "yes" : "no");
 		break;
@@ -647,6 +685,7 @@ int terrace__settings_cache(const struct config_file *file, const char *cache,
 		[CACHE_check] = given_check(code),
 		[CACHE_eviction] = { code->eviction != NULL, 0, code->eviction },
 		[CACHE_write] = given_number(code->write),
+		[CACHE_strategy] = given_number(code->strategy),
 		[CACHE_idle] = given_number(code->idle_ms),
 		[CACHE_stale] = given_number(code->stale_ms),
 		[CACHE_stale_on_error] = given_number(code->stale_on_error_ms),

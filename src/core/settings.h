@@ -21,27 +21,28 @@
 	X(wait, DURATION, "30s")      \
 	X(disabled, FLAG, "no")
 
-#define CACHE_SETTINGS(X)                \
-	X(tiers, TIERS, "l1+l2+l3")      \
-	X(ttl, DURATION, "forever")      \
-	X(idle, DURATION, "0")           \
-	X(codec, CODEC, "default")       \
-	X(inline_bytes, SIZE, "32K")     \
-	X(memory_bytes, SIZE, "0")       \
-	X(memory_min_bytes, SIZE, "0")   \
-	X(memory_entries, COUNT, "0")    \
-	X(encoded_bytes, SIZE, "0")      \
-	X(disk_bytes, SIZE, "0")         \
-	X(disk_entries, COUNT, "0")      \
-	X(check, CHECK, "hit")           \
-	X(eviction, EVICTION, "hits")    \
-	X(write, WRITE, "through")       \
-	X(stale, DURATION, "0")          \
-	X(stale_on_error, DURATION, "0") \
-	X(absent_ttl, DURATION, "0")     \
-	X(jitter, PERCENT, "0")          \
-	X(immutable, FLAG, "no")         \
-	X(disabled, FLAG, "no")          \
+#define CACHE_SETTINGS(X)                 \
+	X(tiers, TIERS, "l1+l2+l3")       \
+	X(ttl, DURATION, "forever")       \
+	X(idle, DURATION, "0")            \
+	X(codec, CODEC, "default")        \
+	X(inline_bytes, SIZE, "32K")      \
+	X(memory_bytes, SIZE, "0")        \
+	X(memory_min_bytes, SIZE, "0")    \
+	X(memory_entries, COUNT, "0")     \
+	X(encoded_bytes, SIZE, "0")       \
+	X(disk_bytes, SIZE, "0")          \
+	X(disk_entries, COUNT, "0")       \
+	X(check, CHECK, "hit")            \
+	X(eviction, EVICTION, "hits")     \
+	X(write, WRITE, "through")        \
+	X(strategy, STRATEGY, "standard") \
+	X(stale, DURATION, "0")           \
+	X(stale_on_error, DURATION, "0")  \
+	X(absent_ttl, DURATION, "0")      \
+	X(jitter, PERCENT, "0")           \
+	X(immutable, FLAG, "no")          \
+	X(disabled, FLAG, "no")           \
 	X(description, TEXT, "")
 
 enum store_setting {

@@ -52,7 +52,7 @@ static int try_whole(struct terrace_cache *cache, struct write *write, terrace_s
 	int rc;
 
 	do {
-		write->put.file = shared_draw(store->shared);
+		write->put.file = terrace__draw(store->shared);
 		rc = store->disk_ops->file_write(store->disk, write->put.file, head,
 		                                 write->put.payload, &write->file_fd);
 	} while (rc == TERRACE_EXISTS); /* left by a store that was set aside */
@@ -86,7 +86,7 @@ static int try_open(struct spool *spool, terrace_codec codec)
 	int rc;
 
 	do {
-		spool->file = shared_draw(store->shared);
+		spool->file = terrace__draw(store->shared);
 		rc = store->disk_ops->blocks_new(store->disk, spool->file, codec, &spool->blocks);
 	} while (rc == TERRACE_EXISTS);
 	return rc;

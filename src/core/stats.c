@@ -179,7 +179,8 @@ int terrace__stats_file_read(int dir_fd, int lock_fd, uint32_t cache, terrace_st
 	fd = openat(dir_fd, STATS_NAME, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT ? 0 : -errno;
-	rc = terrace__lock_wait(lock_fd, LOCK_STATS + cache, false);
+	/* Who may only read may have none: then nobody writes. */
+	rc = lock_fd < 0 ? 0 : terrace__lock_wait(lock_fd, LOCK_STATS + cache, false);
 	if (rc < 0)
 		return rc;
 	rc = block_read(fd, cache, &block);

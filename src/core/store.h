@@ -173,9 +173,12 @@ struct terrace {
 	void *log_ctx;
 	struct store_clock clock;
 
-	int dir_fd; /* of the format's directory */
-	int lock_fd;
+	int dir_fd;                  /* of the format's directory */
+	int attach_fd;               /* the lock file: attaching, and who is attached */
+	struct timespec attach_seen; /* when its directory had last changed; see shared.c */
+	int lock_fd;                 /* the shared file: its bytes are all other locks */
 	struct shared *shared;
+	struct shared_head head;  /* what that of the shared file must be */
 	const char *boot_id_path; /* NULL: the kernel's */
 	uint64_t token;           /* of this process and store: what `holder` names */
 	const struct disk_ops *disk_ops;
@@ -235,6 +238,10 @@ struct terrace_cache {
 	int64_t check_ms; /* 0: on every hit; -1: manual; else at most so often */
 	bool watches;     /* on a hit after something happened to what is watched */
 	bool write_behind;
+	terrace_strategy strategy;
+	terrace_next_fn *name_next;
+	void *next_ctx;
+	_Atomic(struct ahead *) ahead; /* NULL until something is read ahead; see ahead.h */
 	int64_t stale_ms, stale_error_ms, absent_ttl_ms;
 	unsigned jitter;
 	bool has_form;
@@ -246,6 +253,7 @@ struct terrace_cache {
 	_Atomic uint64_t sample;               /* which keys' hits are timed just now */
 	_Atomic unsigned events;               /* kinds that somebody has subscribed to */
 	_Atomic bool has_idle;                 /* there may be entries with an idle time */
+	_Atomic bool has_immediate;            /* there may be entries of memory without a row */
 
 	struct setting settings[CACHE_SETTING_COUNT];
 	char name[TERRACE_NAME_MAX + 1];

@@ -2,6 +2,7 @@
 
 #include "core/entries.h"
 #include "core/flight.h"
+#include "core/immediate.h"
 #include "core/lookup.h"
 #include "tiers/status.h"
 #include "util/message.h"
@@ -57,7 +58,20 @@ int terrace__writer_carry(struct terrace_writer *writer, const terrace_put_optio
 	writer->idle_ms = options->idle_ms;
 	writer->cost_us = options->cost_us;
 	writer->extra.size = 0;
+	writer->immediate = terrace__is_immediate(writer->cache, options->strategy);
+	if (writer->immediate && writer->spool.blocks) {
+		terrace__message_set(
+		    "a value over %d KiB was on its way to the disk when its loader "
+		    "asked for memory alone; say so before",
+		    BLOCK_BYTES >> 10);
+		return TERRACE_ETOOBIG;
+	}
 	return terrace__extra_pack(options, &writer->extra);
+}
+
+static bool has_disk(const struct terrace_writer *writer)
+{
+	return writer->cache->on_disk && !writer->immediate;
 }
 
 static int gather(struct terrace_writer *writer, terrace_slice bytes)
@@ -65,7 +79,7 @@ static int gather(struct terrace_writer *writer, terrace_slice bytes)
 	struct terrace_cache *cache = writer->cache;
 
 	/* What will not fit need not be gathered; what a form makes of it nobody knows. */
-	if (!cache->on_disk && !cache->has_form && !terrace__memory_fits(cache, writer->size))
+	if (!has_disk(writer) && !cache->has_form && !terrace__memory_fits(cache, writer->size))
 		return TERRACE_ETOOBIG;
 	terrace__buf_append(&writer->gathered, bytes.data, bytes.size);
 	if (!writer->gathered.failed)
@@ -80,7 +94,7 @@ static int take(struct terrace_writer *writer, terrace_slice bytes)
 	int rc = TERRACE_OK;
 
 	writer->size += bytes.size;
-	if (!writer->cache->on_disk)
+	if (!has_disk(writer))
 		return gather(writer, bytes);
 	while (bytes.size > 0 && rc == TERRACE_OK) {
 		size_t size = (size_t)min_u64(bytes.size, BLOCK_BYTES - writer->gathered.size);
@@ -149,6 +163,7 @@ static int commit(struct terrace_writer *writer)
 		.value = terrace_bytes(writer->gathered.data, writer->gathered.size),
 		.lease = &writer->watch->lease,
 		.kind = WRITE_PUT,
+		.immediate = writer->immediate,
 	};
 	int rc;
 

@@ -12,6 +12,7 @@ struct terrace_writer {
 	struct buf extra;
 	int64_t ttl_ms, idle_ms;
 	uint64_t cost_us;
+	bool immediate;      /* for memory alone, past the disk that there is */
 	struct buf gathered; /* the block that is not full yet; in memory alone: all */
 	struct spool spool;  /* begins when there is more than a block */
 	uint64_t size;

@@ -33,12 +33,12 @@ void terrace__tiers_memory_hits(void *tier, uint64_t *ret_hits, uint64_t *ret_sa
 	terrace__memory_hits(tier, ret_hits, ret_saved_us);
 }
 
-int terrace__tiers_disk(int dir_fd, const char *path, const char *name, bool create,
+int terrace__tiers_disk(int dir_fd, const char *path, struct disk_shared *shared, bool read_only,
                         uint64_t log_bytes, uint64_t value_max, const struct disk_ops **ret_ops,
                         void **ret_disk)
 {
 	struct disk *disk;
-	int rc = terrace__disk_open(dir_fd, path, name, create, log_bytes, value_max, &disk);
+	int rc = terrace__disk_open(dir_fd, path, shared, read_only, log_bytes, value_max, &disk);
 
 	if (rc != TERRACE_OK)
 		return rc;

@@ -151,6 +151,9 @@ int terrace__begin(struct terrace *store, int64_t wait_ms)
 		return rc;
 	}
 	rc = terrace__transaction_begin(store, &open->transaction);
+	if (rc != TERRACE_OK && store->disk_ops->suspected(store->disk) &&
+	    terrace__database_renew(store, false) == TERRACE_OK)
+		rc = terrace__transaction_begin(store, &open->transaction);
 	if (rc != TERRACE_OK) {
 		unlock_all(store);
 		free(open);

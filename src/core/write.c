@@ -56,15 +56,18 @@ static int lock_processes(struct terrace *store, int64_t wait_ms)
 		terrace__futex_wait(&shared->writer_turn, turn, LOOK_AGAIN_MS);
 		atomic_fetch_sub(&shared->writer_waiters, 1);
 	}
-	if (atomic_load(&shared->writing)) {
+	if (UNLIKELY(atomic_load(&shared->writing)))
 		terrace__log(store, TERRACE_LOG_INFO, "a writer died in the middle; mending");
-		terrace__versions_repair(shared);
-	}
+	terrace__attach_tend(store->dir_fd, store->attach_fd, &store->attach_seen);
+	if (UNLIKELY(terrace__shared_tend(shared, store->lock_fd, &store->head)))
+		terrace__log(store, TERRACE_LOG_WARN, "the shared file is damaged; mending");
 	return TERRACE_OK;
 }
 
 static void unlock_processes(struct terrace *store)
 {
+	if (UNLIKELY(store->disk_ops->suspected(store->disk)))
+		terrace__database_renew(store, false);
 	terrace__unlock(store->lock_fd, LOCK_WRITER);
 	atomic_fetch_add(&store->shared->writer_turn, 1);
 	if (atomic_load(&store->shared->writer_waiters))
@@ -83,11 +86,11 @@ int terrace__transaction_begin(struct terrace *store, struct transaction *ret)
 		ret->seq = mine->seq;
 		return terrace__transaction_broken(mine);
 	}
-	rc = store->disk_ops->begin(store->disk);
+	ret->seq = terrace__draw(store->shared);
+	rc = store->disk_ops->begin(store->disk, ret->seq);
 	if (rc != TERRACE_OK)
 		return rc;
-	ret->seq = shared_draw(store->shared);
-	atomic_store(&store->shared->writing, ret->seq);
+	atomic_store(&store->shared->writing, SOMEBODY_WRITES);
 	return TERRACE_OK;
 }
 
@@ -117,7 +120,7 @@ int terrace__transaction_mark(struct transaction *transaction, uint32_t slot)
 
 	if (transaction->within)
 		return terrace__transaction_mark(transaction->within, slot);
-	if (version_is_writing(version_load(shared, slot)))
+	if (version_is_writing(version_look(shared, slot, version_load(shared, slot))))
 		return TERRACE_OK; /* by this transaction: we hold the lock */
 	if (!reserve_slot(transaction))
 		return no_memory("a transaction");
@@ -158,14 +161,18 @@ static int commit(struct transaction *transaction)
 {
 	struct terrace *store = transaction->store;
 	struct shared *shared = store->shared;
-	int rc = store->disk_ops->commit(store->disk);
+	uint64_t seq;
+	int rc = store->disk_ops->commit(store->disk, &seq);
 
 	/* It may have written before it failed. */
-	atomic_fetch_add(&shared->commits, 1);
+	terrace__commits_count(shared);
 	if (rc != TERRACE_OK)
 		return rc;
+	if (seq)
+		atomic_store(&shared->committed, word_make(shared, PLACE_COMMITTED, seq));
 	atomic_store(&store->wrote, true);
-	atomic_store(&shared->last_time, terrace__now(store));
+	atomic_store(&shared->last_time,
+	             word_make(shared, PLACE_TIME, (uint64_t)terrace__now(store)));
 	return TERRACE_OK;
 }
 
@@ -187,7 +194,7 @@ void terrace__transaction_rollback(struct transaction *transaction)
 		return;
 	}
 	transaction->store->disk_ops->rollback(transaction->store->disk);
-	atomic_fetch_add(&transaction->store->shared->commits, 1);
+	terrace__commits_count(transaction->store->shared);
 	transaction_end(transaction);
 }
 
@@ -205,7 +212,10 @@ static int mark(struct transaction *transaction, struct write *write)
 /* A later value of another process waits: what the row says is out of date. */
 static bool is_outdated(struct transaction *transaction, const struct write *write)
 {
-	return version_is_behind(version_load(transaction->store->shared, write->put.key.slot));
+	struct shared *shared = transaction->store->shared;
+	uint32_t slot = write->put.key.slot;
+
+	return version_is_behind(version_look(shared, slot, version_load(shared, slot)));
 }
 
 static int put_inside(struct transaction *transaction, struct write *write)
@@ -314,6 +324,16 @@ static int change_inside(struct transaction *transaction, struct write *write)
 	return rc == TERRACE_OK && dead ? TERRACE_MISS : rc;
 }
 
+static int vacate_inside(struct transaction *transaction, struct write *write)
+{
+	struct terrace *store = transaction->store;
+	int rc = mark(transaction, write);
+
+	if (rc == TERRACE_OK)
+		rc = store->disk_ops->tier.remove(store->disk, &write->put.key, &write->note);
+	return rc == TERRACE_MISS ? TERRACE_OK : rc;
+}
+
 static int drop_inside(struct transaction *transaction, struct write *write)
 {
 	struct terrace *store = transaction->store;
@@ -328,7 +348,7 @@ static int drop_inside(struct transaction *transaction, struct write *write)
 		if (rc != TERRACE_ECORRUPT)
 			return rc == TERRACE_OK ? TERRACE_MISS : rc;
 	}
-	atomic_store(&write->cache->shared->rowless, 1);
+	atomic_store(&write->cache->shared->rows, ROWS_LACK);
 	return store->disk_ops->tier.remove(store->disk, &write->put.key, &write->note);
 }
 
@@ -354,6 +374,8 @@ static int apply(struct transaction *transaction, struct write *write)
 		return drop_inside(transaction, write);
 	case WRITE_BEHIND:
 		return terrace__behind_apply(transaction, write);
+	case WRITE_VACATE:
+		return vacate_inside(transaction, write);
 	}
 	return TERRACE_EINVAL;
 }
@@ -474,6 +496,10 @@ static void work(struct terrace *store, struct write_batch *batches, bool *ret_n
 	/* On a full disk, make room and try again. */
 	for (unsigned tries = 0; rc == TERRACE_EFULL && terrace__free_space(store, true, tries);
 	     tries++)
+		rc = transact(store, batches, ret_needs_room);
+	/* Of a new database it is the first write. */
+	if (is_failure(rc) && store->disk_ops->suspected(store->disk) &&
+	    terrace__database_renew(store, false) == TERRACE_OK)
 		rc = transact(store, batches, ret_needs_room);
 	if (rc == TERRACE_OK)
 		return;
@@ -713,6 +739,31 @@ int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store,
 	for (unsigned tries = 0; rc == TERRACE_EFULL && terrace__free_space(store, true, tries);
 	     tries++)
 		rc = fn(store, ctx);
+	if (UNLIKELY(is_failure(rc)) && store->disk_ops->suspected(store->disk) &&
+	    terrace__database_renew(store, false) == TERRACE_OK)
+		rc = fn(store, ctx);
 	terrace__writer_unlock(store);
 	return rc;
+}
+
+/* --- a damaged database ---------------------------------------------------------------------- */
+
+static int do_nothing(struct terrace *store, void *ctx)
+{
+	(void)store;
+	(void)ctx;
+	return TERRACE_OK;
+}
+
+bool terrace__database_mend(struct terrace *store)
+{
+	uint32_t generation = atomic_load(&store->shared->disk.generation);
+
+	if (LIKELY(!store->disk_ops->suspected(store->disk)) || store->read_only ||
+	    terrace__write_leads(store))
+		return false;
+	/* Whoever lets go of the writers' lock looks at what is suspected. */
+	if (terrace__write_alone(store, do_nothing, NULL) != TERRACE_OK)
+		terrace__swallow(store, NULL, "looking at a database that may be damaged");
+	return atomic_load(&store->shared->disk.generation) != generation;
 }

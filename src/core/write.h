@@ -17,6 +17,7 @@ enum write_kind {
 	WRITE_TOUCH,
 	WRITE_DROP,   /* a dead or damaged entry: remove this write of it, marking nothing */
 	WRITE_BEHIND, /* a value that has waited; see behind.h */
+	WRITE_VACATE, /* whatever is there goes, for a copy in memory alone; see immediate.h */
 };
 
 /* What was true before a value was computed. */
@@ -39,6 +40,7 @@ struct write {
 	int64_t expires, ttl, now;       /* touch */
 	int64_t initial, delta, sum;     /* number: what an absent one is, and the sum after */
 	struct tier_note note;           /* delete, drop */
+	bool in_memory;                  /* number: no row is made of it */
 	struct pending *pending;         /* behind */
 	uint64_t number;                 /* of the version that the slot was marked with */
 
@@ -98,6 +100,24 @@ int terrace__writer_lock(struct terrace *store, int64_t wait_ms);
 void terrace__writer_unlock(struct terrace *store);
 /* The writes of an open transaction; the first failure is returned. */
 int terrace__write_inside(struct transaction *transaction, struct write *writes, size_t count);
+
+/*
+ * SQLite said something that damage would explain: look at it, under the
+ * writers' lock. True when there is another database now: try again.
+ */
+bool terrace__database_mend(struct terrace *store);
+
+/* --- renew.c: under the writers' lock, no transaction open ------------------------------ */
+
+/*
+ * Another database in the place of this one, if it is damaged: TERRACE_MISS if
+ * not. `surely`: it was found to be.
+ */
+int terrace__database_renew(struct terrace *store, bool surely);
+/* Write down in a new one what the shared file knows. */
+int terrace__database_fill(struct terrace *store);
+/* Keep a few of those that were set aside, and count them. */
+void terrace__database_aside(struct terrace *store);
 
 /* --- transaction.c: transactions that programs hold open ------------------------------- */
 

@@ -13,6 +13,8 @@
 #include <terrace/cache.h>
 #include <terrace/stats.h>
 
+#include <stdatomic.h>
+
 struct block_reader;
 struct block_writer;
 
@@ -146,6 +148,16 @@ enum disk_checkpoint {
 	CHECKPOINT_NOW,
 };
 
+/*
+ * What the processes of a store share of its database, in the coherence file:
+ * which one is in use, and the inodes of its file, log and shared memory, by
+ * which one that was removed or replaced shows.
+ */
+struct disk_shared {
+	_Atomic uint32_t generation;
+	_Atomic uint64_t inodes[3];
+};
+
 struct disk_fault {
 	terrace_fault_kind kind;
 	struct tier_row row; /* id 0: none */
@@ -174,8 +186,10 @@ struct disk_ops {
 	void (*follow)(void *disk, const _Atomic uint64_t *commits,
 	               const _Atomic uint64_t *writing);
 
-	int (*begin)(void *disk);
-	int (*commit)(void *disk); /* on failure it has rolled back */
+	/* seq: of what it will write. */
+	int (*begin)(void *disk, uint64_t seq);
+	/* On failure it has rolled back. *ret_seq: what `state` will say; 0: as before. */
+	int (*commit)(void *disk, uint64_t *ret_seq);
 	void (*rollback)(void *disk);
 	/* The transaction stays open while the thread does something else; and goes on. */
 	void (*rest)(void *disk);
@@ -269,7 +283,40 @@ struct disk_ops {
 	/* Check everything; the visitor returns false to stop. */
 	int (*verify)(void *disk, bool (*fault)(void *ctx, const struct disk_fault *fault),
 	              void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);
+	/* Some rows behind *after, and their files, up to about so many bytes; MISS at the end. */
+	int (*scrub)(void *disk, uint64_t *after, uint64_t most_bytes,
+	             bool (*fault)(void *ctx, const struct disk_fault *fault), void *ctx,
+	             uint64_t *ret_entries, uint64_t *ret_bytes);
 	int (*file_remove_path)(void *disk, const char *path);
+	/* All files with a lower number, but for those that are being written. */
+	void (*files_remove)(void *disk, uint64_t number);
+
+	/*
+	 * A database that is damaged and the one that takes its place, see
+	 * disk_aside.c. All but `suspected` under the writers' lock, or that of
+	 * attaching, with no transaction open.
+	 *
+	 * look: TERRACE_MISS where it is not there, or has no tables.
+	 * settle: its files are those that are there now.
+	 * moved: they have been removed or replaced, which is damage.
+	 * suspected: SQLite said something that damage would explain.
+	 * malformed: and it is so.
+	 * make: transactions are of a new one from now on, until `made`; `used`
+	 *       when the core has made it the one that is in use.
+	 * set_aside: keep one that was in use under a dated name.
+	 * aside: remove the oldest of those; the bytes of the rest.
+	 */
+	int (*look)(void *disk);
+	int (*create)(void *disk);
+	void (*settle)(void *disk);
+	bool (*moved)(void *disk);
+	bool (*suspected)(void *disk);
+	bool (*malformed)(void *disk);
+	uint32_t (*latest)(void *disk);
+	int (*make)(void *disk, uint32_t generation);
+	void (*made)(void *disk, bool used);
+	void (*set_aside)(void *disk, uint32_t generation, int64_t when);
+	uint64_t (*aside)(void *disk, uint64_t most_bytes);
 };
 
 /* Does an entry's key, tags or sources fit? */

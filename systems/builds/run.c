@@ -762,9 +762,15 @@ static int read_input(struct run *run)
 static int open_caches(struct run *run)
 {
 	terrace_policy policy = TERRACE_POLICY_INIT;
-	char name[TERRACE_NAME_MAX + 16];
+	const int longest = TERRACE_NAME_MAX - (int)strlen(".inputs");
+	char name[TERRACE_NAME_MAX + 1];
 	int rc;
 
+	if (strlen(run->spec->cache) > (size_t)longest)
+		return terrace_fail(TERRACE_EINVAL,
+		                    "the name of a cache of results has at most %d bytes, because "
+		                    "NAME.inputs is a cache too; \"%.70s\" has %zu",
+		                    longest, run->spec->cache, strlen(run->spec->cache));
 	/* A process runs one command: what it keeps in memory serves nobody. */
 	policy.tiers = TERRACE_L2 | TERRACE_L3;
 	policy.description = "results of commands, by the content of their inputs";

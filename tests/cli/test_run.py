@@ -280,6 +280,9 @@ class Run(CommandTest):
         self.run_sh("true", "--cache", "mine")
         self.assertIn("mine", self.json("ls"))
         self.fails(2, "'/'", "run", "--cache", "a/b", "--", "true")
+        self.run_sh("true", "--cache", "n" * 57)
+        self.fails(2, "at most 57 bytes", "run", "--cache", "n" * 58, "--", "true")
+        self.assertNotIn("n" * 58, self.json("ls"))
 
     def test_keys__can_be_read_and_invalidated(self):
         self.run_sh("echo 1")

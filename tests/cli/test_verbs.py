@@ -69,6 +69,15 @@ class Entries(CommandTest):
         self.assertEqual(why["reason"], "source changed")
         self.assertIn(source, why["detail"])
 
+    def test_put__a_source_that_is_absent_must_stay_so(self):
+        self.ok("put", "a", "k", "--source", "none/yet", input=b"v")
+        self.assertEqual(self.json("inspect", "a", "k")["sources"],
+                         [{"kind": "absent", "path": self.path("none/yet"), "changed": False}])
+        self.assertEqual(self.ok("get", "a", "k"), "v")
+        self.write("none/yet", "")
+        self.fails(1, "no live entry", "get", "a", "k")
+        self.assertEqual(self.json("why", "a", "k", code=1)["reason"], "source changed")
+
     def test_put__ttl_of_0_is_dead_at_once_and_forever_lives(self):
         self.ok("put", "a", "dead", "--ttl", "0", input=b"v")
         self.fails(1, "", "get", "a", "dead")
@@ -79,7 +88,9 @@ class Entries(CommandTest):
     def test_put__bad_values_lose_nothing(self):
         self.ok("put", "a", "k", input=b"old")
         self.fails(2, "90s", "put", "a", "k", "--ttl", "soon", input=b"new")
-        self.fails(2, "does not exist", "put", "a", "k", "--source", "missing", input=b"new")
+        os.symlink("nowhere", self.path("dangling"))
+        self.fails(2, "a link to nothing", "put", "a", "k", "--source", "dangling", input=b"new")
+        self.fails(2, "not a regular file", "put", "a", "k", "--source", ".", input=b"new")
         self.fails(2, "cannot read", "put", "a", "k", "missing")
         self.fails(2, "255", "put", "a", "k", "--tag", "t" * 256, input=b"new")
         self.assertEqual(self.ok("get", "a", "k"), "old")

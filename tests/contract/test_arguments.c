@@ -37,6 +37,16 @@ static int load(void *ctx, terrace_slice key, terrace_loaded *loaded)
 	return terrace_loaded_copy(loaded, terrace_str("loaded"));
 }
 
+static int load_many(void *ctx, const terrace_slice *keys, size_t count,
+                     terrace_loaded *const *loaded)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < count && rc == 0; i++)
+		rc = load(ctx, keys[i], loaded[i]);
+	return rc;
+}
+
 /* --- every verb ------------------------------------------------------------------------------ */
 
 /* What verbs write to; untouched where they fail. */
@@ -72,6 +82,7 @@ static struct outputs {
 	X(fetch, terrace_fetch(c, k, load, &out.loads, &out.value))                               \
 	X(fetch_with, terrace_fetch_with(c, k, load, &out.loads, NULL, &out.value))               \
 	X(fetch_encoded, terrace_fetch_encoded(c, k, load, &out.loads, &out.value))               \
+	X(fetch_many, terrace_fetch_many(c, &k, 1, load_many, &out.loads, &out.value))            \
 	X(lease_begin, terrace_lease_begin(c, k, 0, &out.lease, &out.value))
 
 #define CACHE_VERBS(X)                                                                      \
@@ -290,6 +301,7 @@ static void test_policy__each_field_is_checked(void **state)
 		{ { .stale_on_error_ms = -2 }, "duration" },
 		{ { .absent_ttl_ms = -2 }, "duration" },
 		{ { .idle_ms = -2 }, "duration" },
+		{ { .strategy = (terrace_strategy)5 }, "strategy" },
 		{ { .jitter_percent = 101 }, "jitter_percent" },
 		{ { .form = &(terrace_form){ 0 } }, "form" },
 	};
@@ -353,6 +365,13 @@ static void test_options__with_values_that_cannot_be(void **state)
 
 	put.ttl_ms = -3;
 	assert_status(terrace_put(cache, TERRACE_KEY("k"), terrace_str("v"), &put), TERRACE_EINVAL);
+	put = (terrace_put_options)TERRACE_PUT_INIT;
+	put.strategy = (terrace_strategy)5;
+	assert_status(terrace_put(cache, TERRACE_KEY("k"), terrace_str("v"), &put), TERRACE_EINVAL);
+	fetch.strategy = (terrace_strategy)5;
+	assert_status(terrace_fetch_with(cache, TERRACE_KEY("k"), load, &loads, &fetch, &value),
+	              TERRACE_EINVAL);
+	fetch.strategy = TERRACE_STRATEGY_DEFAULT;
 	assert_status(terrace_touch(cache, TERRACE_KEY("k"), -3), TERRACE_EINVAL);
 	fetch.soft_ms = -1;
 	assert_status(terrace_fetch_with(cache, TERRACE_KEY("k"), load, &loads, &fetch, &value),

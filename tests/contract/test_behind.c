@@ -27,7 +27,7 @@ static terrace_policy behind(unsigned tiers)
 /* Be a writer who takes long. */
 static int hold_writers(const struct fixture *f)
 {
-	int fd = open(scratch_path(&f->scratch, "store/v1/lock"), O_RDWR | O_CLOEXEC);
+	int fd = open(scratch_path(&f->scratch, "store/v1/shared"), O_RDWR | O_CLOEXEC);
 
 	assert_true(fd >= 0);
 	assert_int_equal(terrace__lock_wait(fd, LOCK_WRITER, true), 0);
@@ -535,7 +535,7 @@ static void put_after_a_death(struct fixture *f)
 	pthread_barrier_destroy(&barrier);
 	lane = atomic_load(&f->store->behind.lane);
 	assert_true(lane >= 0);
-	fd = open(scratch_path(&f->scratch, "store/v1/lock"), O_RDWR | O_CLOEXEC);
+	fd = open(scratch_path(&f->scratch, "store/v1/shared"), O_RDWR | O_CLOEXEC);
 	assert_int_equal(terrace__lock_try(fd, LOCK_LANES + (uint64_t)lane, true), -EAGAIN);
 	close(fd);
 	assert_ok(terrace_clear(cache, 0, NULL));
@@ -556,7 +556,7 @@ static void test_behind__a_mark_that_nobody_has_comes_off(void **state)
 	struct peer peer = peer_start(f, &policy);
 	terrace_cache *cache = fixture_cache(f, "a", &policy);
 	struct shared_lane *lane = &f->store->shared->lanes[LANES - 1];
-	int writer, fd = open(scratch_path(&f->scratch, "store/v1/lock"), O_RDWR | O_CLOEXEC);
+	int writer, fd = open(scratch_path(&f->scratch, "store/v1/shared"), O_RDWR | O_CLOEXEC);
 
 	assert_peer(&peer, "g k", "(miss)");
 	writer = hold_writers(f);
@@ -565,7 +565,8 @@ static void test_behind__a_mark_that_nobody_has_comes_off(void **state)
 	close(writer);
 	/* A third process is about to find that the slot is not to be had. */
 	assert_int_equal(terrace__lock_try(fd, LOCK_LANES + LANES - 1, true), 0);
-	atomic_store(&lane->marks[0].slot, cache_key(cache, TERRACE_KEY("k")).slot);
+	terrace__mark_set(f->store->shared, &lane->marks[atomic_load(&lane->head) % MARKS],
+	                  cache_key(cache, TERRACE_KEY("k")).slot, 0);
 	atomic_store(&lane->tail, atomic_load(&lane->head) + 1);
 	assert_misses(cache, "k"); /* and reaps */
 	atomic_store(&lane->tail, atomic_load(&lane->head));

@@ -5,6 +5,8 @@
  */
 #include "support/peer.h"
 
+#include "core/store.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -170,6 +172,27 @@ static int call_fetch_encoded(struct subject *s)
 
 	return release(terrace_fetch_encoded(s->cache, TERRACE_KEY("fetched"), load, NULL, &value),
 	               &value);
+}
+
+static int load_many(void *ctx, const terrace_slice *keys, size_t count,
+                     terrace_loaded *const *loaded)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < count && rc == 0; i++)
+		rc = load(ctx, keys[i], loaded[i]);
+	return rc;
+}
+
+static int call_fetch_many(struct subject *s)
+{
+	terrace_slice keys[] = { k(), TERRACE_KEY("fetched") };
+	terrace_value *values[2];
+	int rc = terrace_fetch_many(s->cache, keys, 2, load_many, NULL, values);
+
+	for (int i = 0; i < 2 && rc == TERRACE_OK; i++)
+		terrace_release(values[i]);
+	return rc;
 }
 
 static int call_fetch_with(struct subject *s)
@@ -409,6 +432,14 @@ static int call_verify(struct subject *s)
 	return terrace_verify(s->store, true, NULL, NULL, NULL);
 }
 
+static int call_scrub(struct subject *s)
+{
+	terrace_scrub_options options = TERRACE_SCRUB_INIT;
+
+	options.repair = true;
+	return terrace_scrub(s->store, &options, NULL, NULL, NULL, NULL);
+}
+
 static int give_one_byte(void *ctx, void *buffer, size_t size, size_t *ret)
 {
 	bool *given = ctx;
@@ -525,6 +556,7 @@ static const struct call calls[] = {
 	CALL(explain, TERRACE_OK, TERRACE_MISS),
 	CALL(fetch, TERRACE_OK, TERRACE_OK),
 	CALL(fetch_encoded, TERRACE_OK, TERRACE_OK),
+	CALL(fetch_many, TERRACE_OK, TERRACE_OK),
 	CALL(fetch_to, TERRACE_OK, TERRACE_OK),
 	CALL(fetch_with, TERRACE_OK, TERRACE_OK),
 	CALL(file_digest, TERRACE_OK, TERRACE_OK),
@@ -556,6 +588,7 @@ static const struct call calls[] = {
 	CALL(put_many, TERRACE_EACCESS, TERRACE_EIO),
 	CALL(reader_open, TERRACE_OK, TERRACE_MISS),
 	CALL(resize, TERRACE_OK, TERRACE_OK),
+	CALL(scrub, TERRACE_EACCESS, ANY),
 	CALL(subscribe, TERRACE_OK, TERRACE_OK),
 	CALL(touch, TERRACE_EACCESS, TERRACE_EIO),
 	CALL(verify, TERRACE_EACCESS, ANY),
@@ -869,6 +902,92 @@ static void test_read_only__directories_and_files_without_write_access(void **st
 	}
 }
 
+/* It is all misses, and what is mapped for reading is not written to. */
+static int read_damaged(const struct fixture *f)
+{
+	terrace_cache *cache;
+	terrace *store;
+	int bad = 0;
+
+	if (terrace_open(dir_of(f), &f->options, &store) != TERRACE_OK) {
+		print_error("open: %s\n", terrace_error_message());
+		return 1;
+	}
+	cache = cache_of(store, true);
+	for (int i = 0; i < 2; i++)
+		bad += misses(cache, "k") != TERRACE_MISS;
+	bad += terrace_verify(store, false, NULL, NULL, NULL) != TERRACE_OK;
+	terrace_cache_close(cache);
+	terrace_close(store);
+	return bad;
+}
+
+/* It may be too broken to be opened, or to give anything. */
+static int read_broken(const struct fixture *f)
+{
+	terrace_cache *cache;
+	terrace *store;
+
+	if (terrace_open(dir_of(f), &f->options, &store) != TERRACE_OK)
+		return 0;
+	if (terrace_cache_open(store, "a", NULL, &cache) == TERRACE_OK) {
+		misses(cache, "k");
+		misses(cache, "file");
+		terrace_cache_close(cache);
+	}
+	terrace_verify(store, false, NULL, NULL, NULL);
+	terrace_close(store);
+	return 0;
+}
+
+static void test_read_only__damage_is_left_to_who_may_write(void **state)
+{
+	struct fixture *f = *state;
+	const uid_t owner = 12345;
+
+	if (geteuid() != 0) {
+		print_message("skipped: only root can become another user\n");
+		skip();
+	}
+	for (int i = 0; i < 4; i++) {
+		terrace_cache *cache = cache_of(f->store, true);
+		const char *shared = (const char *)f->store->shared;
+		const struct {
+			const char *file;
+			off_t at;
+			int (*run)(const struct fixture *f);
+		} damages[] = {
+			{ "shared", /* the key's version */
+			  (off_t)offsetof(struct shared, versions) +
+			      8 * (off_t)cache_key(cache, k()).slot,
+			  read_damaged },
+			{ "shared", (const char *)&cache->shared->floor - shared, read_damaged },
+			{ "shared", 8, read_only_calls }, /* its head: the rows are good */
+			{ "db-1", 4096, read_broken },
+		};
+		char path[600];
+		int fd;
+
+		fill(cache);
+		terrace_cache_close(cache);
+		terrace_close(f->store);
+		snprintf(path, sizeof path, "%s/v1/%s", dir_of(f), damages[i].file);
+		fd = open(path, O_WRONLY);
+		assert_true(fd >= 0);
+		assert_int_equal(pwrite(fd, "no word!", 8, damages[i].at), 8);
+		close(fd);
+		give_away(f, owner, "chmod -R a-w .");
+		if (as_owner(damages[i].run, f, owner) != 0)
+			fail_msg("damage %d", i);
+		give_away(f, 0, "chmod -R u+w .");
+		assert_ok(terrace_open(dir_of(f), &f->options, &f->store));
+		cache = cache_of(f->store, true);
+		assert_ok(put_text(cache, "k", "anew"));
+		assert_gives(cache, "k", "anew");
+		terrace_cache_close(cache);
+	}
+}
+
 /* In a container, say, while another process beyond it writes. */
 static void test_read_only__a_mount_is_read_while_others_write(void **state)
 {
@@ -1089,6 +1208,7 @@ int main(void)
 		cmocka_unit_test(test_calls__the_table_has_all_that_the_headers_have),
 		WITH_STORE(test_fork__every_call_on_the_inherited_store_says_so),
 		WITH_STORE(test_read_only__directories_and_files_without_write_access),
+		WITH_STORE(test_read_only__damage_is_left_to_who_may_write),
 		WITH_STORE(test_read_only__a_mount_is_read_while_others_write),
 		WITH_STORE(test_read_only__of_another_boot_it_is_read_as_it_is),
 		WITH_STORE(test_removed__every_call_goes_on),

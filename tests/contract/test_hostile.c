@@ -56,10 +56,16 @@ static void shell(const struct fixture *f, const char *command)
 
 /* --- links ------------------------------------------------------------------------------------------- */
 
-/* Instead of each of our files, one that leads to a good copy elsewhere. */
+/* Instead of each of our files, one that leads to a good copy elsewhere: not to be touched. */
 static void test_links__no_part_of_a_store_may_be_one(void **state)
 {
-	static const char *const names[] = { "v1", "v1/lock", "v1/shared", "v1/db-1", "v1/files" };
+	static const struct {
+		const char *name;
+		bool replaced; /* as a damaged one is; else the store cannot be opened */
+	} parts[] = {
+		{ "v1", false },       { "v1/files", false }, { "v1/lock", true },
+		{ "v1/shared", true }, { "v1/db-1", true },
+	};
 	struct fixture *f = *state;
 	terrace_cache *cache = cache_on(f, 0);
 	char command[600];
@@ -68,18 +74,28 @@ static void test_links__no_part_of_a_store_may_be_one(void **state)
 	terrace_cache_close(cache);
 	terrace_close(f->store);
 	f->store = NULL;
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+	shell(f, "cp -a store good");
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+		const char *name = parts[i].name;
+		int rc;
+
 		snprintf(command, sizeof command,
-		         "mv store/%s elsewhere && ln -s '%s/elsewhere' store/%s", names[i],
-		         f->scratch.path, names[i]);
+		         "mv store/%s elsewhere && ln -s '%s/elsewhere' store/%s && "
+		         "cp -a elsewhere before",
+		         name, f->scratch.path, name);
 		shell(f, command);
-		if (terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store) ==
-		    TERRACE_OK)
-			fail_msg("%s is a link, and was followed", names[i]);
-		assert_true(strlen(terrace_error_message()) > 10);
-		snprintf(command, sizeof command, "rm store/%s && mv elsewhere store/%s", names[i],
-		         names[i]);
+		rc = terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store);
+		if ((rc == TERRACE_OK) != parts[i].replaced)
+			fail_msg("%s is a link: %d", name, rc);
+		if (rc == TERRACE_OK)
+			terrace_close(f->store);
+		else
+			assert_true(strlen(terrace_error_message()) > 10);
+		snprintf(command, sizeof command, "diff -r before elsewhere%s%s",
+		         parts[i].replaced ? " && test ! -L store/" : "",
+		         parts[i].replaced ? name : "");
 		shell(f, command);
+		shell(f, "rm -r store before elsewhere && cp -a good store");
 	}
 	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
 	cache = cache_on(f, 0);
@@ -237,6 +253,7 @@ static void test_database__connections_are_opened_defensively(void **state)
 		{ SQLITE_DBCONFIG_ENABLE_VIEW, 0 },
 		{ SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0 },
 	};
+	struct disk_shared shared = { .generation = 1 };
 	char dir[600];
 	struct disk *disk;
 	int fd;
@@ -245,8 +262,8 @@ static void test_database__connections_are_opened_defensively(void **state)
 	terrace_close(f->store);
 	f->store = NULL;
 	fd = open(dir, O_RDONLY | O_DIRECTORY);
-	assert_ok(terrace__disk_open(fd, dir, "db-1", true, 1 << 20, 0, &disk));
-	assert_ok(terrace__disk_begin(disk));
+	assert_ok(terrace__disk_open(fd, dir, &shared, false, 1 << 20, 0, &disk));
+	assert_ok(terrace__disk_begin(disk, 1));
 	for (int reader = 0; reader < 2; reader++) {
 		struct connection *connection = disk->writer;
 

@@ -226,10 +226,10 @@ static int count_used(void *disk, uint64_t hash, int64_t when)
 	return counted.real->used(disk, hash, when);
 }
 
-static int count_commit(void *disk)
+static int count_commit(void *disk, uint64_t *ret_seq)
 {
 	counted.commits++;
-	return counted.real->commit(disk);
+	return counted.real->commit(disk, ret_seq);
 }
 
 static void test_idle__seldom_and_many_at_once(void **state)

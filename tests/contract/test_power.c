@@ -28,23 +28,11 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* The next stores that are opened are of this boot. */
-static void boot(struct fixture *f, int number)
-{
-	static char path[512];
-	char text[64];
-
-	snprintf(path, sizeof path, "%s", scratch_path(&f->scratch, "boot_id"));
-	snprintf(text, sizeof text, "%08x-1111-4222-8333-444444444444\n", (unsigned)number);
-	write_file(path, text);
-	f->options.boot_id_path = path;
-}
-
 static struct fixture *in_boot(void **state, int number)
 {
 	struct fixture *f = *state;
 
-	boot(f, number);
+	fixture_boot(f, number);
 	fixture_reopen(f);
 	return f;
 }
@@ -106,7 +94,7 @@ static void test_power__after_a_crash_of_the_machine_what_can_change_is_dropped(
 		terrace_cache *cache;
 
 		put_and_die(f, policy);
-		boot(f, 2 + i);
+		fixture_boot(f, 2 + i);
 		cache = open_again(f, policy);
 		assert_misses(cache, "k");
 		/* and the cache goes on */
@@ -128,7 +116,7 @@ static void test_power__what_is_immutable_is_kept(void **state)
 		assert_ok(put_text(other, "k", "v"));
 		terrace_cache_close(other);
 		put_and_die(f, policy);
-		boot(f, 2 + i);
+		fixture_boot(f, 2 + i);
 		/* it was recorded: who opens the cache now need not know */
 		cache = open_again(f, policy_of(disk_tiers[i], false));
 		assert_gives(cache, "k", "new");
@@ -160,7 +148,7 @@ static void test_power__after_an_orderly_end_nothing_is_dropped(void **state)
 	terrace_close(f->store);
 	assert_false(is_marked(f));
 	for (int i = 2; i < 4; i++) {
-		boot(f, i);
+		fixture_boot(f, i);
 		cache = open_again(f, policy_of(0, false));
 		assert_gives(cache, "k", "new");
 		terrace_cache_close(cache);
@@ -184,7 +172,7 @@ static void test_power__who_is_not_the_last_leaves_the_mark(void **state)
 	peer_end(&first);
 	assert_true(is_marked(f));
 	peer_kill(&second);
-	boot(f, 2);
+	fixture_boot(f, 2);
 	cache = open_again(f, NULL);
 	assert_misses(cache, "k");
 	terrace_cache_close(cache);
@@ -245,7 +233,7 @@ static void test_power__without_a_good_mark_it_is_taken_for_the_worst(void **sta
 		else if (how == 2)
 			write_file(path, "................................................");
 		/* how == 3: as it was */
-		boot(f, 10 + how);
+		fixture_boot(f, 10 + how);
 		cache = open_again(f, NULL);
 		if (how < 3)
 			assert_misses(cache, "k");

@@ -374,6 +374,30 @@ static void test_keeper__others_see_what_a_process_does_while_it_works(void **st
 	terrace_cache_close(cache);
 }
 
+static bool has_keeper(struct fixture *f)
+{
+	struct keeper *keeper = &f->store->keeper;
+	bool has;
+
+	pthread_mutex_lock(&keeper->lock);
+	has = keeper->running;
+	pthread_mutex_unlock(&keeper->lock);
+	return has;
+}
+
+static void test_keeper__begins_where_a_process_only_puts(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+
+	put_text(cache, "k", "v");
+	assert_false(has_keeper(f));
+	atomic_store(&f->store->keeper.due_ns, 0); /* it has been in use for a while */
+	put_text(cache, "k", "v");
+	assert_true(has_keeper(f));
+	terrace_cache_close(cache);
+}
+
 struct seen {
 	size_t count;
 	terrace_process last;
@@ -546,6 +570,7 @@ int main(void)
 		test(memory__a_cache_keeps_what_it_is_promised),
 		test(memory__more_than_there_is_cannot_be_promised),
 		test(keeper__others_see_what_a_process_does_while_it_works),
+		test(keeper__begins_where_a_process_only_puts),
 		test(keeper__processes_are_seen_until_they_go_or_are_silent),
 		test(keeper__caches_close_while_it_works),
 		test(pressure__of_the_process_itself),

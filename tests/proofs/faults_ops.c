@@ -26,6 +26,15 @@ static int put_key(struct opened *o)
 	return put(o, "key", 'n');
 }
 
+static int put_immediate(struct opened *o)
+{
+	terrace_put_options options = TERRACE_PUT_INIT;
+
+	options.strategy = TERRACE_STRATEGY_IMMEDIATE;
+	return terrace_put(o->cache, TERRACE_KEY("key"), letter_bytes('n', size_in(o->place)),
+	                   &options);
+}
+
 static int put_and_flush(struct opened *o)
 {
 	int rc = put(o, "key", 'n'), flushed = terrace_flush(o->store);
@@ -343,6 +352,26 @@ static int fetch_kept(struct opened *o)
 	return release(expect("fetch", rc, value, "on"), value);
 }
 
+static int load_many(void *ctx, const terrace_slice *keys, size_t count,
+                     terrace_loaded *const *loaded)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < count && rc == 0; i++)
+		rc = load(ctx, keys[i], loaded[i]);
+	return rc;
+}
+
+static int fetch_many(struct opened *o)
+{
+	terrace_slice keys[] = { TERRACE_KEY("key"), TERRACE_KEY("another") };
+	terrace_value *values[2] = { NULL, NULL };
+	int rc = terrace_fetch_many(o->cache, keys, 2, load_many, o, values);
+
+	terrace_release(rc == TERRACE_OK ? values[1] : NULL);
+	return release(expect("fetch_many", rc, values[0], "n"), values[0]);
+}
+
 static int fetch_encoded(struct opened *o)
 {
 	terrace_value *value;
@@ -513,6 +542,14 @@ static int verify_only(struct opened *o)
 static int verify_repair(struct opened *o)
 {
 	return verify(o, true);
+}
+
+static int scrub(struct opened *o)
+{
+	terrace_scrub_options options = TERRACE_SCRUB_INIT;
+
+	options.repair = true;
+	return terrace_scrub(o->store, &options, on_damage, NULL, NULL, NULL);
 }
 
 static int clean_up(struct opened *o)
@@ -694,6 +731,7 @@ static int new_cache(struct opened *o)
 const struct operation operations[] = {
 	{ "put", put_key, "n", ALL, 'o', .waits = true },
 	{ "put what is new", put_key, "n", ALL, 0, .waits = true },
+	{ "put into memory alone", put_immediate, "n ", ALL, 'o' },
 	{ "put and flush", put_and_flush, "n", BEHIND, 'o' },
 	{ "put with tags and sources", put_with_all, "n", DISK, 'o', .waits = true },
 	{ "put_many", put_many, "n", ALL, 'o', .waits = true },
@@ -723,6 +761,7 @@ const struct operation operations[] = {
 	{ "fetch", fetch, "n ", ALL, 0, .must = true },
 	{ "fetch with tags and sources", fetch_with_all, "n ", ALL, 0, .must = true },
 	{ "fetch what is kept", fetch_kept, "on", ALL, 'o', .must = true },
+	{ "fetch_many", fetch_many, "n ", ALL, 0, .must = true },
 	{ "fetch_encoded", fetch_encoded, "n ", ALL, 0, .must = true },
 	{ "fetch_with", fetch_aside, "n ", ALL, 0, .must = true },
 	{ "fetch nothing", fetch_nothing, "o", DISK, 'o', .must = true },
@@ -737,6 +776,7 @@ const struct operation operations[] = {
 	{ "explain", explain, "o", ALL, 'o' },
 	{ "verify", verify_only, "o", THROUGH, 'o' },
 	{ "verify and repair", verify_repair, "o", THROUGH, 'o' },
+	{ "scrub and repair", scrub, "o", THROUGH, 'o' },
 	{ "cleanup", clean_up, "o", DISK, 'o' },
 	{ "check_sources", check_sources, "o", DISK, 'o' },
 	{ "listings", listings, "o", IN_ROWS, 'o' },

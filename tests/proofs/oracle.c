@@ -377,6 +377,8 @@ static void options_of(struct worker *w, uint32_t key, terrace_put_options *opti
 	}
 	if (random_below(&w->random, 20) == 0)
 		options->ttl_ms = 1 + (int64_t)random_below(&w->random, 30);
+	if (!kinds[w->cache].tiers && random_below(&w->random, 6) == 0)
+		options->strategy = TERRACE_STRATEGY_IMMEDIATE;
 }
 
 static void do_put(struct worker *w, bool add)
@@ -401,7 +403,9 @@ static void do_put(struct worker *w, bool add)
 		atomic_store(&version_of(&log_->keys[w->cache][w->key], number)->expires,
 		             atomic_load(&log_->now_ms) + options.ttl_ms);
 	terrace_sources_free(sources);
-	if (rc < 0 && rc != TERRACE_EBUSY)
+	/* Memory alone may have no room for it. */
+	if (rc < 0 && rc != TERRACE_EBUSY &&
+	    !(rc == TERRACE_ETOOBIG && options.strategy == TERRACE_STRATEGY_IMMEDIATE))
 		fail("put in %s: %s: %s", kinds[w->cache].name, terrace_status_name(rc),
 		     terrace_error_message());
 }

@@ -107,6 +107,17 @@ int fixture_teardown(void **state)
 	return 0;
 }
 
+void fixture_boot(struct fixture *f, int number)
+{
+	static char path[512];
+	char text[64];
+
+	snprintf(path, sizeof path, "%s", scratch_path(&f->scratch, "boot_id"));
+	snprintf(text, sizeof text, "%08x-1111-4222-8333-444444444444\n", (unsigned)number);
+	write_file(path, text);
+	f->options.boot_id_path = path;
+}
+
 terrace_cache *fixture_cache(struct fixture *f, const char *name, const terrace_policy *policy)
 {
 	terrace_cache *cache;

@@ -46,6 +46,8 @@ void fixture_open(struct fixture *f);
 /* Close the store and open it again: nothing is left in memory. */
 void fixture_reopen(struct fixture *f);
 void fixture_close(struct fixture *f);
+/* The stores that are opened from now on are of this boot. */
+void fixture_boot(struct fixture *f, int number);
 /* One for each test, in *state. */
 int fixture_setup(void **state);
 int fixture_teardown(void **state);

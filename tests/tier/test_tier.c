@@ -32,6 +32,8 @@ struct tier {
 	const struct disk_ops *disk_ops;
 	void *tier;
 	uint64_t seq;
+	struct disk_shared shared;
+	int dir_fd;
 	bool files;
 	struct fixture fixture;
 	terrace_cache *cache;
@@ -58,19 +60,27 @@ static void close_memory(struct tier *t)
 	t->ops->close(t->tier);
 }
 
+static int commit(struct tier *t)
+{
+	uint64_t seq;
+
+	return t->disk_ops->commit(t->tier, &seq);
+}
+
 static void open_disk(struct tier *t)
 {
-	int fd;
-
 	scratch_make(&t->scratch);
-	fd = open(t->scratch.path, O_DIRECTORY | O_RDONLY);
-	assert_ok(terrace__tiers_disk(fd, t->scratch.path, "db", true, 1 << 20, 0, &t->disk_ops,
-	                              &t->tier));
-	close(fd);
+	t->dir_fd = open(t->scratch.path, O_DIRECTORY | O_RDONLY);
+	t->shared = (struct disk_shared){ .generation = 1 };
+	assert_ok(terrace__tiers_disk(t->dir_fd, t->scratch.path, &t->shared, false, 1 << 20, 0,
+	                              &t->disk_ops, &t->tier));
+	assert_status(t->disk_ops->look(t->tier), TERRACE_MISS);
+	assert_ok(t->disk_ops->create(t->tier));
+	assert_ok(t->disk_ops->look(t->tier));
 	t->ops = &t->disk_ops->tier;
-	assert_ok(t->disk_ops->begin(t->tier));
+	assert_ok(t->disk_ops->begin(t->tier, t->seq));
 	assert_ok(t->disk_ops->cache_add(t->tier, CACHE, "tested"));
-	assert_ok(t->disk_ops->commit(t->tier));
+	assert_ok(commit(t));
 }
 
 static void open_files(struct tier *t)
@@ -82,6 +92,7 @@ static void open_files(struct tier *t)
 static void close_disk(struct tier *t)
 {
 	t->ops->close(t->tier);
+	close(t->dir_fd);
 	scratch_remove(&t->scratch);
 }
 
@@ -127,10 +138,10 @@ static int tier_put(struct tier *t, const char *key, terrace_slice value, const 
 		                                  terrace_bytes(head.data, head.size), value, &fd));
 	}
 	if (t->disk_ops)
-		assert_ok(t->disk_ops->begin(t->tier));
+		assert_ok(t->disk_ops->begin(t->tier, t->seq));
 	rc = t->ops->put(t->tier, &put);
 	if (t->disk_ops)
-		assert_ok(t->disk_ops->commit(t->tier));
+		assert_ok(commit(t));
 	if (fd >= 0)
 		close(fd);
 	terrace__buf_done(&head);
@@ -158,10 +169,10 @@ static int tier_remove(struct tier *t, const char *key)
 	int rc;
 
 	if (t->disk_ops)
-		assert_ok(t->disk_ops->begin(t->tier));
+		assert_ok(t->disk_ops->begin(t->tier, t->seq));
 	rc = t->ops->remove(t->tier, &hashed, NULL);
 	if (t->disk_ops)
-		assert_ok(t->disk_ops->commit(t->tier));
+		assert_ok(commit(t));
 	return rc;
 }
 
@@ -224,7 +235,7 @@ static void tier_evict(struct tier *t, uint64_t entries)
 /* Its caller removes the rows that it names. */
 static void disk_evict(struct tier *t, uint64_t entries)
 {
-	assert_ok(t->disk_ops->begin(t->tier));
+	assert_ok(t->disk_ops->begin(t->tier, t->seq));
 	for (uint64_t i = 0; i < entries; i++) {
 		struct tier_row row;
 		size_t found;
@@ -233,7 +244,7 @@ static void disk_evict(struct tier *t, uint64_t entries)
 		assert_int_equal(found, 1);
 		assert_ok(t->disk_ops->remove_row(t->tier, &row, NULL));
 	}
-	assert_ok(t->disk_ops->commit(t->tier));
+	assert_ok(commit(t));
 }
 
 /* --- the stack, on the public headers ---------------------------------------------------------------- */
@@ -388,10 +399,10 @@ static void case_collision(struct tier *t)
 	other.key = terrace_str("b");
 	assert_status(t->ops->get(t->tier, &other, true, &entry), TERRACE_MISS);
 	if (t->disk_ops)
-		assert_ok(t->disk_ops->begin(t->tier));
+		assert_ok(t->disk_ops->begin(t->tier, t->seq));
 	assert_status(t->ops->remove(t->tier, &other, NULL), TERRACE_MISS);
 	if (t->disk_ops)
-		assert_ok(t->disk_ops->commit(t->tier));
+		assert_ok(commit(t));
 	assert_holds(t, "a", terrace_str("1"));
 }
 

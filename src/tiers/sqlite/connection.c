@@ -9,6 +9,10 @@
 #include "util/message.h"
 #include "util/util.h"
 
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { BUSY_MS = 2000 };
@@ -21,6 +25,9 @@ static const char *const sql[] = {
 
 static int status_of(int code)
 {
+	/* The log has lost its end; we make no links. */
+	if (code == SQLITE_IOERR_SHORT_READ || code == SQLITE_CANTOPEN_SYMLINK)
+		return TERRACE_ECORRUPT;
 	switch (code & 0xff) {
 	case SQLITE_FULL:
 		return TERRACE_EFULL;
@@ -35,6 +42,9 @@ static int status_of(int code)
 		return TERRACE_EACCESS;
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
+	case SQLITE_CONSTRAINT: /* what we write breaks none */
+	case SQLITE_MISMATCH:
+	case SQLITE_ERROR: /* no such table, for one */
 		return TERRACE_ECORRUPT;
 	case SQLITE_TOOBIG:
 		return TERRACE_ETOOBIG;
@@ -42,16 +52,56 @@ static int status_of(int code)
 	return TERRACE_EIO;
 }
 
-int terrace__sqlite_failed(const struct disk *disk, sqlite3 *db, const char *what)
+struct database_name terrace__database_name(uint32_t generation)
+{
+	struct database_name name;
+
+	snprintf(name.text, sizeof name.text, "db-%" PRIu32, generation);
+	return name;
+}
+
+/* The number at the end of the name of the database that a connection has open. */
+static uint32_t generation_of(sqlite3 *db)
+{
+	const char *name = sqlite3_db_filename(db, "main");
+	const char *dash = name ? strrchr(name, '-') : NULL;
+
+	return dash ? (uint32_t)strtoul(dash + 1, NULL, 10) : 0;
+}
+
+/*
+ * This may be the database's fault. A failing disk or a lack of memory or of
+ * descriptors has codes of its own, and says nothing about the database.
+ */
+void terrace__suspect(struct disk *disk, sqlite3 *db, int code)
+{
+	uint32_t generation = generation_of(db);
+
+	if (generation != disk_generation(disk))
+		return;
+	atomic_store(&disk->suspected, true);
+	if (code != SQLITE_ERROR && code != SQLITE_IOERR_SHORT_READ && code != SQLITE_CANTOPEN)
+		atomic_fetch_add(&disk->verdicts, 1);
+}
+
+int terrace__sqlite_failed(struct disk *disk, sqlite3 *db, const char *what)
 {
 	int code = db ? sqlite3_extended_errcode(db) : SQLITE_NOMEM;
+	int rc = status_of(code);
+	int err = db && (code & 0xff) == SQLITE_CANTOPEN ? sqlite3_system_errno(db) : 0;
 
-	terrace__message_set("l2 cannot %s in %s: %s (SQLite %d)", what, disk->path,
-	                     db ? sqlite3_errmsg(db) : "out of memory", code);
+	if (err == ELOOP)
+		rc = TERRACE_ECORRUPT; /* a link in the place of the log */
+	if (db && (rc == TERRACE_ECORRUPT || err == ENOENT))
+		terrace__suspect(disk, db, code & 0xff);
+	terrace__message_set(
+	    "l2 cannot %s in %s: %s (SQLite %d)", what,
+	    db && sqlite3_db_filename(db, "main") ? sqlite3_db_filename(db, "main") : disk->path,
+	    db ? sqlite3_errmsg(db) : "out of memory", code);
 	/* Beyond the limit of file sizes, which SQLite takes for any other failure. */
-	if ((code & 0xff) == SQLITE_IOERR && terrace__limit_meets())
+	if ((code & 0xff) == SQLITE_IOERR && rc != TERRACE_ECORRUPT && terrace__limit_meets())
 		return TERRACE_EFULL;
-	return status_of(code);
+	return rc;
 }
 
 static void harden(sqlite3 *db)
@@ -67,16 +117,24 @@ static void harden(sqlite3 *db)
 	sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	sqlite3_wal_autocheckpoint(db, 0);
 	sqlite3_busy_timeout(db, BUSY_MS);
+	/* Look at a page before believing it; and never map the file, which could
+	 * shrink beneath us. These two read nothing themselves. */
+	sqlite3_exec(db, "PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0", NULL, NULL, NULL);
 }
 
-int terrace__connection_open(const struct disk *disk, int flags, struct connection **ret)
+int terrace__connection_open(struct disk *disk, uint32_t generation, int flags,
+                             struct connection **ret)
 {
 	struct connection *connection = calloc(1, sizeof *connection);
+	struct database_name name = terrace__database_name(generation);
+	char path[PATH_MAX];
 	int rc;
 
 	if (!connection)
 		return no_memory("a connection");
-	rc = sqlite3_open_v2(disk->path, &connection->db,
+	connection->generation = generation;
+	snprintf(path, sizeof path, "%s/%s", disk->path, name.text);
+	rc = sqlite3_open_v2(path, &connection->db,
 	                     flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE |
 	                         SQLITE_OPEN_NOFOLLOW,
 	                     terrace__vfs());
@@ -87,13 +145,6 @@ int terrace__connection_open(const struct disk *disk, int flags, struct connecti
 	}
 	harden(connection->db);
 	connection->round = atomic_load(&disk->round);
-	/* Damaged pages are found when they are read, and not by what they lead to. */
-	if (sqlite3_exec(connection->db, "PRAGMA cell_size_check = ON", NULL, NULL, NULL) !=
-	    SQLITE_OK) {
-		rc = terrace__sqlite_failed(disk, connection->db, "set up a connection");
-		terrace__connection_close(connection);
-		return rc;
-	}
 	*ret = connection;
 	return TERRACE_OK;
 }
@@ -126,7 +177,7 @@ void terrace__statement_done(sqlite3_stmt **statement)
 	}
 }
 
-int terrace__run(const struct disk *disk, struct connection *connection, sqlite3_stmt *statement,
+int terrace__run(struct disk *disk, struct connection *connection, sqlite3_stmt *statement,
                  const char *what)
 {
 	int rc = statement ? sqlite3_step(statement) : SQLITE_ERROR;
@@ -216,34 +267,56 @@ bool terrace__disk_fork_was_quiet(void)
 
 /* --- readers ------------------------------------------------------------------------------ */
 
-struct connection *terrace__reader_take(struct disk *disk)
-{
-	struct connection *connection = terrace__reader_take_held(disk);
-
-	if (connection)
-		terrace__snapshot_drop(disk, connection);
-	return connection;
-}
-
-struct connection *terrace__reader_take_held(struct disk *disk)
+static struct connection *pop_reader(struct disk *disk)
 {
 	struct connection *connection;
 
-	terrace__sqlite_enter();
-	if (is_inside(disk))
-		return disk->writer;
 	pthread_mutex_lock(&disk->lock);
 	connection = disk->readers;
 	if (connection)
 		disk->readers = connection->next;
 	pthread_mutex_unlock(&disk->lock);
-	if (!connection)
+	return connection;
+}
+
+struct connection *terrace__reader_take_held(struct disk *disk)
+{
+	uint32_t generation = disk_generation(disk), now;
+	struct connection *connection;
+
+	terrace__sqlite_enter();
+	if (is_inside(disk))
+		return disk->writer;
+	while ((connection = pop_reader(disk)) && connection->generation != generation)
+		terrace__connection_close(connection); /* that database was set aside */
+	while (!connection) {
 		terrace__connection_open(
-		    disk, disk->read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE,
-		    &connection);
+		    disk, generation,
+		    disk->read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE, &connection);
+		now = disk_generation(disk);
+		if (now == generation)
+			break;
+		generation = now;
+	}
 	if (!connection)
 		terrace__sqlite_leave();
 	return connection;
+}
+
+struct connection *terrace__reader_take(struct disk *disk)
+{
+	struct connection *connection = terrace__reader_take_held(disk);
+
+	if (connection && !terrace__snapshot_drop(disk, connection)) {
+		terrace__reader_give(disk, connection);
+		connection = NULL;
+	}
+	return connection;
+}
+
+bool terrace__reader_is_late(const struct disk *disk, const struct connection *connection)
+{
+	return !is_inside(disk) && connection->generation != disk_generation(disk);
 }
 
 void terrace__reader_give(struct disk *disk, struct connection *connection)

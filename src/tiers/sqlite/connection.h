@@ -88,6 +88,7 @@ enum statement {
 struct connection {
 	sqlite3 *db;
 	sqlite3_stmt *statements[STATEMENTS];
+	uint32_t generation;     /* of the database that it has open */
 	struct connection *next; /* in the pool */
 	unsigned round;          /* see terrace__connections_renew() */
 	bool held;               /* it is within a transaction of snapshot.c */
@@ -98,7 +99,6 @@ struct connection {
 struct usage_change {
 	uint32_t cache;
 	int64_t bytes[2], entries[2]; /* l2, l3 */
-	uint64_t seq;                 /* the highest of its rows; 0: none was written */
 };
 
 enum { NOTES_MAX = 10000 };
@@ -118,10 +118,14 @@ struct candidates {
 
 struct disk {
 	struct files *files;
-	char *path; /* of the database */
+	int dir_fd; /* borrowed, like the next */
+	struct disk_shared *shared;
+	char *path; /* of the directory */
 	bool read_only;
-	uint64_t value_max;   /* bytes of a value, decoded */
-	pthread_mutex_t lock; /* over the pool */
+	uint64_t value_max;        /* bytes of a value, decoded */
+	_Atomic bool suspected;    /* SQLite spoke ill of the database that is in use */
+	_Atomic uint32_t verdicts; /* how often it called it malformed */
+	pthread_mutex_t lock;      /* over the pool */
 	struct connection *readers;
 	_Atomic unsigned round;
 	/* What says that somebody writes; NULL: nothing does. See snapshot.c. */
@@ -129,9 +133,12 @@ struct disk {
 
 	/* The rest belongs to the writer. */
 	struct connection *writer;
+	uint32_t making;             /* the generation that is being made; 0: none */
+	struct timespec dir_changed; /* when its files were last found to be there */
 	/* Whose transaction is open: the address of that thread's `terrace__thread`;
 	 * 0: nobody's. Other threads read it to learn that it is not theirs. */
 	_Atomic uintptr_t inside;
+	uint64_t seq;  /* of the transaction: the caches that it changes take it */
 	int log_pages; /* how long the log may grow */
 	int wal_pages; /* how long it is */
 	struct usage_change *changes;
@@ -144,10 +151,26 @@ struct disk {
 	bool expect_new; /* the last row that was put was new */
 };
 
-/* The status for SQLite's code, with a message. */
-int terrace__sqlite_failed(const struct disk *disk, sqlite3 *db, const char *what);
+/* The status for SQLite's code, with a message. What may be the database's fault is noted. */
+int terrace__sqlite_failed(struct disk *disk, sqlite3 *db, const char *what);
+/* That is noted: SQLite's code, without what extends it. */
+void terrace__suspect(struct disk *disk, sqlite3 *db, int code);
 
-int terrace__connection_open(const struct disk *disk, int flags, struct connection **ret);
+/* The generation of the database that is in use; the writer may be making another. */
+static inline uint32_t disk_generation(const struct disk *disk)
+{
+	return atomic_load(&disk->shared->generation);
+}
+
+/* The name of its file. */
+struct database_name {
+	char text[24];
+};
+struct database_name terrace__database_name(uint32_t generation);
+
+/* Of the database of a generation. */
+int terrace__connection_open(struct disk *disk, uint32_t generation, int flags,
+                             struct connection **ret);
 void terrace__connection_close(struct connection *connection); /* accepts NULL */
 
 /*
@@ -164,7 +187,7 @@ sqlite3_stmt *terrace__statement(struct connection *connection, enum statement w
 void terrace__statement_done(sqlite3_stmt **statement);
 
 /* Run a statement that gives no rows. */
-int terrace__run(const struct disk *disk, struct connection *connection, sqlite3_stmt *statement,
+int terrace__run(struct disk *disk, struct connection *connection, sqlite3_stmt *statement,
                  const char *what);
 
 /*
@@ -188,6 +211,8 @@ static inline bool is_inside(const struct disk *disk)
  * that has changed. Give it back after use; NULL when none can be opened.
  */
 struct connection *terrace__reader_take(struct disk *disk);
+/* Was another database made while it was used? Then what it read is not to be relied on. */
+bool terrace__reader_is_late(const struct disk *disk, const struct connection *connection);
 void terrace__reader_give(struct disk *disk, struct connection *connection);
 
 /* The same for one get alone: it may be in the middle of a snapshot's transaction. */
@@ -202,7 +227,8 @@ struct connection *terrace__reader_take_held(struct disk *disk);
 bool terrace__snapshot_hold(struct disk *disk, struct connection *connection);
 /* Has nobody written meanwhile? Else nothing that was read is to be believed. */
 bool terrace__snapshot_stands(const struct disk *disk, const struct connection *connection);
-void terrace__snapshot_drop(struct disk *disk, struct connection *connection);
+/* Read with locks from now on; false when that cannot be: then not at all. */
+bool terrace__snapshot_drop(struct disk *disk, struct connection *connection);
 /* This one is used under the writers' lock alone. */
 void terrace__snapshot_write(struct connection *writer);
 
@@ -238,8 +264,8 @@ int terrace__disk_note_get(void *tier, uint64_t hash, struct tier_note *ret, cha
 int terrace__disk_caches(void *tier, disk_visit_cache_fn *visit, void *ctx);
 int terrace__disk_state(void *tier, uint64_t *ret_seq, uint64_t *ret_seed);
 
-int terrace__disk_begin(void *tier);
-int terrace__disk_commit(void *tier);
+int terrace__disk_begin(void *tier, uint64_t seq);
+int terrace__disk_commit(void *tier, uint64_t *ret_seq);
 void terrace__disk_rollback(void *tier);
 void terrace__disk_rest(void *tier);
 void terrace__disk_resume(void *tier);
@@ -267,6 +293,25 @@ int terrace__disk_set_seed(void *tier, uint64_t seed);
 bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when);
 int terrace__disk_sync(void *tier);
 
+/* disk_aside.c */
+void terrace__disk_settle(void *tier);
+bool terrace__disk_moved(void *tier);
+bool terrace__disk_suspected(void *tier);
+/* What a connection says that has read nothing yet: TERRACE_ECORRUPT, or a failure. */
+int terrace__disk_check(struct disk *disk);
+bool terrace__disk_malformed(void *tier);
+int terrace__disk_make(void *tier, uint32_t generation);
+void terrace__disk_made(void *tier, bool used);
+void terrace__disk_set_aside(void *tier, uint32_t generation, int64_t when);
+uint64_t terrace__disk_aside(void *tier, uint64_t most_bytes);
+uint32_t terrace__disk_latest(void *tier);
+
+/* disk.c: the tables, in a new file or an empty one. */
+int terrace__disk_create(struct disk *disk, uint32_t generation);
+
+int terrace__disk_scrub(void *tier, uint64_t *after, uint64_t most_bytes,
+                        bool (*fault)(void *ctx, const struct disk_fault *fault), void *ctx,
+                        uint64_t *ret_entries, uint64_t *ret_bytes);
 int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
                          void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);
 
@@ -275,6 +320,9 @@ int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_
  * each other, and who goes on behind the last row would go on for ever. Sets the
  * message; TERRACE_ECORRUPT.
  */
-int terrace__rows_in_a_circle(void);
+int terrace__rows_in_a_circle(struct disk *disk, struct connection *connection);
+
+/* Does SQLite's check say that it could not read a page, instead of what is wrong with it? */
+bool terrace__could_not_read(const char *text);
 
 #endif

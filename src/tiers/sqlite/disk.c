@@ -3,6 +3,9 @@
 #include "tiers/sqlite/connection.h"
 #include "tiers/sqlite/vfs.h"
 
+#include "util/message.h"
+
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,16 +66,17 @@ static const char schema[] =
  * database. No connection of this process has it open yet, so closing it drops
  * nobody's lock.
  */
-static int create(struct disk *disk, int dir_fd, const char *name)
+int terrace__disk_create(struct disk *disk, uint32_t generation)
 {
 	struct connection *connection;
-	int fd = openat(dir_fd, name, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int fd = openat(disk->dir_fd, terrace__database_name(generation).text,
+	                O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0600);
 	int rc;
 
 	if (fd >= 0)
 		close(fd);
 	terrace__sqlite_enter();
-	rc = terrace__connection_open(disk, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
+	rc = terrace__connection_open(disk, generation, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
 	                              &connection);
 	if (rc == TERRACE_OK) {
 		if (!terrace__vfs_make(connection->db) ||
@@ -107,31 +111,47 @@ static void disk_close(void *tier)
 	free(disk);
 }
 
-static bool exists(int dir_fd, const char *name)
-{
-	struct stat st;
-
-	return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0;
-}
-
-/* The first reader at once, so that a broken database shows; TERRACE_MISS: it has no tables. */
-static int look(struct disk *disk)
+/* The first reader at once, so that a broken database shows. */
+static int try_tables(struct disk *disk)
 {
 	struct connection *reader = terrace__reader_take(disk);
 	int rc = TERRACE_OK;
 
 	if (!reader)
-		return TERRACE_EIO;
+		return atomic_load(&disk->suspected) ? TERRACE_ECORRUPT : TERRACE_EIO;
 	if (!terrace__statement(reader, DO_GET) || !terrace__statement(reader, DO_CACHES)) {
 		rc = terrace__sqlite_failed(disk, reader->db, "read the tables");
 		if (sqlite3_errcode(reader->db) == SQLITE_ERROR)
-			rc = TERRACE_MISS;
+			rc = TERRACE_MISS; /* it has none */
 	}
 	terrace__reader_give(disk, reader);
 	return rc;
 }
 
-int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make,
+static int disk_look(void *tier)
+{
+	struct disk *disk = tier;
+	struct database_name name = terrace__database_name(disk_generation(disk));
+	struct stat st;
+	int rc;
+
+	terrace__message_set("%s/%s is missing, empty, or no file", disk->path, name.text);
+	if (fstatat(disk->dir_fd, name.text, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? TERRACE_MISS : TERRACE_EIO;
+	if (!S_ISREG(st.st_mode))
+		return TERRACE_ECORRUPT;
+	if (st.st_size == 0)
+		return TERRACE_MISS;
+	rc = try_tables(disk);
+	return rc == TERRACE_ECORRUPT ? terrace__disk_check(disk) : rc;
+}
+
+static int disk_create(void *tier)
+{
+	return terrace__disk_create(tier, disk_generation(tier));
+}
+
+int terrace__disk_open(int dir_fd, const char *path, struct disk_shared *shared, bool read_only,
                        uint64_t log_bytes, uint64_t value_max, struct disk **ret)
 {
 	struct disk *disk = calloc(1, sizeof *disk);
@@ -140,24 +160,13 @@ int terrace__disk_open(int dir_fd, const char *path, const char *name, bool make
 	if (!disk)
 		return no_memory("a database");
 	pthread_mutex_init(&disk->lock, NULL);
-	disk->read_only = !make;
+	disk->dir_fd = dir_fd;
+	disk->shared = shared;
+	disk->read_only = read_only;
 	disk->value_max = value_max ? value_max : UINT64_MAX;
 	disk->log_pages = (int)(log_bytes / PAGE_BYTES);
-	if (asprintf(&disk->path, "%s/%s", path, name) < 0) {
-		disk->path = NULL;
-		rc = no_memory("a database");
-	} else {
-		rc = terrace__files_open(dir_fd, &disk->files);
-	}
-	if (rc == TERRACE_OK && make && !exists(dir_fd, name))
-		rc = create(disk, dir_fd, name);
-	if (rc == TERRACE_OK)
-		rc = look(disk);
-	/* Who was to make it may have died half-way. */
-	if (rc == TERRACE_MISS && make)
-		rc = create(disk, dir_fd, name);
-	if (rc == TERRACE_MISS)
-		rc = TERRACE_ECORRUPT;
+	disk->path = strdup(path);
+	rc = disk->path ? terrace__files_open(dir_fd, &disk->files) : no_memory("a database");
 	if (rc != TERRACE_OK) {
 		disk_close(disk);
 		return rc;
@@ -208,6 +217,28 @@ static void sweep(void *tier)
 static int file_remove_path(void *tier, const char *path)
 {
 	return terrace__files_remove_path(((struct disk *)tier)->files, path);
+}
+
+struct files_before {
+	struct files *files;
+	uint64_t number;
+};
+
+static bool remove_before(void *ctx, const char *path, uint64_t number, uint64_t bytes)
+{
+	const struct files_before *before = ctx;
+
+	(void)bytes;
+	if (number < before->number && !terrace__files_busy(before->files, number))
+		terrace__files_remove_path(before->files, path);
+	return true;
+}
+
+static void files_remove(void *tier, uint64_t number)
+{
+	struct files_before before = { ((struct disk *)tier)->files, number };
+
+	terrace__files_each(before.files, remove_before, &before);
 }
 
 const struct disk_ops terrace__disk_ops = {
@@ -262,5 +293,18 @@ const struct disk_ops terrace__disk_ops = {
 	.checkpoint = terrace__disk_checkpoint,
 	.sync = terrace__disk_sync,
 	.verify = terrace__disk_verify,
+	.scrub = terrace__disk_scrub,
 	.file_remove_path = file_remove_path,
+	.files_remove = files_remove,
+	.look = disk_look,
+	.create = disk_create,
+	.settle = terrace__disk_settle,
+	.moved = terrace__disk_moved,
+	.suspected = terrace__disk_suspected,
+	.malformed = terrace__disk_malformed,
+	.latest = terrace__disk_latest,
+	.make = terrace__disk_make,
+	.made = terrace__disk_made,
+	.set_aside = terrace__disk_set_aside,
+	.aside = terrace__disk_aside,
 };

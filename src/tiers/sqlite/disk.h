@@ -23,15 +23,13 @@ bool terrace__disk_fork_was_quiet(void);
 extern const struct disk_ops terrace__disk_ops;
 
 /*
- * Open the database `name` in the directory. With `create`, make it where it is
- * missing or half made (the caller sees to it that only one process does);
- * without, it is there, and read alone.
+ * The disk, with its database not looked at yet. Borrows dir_fd and shared.
  *
  * value_max: larger ones are not decoded: nobody could have put them here; 0: any
  * path: of the directory, for SQLite and for messages; it is not followed
  *       through links by the caller's choice of it.
  */
-int terrace__disk_open(int dir_fd, const char *path, const char *name, bool create,
+int terrace__disk_open(int dir_fd, const char *path, struct disk_shared *shared, bool read_only,
                        uint64_t log_bytes, uint64_t value_max, struct disk **ret);
 
 #endif

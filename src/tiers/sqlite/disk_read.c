@@ -29,8 +29,10 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 		return rc;
 	if (!is_key_of(&record, key))
 		return TERRACE_MISS;
-	/* The column decides which write is newer: it must be the head's. */
-	if (record.seq != (uint64_t)sqlite3_column_int64(row, 1))
+	/* The columns decide which write is newer, and what an invalidation finds:
+	 * they must be the head's. */
+	if (record.seq != (uint64_t)sqlite3_column_int64(row, 1) ||
+	    (uint64_t)sqlite3_column_int64(row, 0) >> DISK_ID_SHIFT != record.cache)
 		return TERRACE_ECORRUPT;
 	/* Put by a program that may have more. */
 	if (record.value_size > disk->value_max)
@@ -55,7 +57,8 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 	int rc = TERRACE_MISS;
 
 	if (!get)
-		return terrace__sqlite_failed(disk, connection->db, "prepare a read");
+		return sure ? terrace__sqlite_failed(disk, connection->db, "prepare a read") :
+		              TERRACE_EBUSY;
 	/* A file may go between reading its row and opening it; the second look
 	 * sees what took its place. */
 	for (int tries = 0; tries < 2; tries++) {
@@ -82,41 +85,78 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 	return rc;
 }
 
+/* Without locks: TERRACE_EBUSY where nothing can be said. */
+static int get_held(struct disk *disk, struct connection *reader, const struct tier_key *key,
+                    struct entry **ret)
+{
+	int rc;
+
+	if (is_inside(disk) || !terrace__snapshot_hold(disk, reader))
+		return TERRACE_EBUSY;
+	rc = get_with(disk, reader, key, false, ret, NULL);
+	if ((rc == TERRACE_OK || rc == TERRACE_MISS) && terrace__snapshot_stands(disk, reader))
+		return rc;
+	if (rc == TERRACE_OK)
+		entry_unref(*ret);
+	return TERRACE_EBUSY;
+}
+
+/* With locks. False when another database was made meanwhile: once more. */
+static bool get_locked(struct disk *disk, struct connection *reader, const struct tier_key *key,
+                       struct entry **ret, struct block_reader **ret_blocks, int *ret_rc)
+{
+	if (!terrace__snapshot_drop(disk, reader)) {
+		*ret_rc = TERRACE_EIO;
+		return true;
+	}
+	*ret_rc = get_with(disk, reader, key, true, ret, ret_blocks);
+	if (LIKELY(!terrace__reader_is_late(disk, reader)))
+		return true;
+	if (*ret_rc == TERRACE_OK)
+		entry_unref(*ret);
+	if (*ret_rc == TERRACE_OK && ret_blocks) {
+		terrace__block_reader_free(*ret_blocks);
+		*ret_blocks = NULL;
+	}
+	return false;
+}
+
 int terrace__disk_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret)
 {
 	struct disk *disk = tier;
-	struct connection *reader = terrace__reader_take_held(disk);
-	int rc = TERRACE_EBUSY;
+	bool done = true;
+	int rc;
 
 	(void)hit;
-	if (!reader)
-		return TERRACE_EIO;
-	if (reader != disk->writer && terrace__snapshot_hold(disk, reader)) {
-		rc = get_with(disk, reader, key, false, ret, NULL);
-		if (rc == TERRACE_OK && !terrace__snapshot_stands(disk, reader)) {
-			entry_unref(*ret);
-			rc = TERRACE_EBUSY;
-		}
-	}
-	if (rc != TERRACE_OK && !(rc == TERRACE_MISS && terrace__snapshot_stands(disk, reader))) {
-		terrace__snapshot_drop(disk, reader);
-		rc = get_with(disk, reader, key, true, ret, NULL);
-	}
-	terrace__reader_give(disk, reader);
+	do {
+		struct connection *reader = terrace__reader_take_held(disk);
+
+		if (!reader)
+			return TERRACE_EIO;
+		rc = get_held(disk, reader, key, ret);
+		if (rc == TERRACE_EBUSY)
+			done = get_locked(disk, reader, key, ret, NULL, &rc);
+		terrace__reader_give(disk, reader);
+	} while (UNLIKELY(!done));
 	return rc;
 }
 
 int terrace__disk_open_value(void *tier, const struct tier_key *key, struct entry **ret,
                              struct block_reader **ret_blocks)
 {
-	struct connection *reader = terrace__reader_take(tier);
+	struct disk *disk = tier;
+	bool done;
 	int rc;
 
 	*ret_blocks = NULL;
-	if (!reader)
-		return TERRACE_EIO;
-	rc = get_with(tier, reader, key, true, ret, ret_blocks);
-	terrace__reader_give(tier, reader);
+	do {
+		struct connection *reader = terrace__reader_take(disk);
+
+		if (!reader)
+			return TERRACE_EIO;
+		done = get_locked(disk, reader, key, ret, ret_blocks, &rc);
+		terrace__reader_give(disk, reader);
+	} while (UNLIKELY(!done));
 	return rc;
 }
 
@@ -256,9 +296,10 @@ static sqlite3_stmt *prepare_select(struct connection *connection, const struct 
 	return select;
 }
 
-int terrace__rows_in_a_circle(void)
+int terrace__rows_in_a_circle(struct disk *disk, struct connection *connection)
 {
 	terrace__message_set("l2's rows are not in their order: the database is damaged");
+	terrace__suspect(disk, connection->db, SQLITE_CORRUPT);
 	return TERRACE_ECORRUPT;
 }
 
@@ -278,9 +319,9 @@ static int select_with(struct disk *disk, struct connection *connection,
 
 		if (where->kind == DISK_MATCHING && last &&
 		    (where->newest_first ? row.id >= last : row.id <= last))
-			return terrace__rows_in_a_circle();
+			return terrace__rows_in_a_circle(disk, connection);
 		last = row.id;
-		if (where->kind == DISK_MATCHING && row.cache != where->cache)
+		if (where->kind == DISK_MATCHING && row.id >> DISK_ID_SHIFT != where->cache)
 			continue;
 		/* What cannot be read matches "all", and is visited without a key. */
 		if (where->match && where->match->kind != TERRACE_MATCH_ALL &&

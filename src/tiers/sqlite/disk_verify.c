@@ -15,7 +15,9 @@ struct verify {
 	void *ctx;
 	bool go_on;
 	uint64_t entries, bytes;
-	uint64_t *files; /* numbers of the files that rows have */
+	uint64_t most_bytes; /* of one batch of rows */
+	bool scrub;          /* the files are not listed */
+	uint64_t *files;     /* numbers of the files that rows have */
 	size_t file_count, file_capacity;
 	int unread; /* the first failure to look at a row, which says nothing about it */
 	char why[256];
@@ -115,12 +117,12 @@ static int verify_some(struct verify *v, uint64_t *after)
 {
 	CLEANUP(terrace__statement_done)
 	sqlite3_stmt *all = terrace__statement(v->connection, DO_ALL);
-	int rc, step, rows = 0;
+	int rc, step = SQLITE_ROW, rows = 0;
 
 	if (!all)
 		return terrace__sqlite_failed(v->disk, v->connection->db, "prepare a check");
 	sqlite3_bind_int64(all, 1, (sqlite3_int64)*after);
-	while (v->go_on && (step = sqlite3_step(all)) == SQLITE_ROW) {
+	while (v->go_on && v->bytes < v->most_bytes && (step = sqlite3_step(all)) == SQLITE_ROW) {
 		struct tier_row row;
 		terrace_fault_kind kind;
 		uint64_t file = (uint64_t)sqlite3_column_int64(all, 6);
@@ -128,19 +130,19 @@ static int verify_some(struct verify *v, uint64_t *after)
 
 		terrace__row_read(all, &row);
 		if (row.id <= *after)
-			return terrace__rows_in_a_circle();
+			return terrace__rows_in_a_circle(v->disk, v->connection);
 		what = row_fault(v, all, &row, &kind);
 		rows++;
 		v->entries++;
 		*after = row.id;
-		rc = file ? remember_file(v, file) : TERRACE_OK;
+		rc = file && !v->scrub ? remember_file(v, file) : TERRACE_OK;
 		if (rc != TERRACE_OK)
 			return rc;
 		/* A file may have gone with its row while we looked. */
 		if (what && (kind != TERRACE_FAULT_NO_FILE || still_there(v, &row)))
 			report(v, kind, &row, NULL, what);
 	}
-	if (v->go_on && step != SQLITE_DONE)
+	if (v->go_on && step != SQLITE_DONE && step != SQLITE_ROW)
 		return terrace__sqlite_failed(v->disk, v->connection->db, "read the rows");
 	return rows && v->go_on ? TERRACE_OK : TERRACE_MISS;
 }
@@ -238,7 +240,7 @@ static int verify_orphans(struct verify *v, struct listing *listing)
 }
 
 /* SQLite's check takes a page that could not be read for a damaged one; but it says why. */
-static bool could_not_read(const char *text)
+bool terrace__could_not_read(const char *text)
 {
 	static const char before[] = "error code=";
 
@@ -267,7 +269,7 @@ static int check_database(struct verify *v, bool say, bool *ret_found)
 
 		if (!text || strcmp(text, "ok") == 0)
 			continue;
-		if (could_not_read(text)) {
+		if (terrace__could_not_read(text)) {
 			keep_failure(v, TERRACE_EIO, text);
 			continue;
 		}
@@ -290,10 +292,19 @@ static int verify_database(struct verify *v)
 	return rc == TERRACE_OK && found ? check_database(v, true, &found) : rc;
 }
 
+static int all_was_read(const struct verify *v)
+{
+	if (v->unread != TERRACE_OK)
+		terrace__message_set("not everything could be checked: %s", v->why);
+	return v->unread;
+}
+
 int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
                          void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes)
 {
-	struct verify v = { .disk = tier, .fault = fault, .ctx = ctx, .go_on = true };
+	struct verify v = {
+		.disk = tier, .fault = fault, .ctx = ctx, .go_on = true, .most_bytes = UINT64_MAX
+	};
 	struct listing listing = { 0 };
 	uint64_t after = 0;
 	int rc;
@@ -311,14 +322,36 @@ int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_
 	if (rc == TERRACE_MISS) {
 		rc = v.go_on ? verify_orphans(&v, &listing) : TERRACE_OK;
 	}
-	if (rc == TERRACE_OK && v.unread != TERRACE_OK) {
-		terrace__message_set("not everything could be checked: %s", v.why);
-		rc = v.unread;
-	}
+	if (rc == TERRACE_OK)
+		rc = all_was_read(&v);
 	terrace__reader_give(tier, v.connection);
 	*ret_entries = v.entries;
 	*ret_bytes = v.bytes;
 	free(listing.found);
 	free(v.files);
+	return rc;
+}
+
+int terrace__disk_scrub(void *tier, uint64_t *after, uint64_t most_bytes,
+                        bool (*fault)(void *ctx, const struct disk_fault *fault), void *ctx,
+                        uint64_t *ret_entries, uint64_t *ret_bytes)
+{
+	struct verify v = { .disk = tier,
+		            .fault = fault,
+		            .ctx = ctx,
+		            .go_on = true,
+		            .most_bytes = most_bytes,
+		            .scrub = true };
+	int rc;
+
+	v.connection = terrace__reader_take(tier);
+	if (!v.connection)
+		return TERRACE_EIO;
+	rc = verify_some(&v, after);
+	if (v.unread != TERRACE_OK && (rc == TERRACE_OK || rc == TERRACE_MISS))
+		rc = all_was_read(&v);
+	terrace__reader_give(tier, v.connection);
+	*ret_entries += v.entries;
+	*ret_bytes += v.bytes;
 	return rc;
 }

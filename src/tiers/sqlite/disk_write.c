@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* A row's share of pages and indexes, beside head and payload. */
 enum { ROW_OVERHEAD = 100 };
@@ -24,12 +25,18 @@ static int on_wal(void *ctx, sqlite3 *db, const char *name, int pages)
 
 static int writer_open(struct disk *disk)
 {
+	uint32_t generation = disk->making ? disk->making : disk_generation(disk);
 	char pragmas[160];
 	int rc, chunk = PAGE_BYTES; /* for reserve() */
 
-	if (disk->writer)
+	if (disk->writer && disk->writer->generation == generation)
 		return TERRACE_OK;
-	rc = terrace__connection_open(disk, SQLITE_OPEN_READWRITE, &disk->writer);
+	if (disk->writer) /* another process has set that one aside */
+		atomic_store(&disk->verdicts, 0);
+	terrace__connection_close(disk->writer);
+	disk->writer = NULL;
+	disk->wal_pages = 0;
+	rc = terrace__connection_open(disk, generation, SQLITE_OPEN_READWRITE, &disk->writer);
 	if (rc != TERRACE_OK)
 		return rc;
 	if (sqlite3_db_readonly(disk->writer->db, "main") == 1) {
@@ -57,12 +64,16 @@ static int simple(struct disk *disk, enum statement which, const char *what)
 	return terrace__run(disk, disk->writer, terrace__statement(disk->writer, which), what);
 }
 
-int terrace__disk_begin(void *tier)
+static int begin(struct disk *disk)
 {
-	struct disk *disk = tier;
-	int rc;
+	int rc = TERRACE_OK;
 
-	terrace__sqlite_enter(); /* until it ends */
+	if (!disk->making && terrace__disk_moved(disk)) {
+		terrace__message_set("l2 cannot write: the database's files in %s were removed "
+		                     "or replaced",
+		                     disk->path);
+		return TERRACE_ECORRUPT;
+	}
 	for (int tries = 0; tries < 2; tries++) {
 		rc = writer_open(disk);
 		if (rc == TERRACE_OK)
@@ -71,12 +82,23 @@ int terrace__disk_begin(void *tier)
 			break;
 		terrace__connections_renew(disk);
 	}
+	return rc;
+}
+
+int terrace__disk_begin(void *tier, uint64_t seq)
+{
+	struct disk *disk = tier;
+	int rc;
+
+	terrace__sqlite_enter(); /* until it ends */
+	rc = begin(disk);
 	if (rc != TERRACE_OK)
 		terrace__sqlite_leave();
 	atomic_store(&disk->inside, rc == TERRACE_OK ? (uintptr_t)&terrace__thread : 0);
 	disk->change_count = 0;
 	disk->doomed_count = 0;
 	disk->last_id = 0;
+	disk->seq = seq;
 	return rc;
 }
 
@@ -123,7 +145,7 @@ static int usage_write(struct disk *disk)
 		sqlite3_bind_int64(add, 3, change->entries[0]);
 		sqlite3_bind_int64(add, 4, change->bytes[1]);
 		sqlite3_bind_int64(add, 5, change->entries[1]);
-		sqlite3_bind_int64(add, 6, (sqlite3_int64)change->seq);
+		sqlite3_bind_int64(add, 6, (sqlite3_int64)disk->seq);
 		rc = terrace__run(disk, disk->writer, add, "write the usage");
 		if (rc != TERRACE_OK)
 			return rc;
@@ -156,9 +178,10 @@ static int reserve(struct disk *disk)
 	return err == ENOSPC || err == EDQUOT || err == EFBIG ? TERRACE_EFULL : TERRACE_EIO;
 }
 
-int terrace__disk_commit(void *tier)
+int terrace__disk_commit(void *tier, uint64_t *ret_seq)
 {
 	struct disk *disk = tier;
+	uint64_t seq = disk->change_count ? disk->seq : 0;
 	int rc = usage_write(disk);
 
 	if (rc == TERRACE_OK)
@@ -174,12 +197,12 @@ int terrace__disk_commit(void *tier)
 	for (size_t i = 0; i < disk->doomed_count; i++)
 		terrace__files_remove(disk->files, disk->doomed[i]);
 	disk->doomed_count = 0;
+	*ret_seq = seq;
 	return TERRACE_OK;
 }
 
-/* Remember that the transaction changes a cache's usage, or writes a row with this seq. */
-static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int64_t entries,
-                  uint64_t seq)
+/* Remember that the transaction changes a cache, and by how much its usage. */
+static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int64_t entries)
 {
 	struct usage_change *change;
 	size_t at = 0;
@@ -201,7 +224,6 @@ static int charge(struct disk *disk, uint32_t cache, bool l3, int64_t bytes, int
 	change = &disk->changes[at];
 	change->bytes[l3] += bytes;
 	change->entries[l3] += entries;
-	change->seq = max_u64(change->seq, seq);
 	return TERRACE_OK;
 }
 
@@ -316,7 +338,7 @@ static int detach(struct disk *disk, const struct old_row *old)
 	if (rc == TERRACE_OK && old->file)
 		rc = doom(disk, old->file);
 	if (rc == TERRACE_OK)
-		rc = charge(disk, old->cache, old->file != 0, -(int64_t)old->bytes, -1, 0);
+		rc = charge(disk, old->cache, old->file != 0, -(int64_t)old->bytes, -1);
 	return rc;
 }
 
@@ -442,7 +464,7 @@ int terrace__disk_put(void *tier, const struct tier_put *put)
 	if (rc == TERRACE_OK)
 		rc = links(disk, DO_LINK, id, put->key.cache, record->extra);
 	if (rc == TERRACE_OK)
-		rc = charge(disk, put->key.cache, put->file != 0, (int64_t)bytes, 1, record->seq);
+		rc = charge(disk, put->key.cache, put->file != 0, (int64_t)bytes, 1);
 	return rc;
 }
 
@@ -553,7 +575,7 @@ int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, in
 	bind_expires(touch, 3, record.expires);
 	sqlite3_bind_blob64(touch, 4, head.data, head.size, SQLITE_STATIC);
 	rc = terrace__run(disk, disk->writer, touch, "touch a row");
-	return rc == TERRACE_OK ? charge(disk, old.cache, false, 0, 0, seq) : rc;
+	return rc == TERRACE_OK ? charge(disk, old.cache, false, 0, 0) : rc;
 }
 
 int terrace__disk_used(void *tier, uint64_t hash, int64_t when)
@@ -663,12 +685,15 @@ int terrace__disk_cache_floor(void *tier, uint32_t cache, uint64_t floor)
 {
 	struct disk *disk = tier;
 	sqlite3_stmt *set = terrace__statement(disk->writer, DO_CACHE_FLOOR);
+	int rc;
 
 	if (!set)
 		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a clear");
 	sqlite3_bind_int64(set, 1, cache);
 	sqlite3_bind_int64(set, 2, (sqlite3_int64)floor);
-	return terrace__run(disk, disk->writer, set, "clear a cache");
+	disk->seq = max_u64(disk->seq, floor);
+	rc = terrace__run(disk, disk->writer, set, "clear a cache");
+	return rc == TERRACE_OK ? charge(disk, cache, false, 0, 0) : rc;
 }
 
 int terrace__disk_set_seed(void *tier, uint64_t seed)
@@ -730,7 +755,8 @@ bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 	int in_log = 0, moved = 0;
 	bool done = false;
 
-	if (!disk->writer || disk->wal_pages < worth[when])
+	if (!disk->writer || disk->writer->generation != disk_generation(disk) ||
+	    disk->wal_pages < worth[when])
 		return false;
 	terrace__sqlite_enter();
 	/* PASSIVE waits for nobody; with all of it moved the next writer starts the log anew. */
@@ -767,8 +793,13 @@ int terrace__disk_sync(void *tier)
 		rc = terrace__sqlite_failed(disk, disk->writer->db, "sync");
 	else if (rc == TERRACE_OK && moved != in_log)
 		rc = TERRACE_EBUSY;
-	if (rc == TERRACE_OK)
-		disk->wal_pages = 0;
 	terrace__sqlite_leave();
-	return rc;
+	if (rc != TERRACE_OK)
+		return rc;
+	disk->wal_pages = 0;
+	/* Which databases there are is news as well. */
+	if (fsync(disk->dir_fd) == 0)
+		return TERRACE_OK;
+	terrace__message_set("l2 cannot sync %s: %s", disk->path, strerror(errno));
+	return TERRACE_EIO;
 }

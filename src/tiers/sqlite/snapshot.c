@@ -8,8 +8,9 @@
  * saying so to all processes, before and after (`writing` and `commits` of
  * core/coherence.h). So a reader leaves the lock, keeps its transaction while
  * neither has moved, and looks at both again before it believes what it read:
- * a seqlock. Moving the log into the database is no change: a reader takes from
- * the database only what was there before it began.
+ * a seqlock. And at the database's number: one that was set aside is written to
+ * no more, and says so by nothing else. Moving the log into the database is no
+ * change: a reader takes from the database only what was there before it began.
  *
  * The writer needs no reader's lock either: it has the writers' lock, without
  * which nobody starts the log anew.
@@ -26,13 +27,18 @@ void terrace__snapshot_write(struct connection *writer)
 	terrace__vfs_unlock(writer->db, true);
 }
 
-void terrace__snapshot_drop(struct disk *disk, struct connection *connection)
+bool terrace__snapshot_drop(struct disk *disk, struct connection *connection)
 {
 	if (!connection->held)
-		return;
-	terrace__run(disk, connection, terrace__statement(connection, DO_ROLLBACK), "stop reading");
+		return true;
+	/* After a failure SQLite may have done so itself. */
+	if (!sqlite3_get_autocommit(connection->db) &&
+	    terrace__run(disk, connection, terrace__statement(connection, DO_ROLLBACK),
+	                 "stop reading") != TERRACE_OK)
+		return false;
 	terrace__vfs_unlock(connection->db, false);
 	connection->held = false;
+	return true;
 }
 
 bool terrace__snapshot_hold(struct disk *disk, struct connection *connection)
@@ -45,16 +51,14 @@ bool terrace__snapshot_hold(struct disk *disk, struct connection *connection)
 	commits = atomic_load(disk->commits);
 	if (connection->held && connection->commits == commits)
 		return true;
-	terrace__snapshot_drop(disk, connection);
-	if (terrace__run(disk, connection, terrace__statement(connection, DO_HOLD),
+	/* What ends it at once: there may be no memory for that when it is needed. */
+	if (!terrace__vfs_can_unlock(connection->db) || !terrace__snapshot_drop(disk, connection) ||
+	    !terrace__statement(connection, DO_ROLLBACK) ||
+	    terrace__run(disk, connection, terrace__statement(connection, DO_HOLD),
 	                 "begin to read") != TERRACE_OK)
 		return false;
 	/* SQLite looks where the database stands with the first row that is asked for. */
-	if (!terrace__vfs_unlock(connection->db, true)) {
-		terrace__run(disk, connection, terrace__statement(connection, DO_ROLLBACK),
-		             "stop reading");
-		return false;
-	}
+	terrace__vfs_unlock(connection->db, true);
 	connection->held = true;
 	connection->commits = commits;
 	return true;
@@ -63,5 +67,7 @@ bool terrace__snapshot_hold(struct disk *disk, struct connection *connection)
 bool terrace__snapshot_stands(const struct disk *disk, const struct connection *connection)
 {
 	atomic_thread_fence(memory_order_acquire);
-	return atomic_load(disk->writing) == 0 && atomic_load(disk->commits) == connection->commits;
+	return atomic_load(disk->writing) == 0 &&
+	       atomic_load(disk->commits) == connection->commits &&
+	       connection->generation == disk_generation(disk);
 }

@@ -54,9 +54,17 @@ static void sum(const uint8_t *page, sqlite3_int64 at, uint8_t ret[PAGE_SUM_BYTE
 	terrace__store_u64(ret, terrace__hash64(page, SUM_AT, (uint64_t)(at / PAGE_BYTES) + 1));
 }
 
-static int read_page(sqlite3_file *file, void *data, int size, sqlite3_int64 at)
+/* SQLite takes EIO for damage (unixRead): it may pass, and must not cost a database. */
+static int read_bytes(sqlite3_file *file, void *data, int size, sqlite3_int64 at)
 {
 	int rc = guard_of(file)->real->xRead(file, data, size, at);
+
+	return rc == SQLITE_IOERR_CORRUPTFS ? SQLITE_IOERR_READ : rc;
+}
+
+static int read_page(sqlite3_file *file, void *data, int size, sqlite3_int64 at)
+{
+	int rc = read_bytes(file, data, size, at);
 	const uint8_t *page = data;
 	uint8_t is[PAGE_SUM_BYTES];
 
@@ -95,15 +103,26 @@ static int lock(sqlite3_file *file, int offset, int count, int flags)
 	return guard->real->xShmLock(file, offset, count, flags);
 }
 
-bool terrace__vfs_unlock(sqlite3 *db, bool unlocked)
+/* NULL: it is not open, or not as ours. */
+static struct guard *guard_in(sqlite3 *db)
 {
 	sqlite3_file *file = NULL;
 
 	sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&file);
-	if (!file || !file->pMethods || file->pMethods->xShmLock != lock)
-		return false;
-	guard_of(file)->unlocked = unlocked;
-	return true;
+	return file && file->pMethods && file->pMethods->xShmLock == lock ? guard_of(file) : NULL;
+}
+
+bool terrace__vfs_can_unlock(sqlite3 *db)
+{
+	return guard_in(db) != NULL;
+}
+
+void terrace__vfs_unlock(sqlite3 *db, bool unlocked)
+{
+	struct guard *guard = guard_in(db);
+
+	if (guard)
+		guard->unlocked = unlocked;
 }
 
 /* --- the VFS ------------------------------------------------------------------------------------ */
@@ -111,21 +130,24 @@ bool terrace__vfs_unlock(sqlite3 *db, bool unlocked)
 static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *ret)
 {
 	int rc = real->xOpen(real, name, file, flags, ret);
+	struct guard *guard = guard_of(file);
 
 	(void)vfs;
-	if (rc == SQLITE_OK && flags & SQLITE_OPEN_MAIN_DB && file->pMethods->iVersion >= 2 &&
-	    file->pMethods->xShmLock) {
-		struct guard *guard = guard_of(file);
-
-		guard->real = file->pMethods;
-		guard->methods = *file->pMethods;
-		guard->methods.iVersion = 2; /* pages are read, and not mapped */
+	if (rc != SQLITE_OK || !(flags & (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_WAL)))
+		return rc;
+	guard->real = file->pMethods;
+	guard->methods = *file->pMethods;
+	guard->methods.xRead = read_bytes;
+	if (flags & SQLITE_OPEN_MAIN_DB) {
 		guard->methods.xRead = read_page;
 		guard->methods.xWrite = write_page;
-		guard->methods.xShmLock = lock;
-		guard->unlocked = false;
-		file->pMethods = &guard->methods;
+		if (guard->methods.iVersion >= 2 && guard->methods.xShmLock)
+			guard->methods.xShmLock = lock;
+		if (guard->methods.iVersion > 2)
+			guard->methods.iVersion = 2; /* pages are read, and not mapped */
 	}
+	guard->unlocked = false;
+	file->pMethods = &guard->methods;
 	return rc;
 }
 

@@ -14,7 +14,8 @@ const char *terrace__vfs(void);
 /* Before the first table is made: leave room for the sums. False when SQLite cannot. */
 bool terrace__vfs_make(sqlite3 *db);
 
-/* Have the database take no readers' locks from now on, or take them again; false when it cannot. */
-bool terrace__vfs_unlock(sqlite3 *db, bool unlocked);
+/* Have the database take no readers' locks from now on, or take them again; nothing where it cannot. */
+void terrace__vfs_unlock(sqlite3 *db, bool unlocked);
+bool terrace__vfs_can_unlock(sqlite3 *db);
 
 #endif

@@ -1,0 +1,100 @@
+/*
+ * A new database in the place of a damaged one, while every process runs on.
+ *
+ * What coherence needs of it: copies in memory stay as good as they were, since
+ * the versions of their keys go on; but no row leads to them any more, so every
+ * cache is marked rowless. A reader that still has the old database open began
+ * before the new one was in use, and so before anything was written to that:
+ * what it reads was true when it loaded the version that it keeps it under.
+ */
+#include "core/write.h"
+
+#include "util/message.h"
+#include "util/util.h"
+
+/* What was set aside may take that much of the store's limit. */
+enum { ASIDE_SHARE = 8 };
+
+int terrace__database_fill(struct terrace *store)
+{
+	struct shared *shared = store->shared;
+	const struct disk_ops *ops = store->disk_ops;
+	struct transaction transaction;
+	int rc = terrace__transaction_begin(store, &transaction);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = ops->set_seed(store->disk, store->head.seed);
+	for (uint32_t i = 0; i < CACHES_MAX && rc == TERRACE_OK; i++) {
+		struct shared_cache *cache = &shared->caches[i];
+
+		if (!terrace__cache_is_named(shared, i))
+			continue;
+		rc = ops->cache_add(store->disk, i, cache->name);
+		if (rc == TERRACE_OK && cache_is_immutable(shared, cache))
+			rc = ops->cache_immutable(store->disk, i);
+		/* This also writes down the number that all later ones are above. */
+		if (rc == TERRACE_OK)
+			rc = ops->cache_floor(store->disk, i, terrace__floor(shared, cache));
+	}
+	if (rc != TERRACE_OK) {
+		terrace__transaction_rollback(&transaction);
+		return rc;
+	}
+	return terrace__transaction_commit(&transaction);
+}
+
+/* No row leads to any copy in memory. */
+static void mark_rowless(struct shared *shared)
+{
+	for (uint32_t i = 0; i < CACHES_MAX; i++)
+		atomic_store(&shared->caches[i].rows, ROWS_LACK);
+}
+
+void terrace__database_aside(struct terrace *store)
+{
+	uint64_t most = store->disk_bytes ? store->disk_bytes / ASIDE_SHARE : UINT64_MAX;
+
+	atomic_store(&store->shared->aside_bytes, store->disk_ops->aside(store->disk, most));
+}
+
+static int renew(struct terrace *store)
+{
+	struct shared *shared = store->shared;
+	const struct disk_ops *ops = store->disk_ops;
+	uint32_t old = atomic_load(&shared->disk.generation);
+	/* None that anybody may have open, whatever the shared file says. */
+	uint32_t new = (uint32_t)max_u64(old, ops->latest(store->disk)) + 1;
+	uint64_t seq = terrace__draw(shared);
+	int rc = ops->make(store->disk, new);
+
+	if (rc == TERRACE_OK)
+		rc = terrace__database_fill(store);
+	if (rc != TERRACE_OK) {
+		ops->made(store->disk, false);
+		return rc;
+	}
+	mark_rowless(shared);
+	atomic_store(&shared->disk.generation, new);
+	ops->made(store->disk, true);
+	ops->set_aside(store->disk, old, terrace__now(store));
+	terrace__database_aside(store);
+	/* Its files have no rows any more. */
+	ops->files_remove(store->disk, seq);
+	return TERRACE_OK;
+}
+
+int terrace__database_renew(struct terrace *store, bool surely)
+{
+	int rc;
+
+	if (!surely && !store->disk_ops->malformed(store->disk))
+		return TERRACE_MISS;
+	terrace__log(store, TERRACE_LOG_WARN,
+	             "the database is damaged (%s): it is set aside, and a new one made",
+	             terrace__message());
+	rc = renew(store);
+	if (rc != TERRACE_OK)
+		terrace__swallow(store, NULL, "making a new database");
+	return rc;
+}

@@ -169,6 +169,8 @@ static void look_ahead(const struct entry *oldest)
 {
 	const char *next = (const char *)oldest->prev;
 
+	if (!next)
+		return;
 	__builtin_prefetch(next);
 	__builtin_prefetch(next + 64);
 }

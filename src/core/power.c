@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #define UNSYNCED_NAME "unsynced"
@@ -234,21 +235,34 @@ static bool is_last(struct terrace *store)
 	       terrace__lock_try(store->lock_fd, LOCK_ATTACHED, true) == 0;
 }
 
+/* How long leaving waits for others who come or leave: for the latter a moment. */
+enum { LEAVE_MS = 100 };
+
+static bool lock_attach(const struct terrace *store)
+{
+	int rc = terrace__lock_try(store->attach_fd, LOCK_ATTACH, true);
+
+	for (int ms = 0; rc == -EAGAIN && ms < LEAVE_MS; ms++) {
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+		rc = terrace__lock_try(store->attach_fd, LOCK_ATTACH, true);
+	}
+	return rc == 0;
+}
+
 void terrace__power_leave(struct terrace *store)
 {
 	struct shared *shared = store->shared;
 
 	/* Who comes just now goes on with the store as it is. */
-	if (!shared_is_unsynced(shared) ||
-	    terrace__lock_try(store->attach_fd, LOCK_ATTACH, true) != 0)
+	if (!shared_is_unsynced(shared) || !lock_attach(store))
 		return;
 	/* Values of a dead process that wait leave rows that are out of date. */
 	if (is_last(store) && !terrace__behind_any(store, NULL) &&
 	    terrace__write_alone(store, sync_all, NULL) == TERRACE_OK &&
 	    unsynced_write(store, none, false) == TERRACE_OK)
 		terrace__unsynced_set(shared, false);
-	/* Shared again: who comes before we have gone takes them as well. */
-	terrace__lock_try(store->attach_fd, LOCK_ATTACHED, false);
-	terrace__lock_try(store->lock_fd, LOCK_ATTACHED, false);
+	/* We write no more. Of several that leave together the one after us is last, if not we. */
+	terrace__unlock(store->attach_fd, LOCK_ATTACHED);
+	terrace__unlock(store->lock_fd, LOCK_ATTACHED);
 	terrace__unlock(store->attach_fd, LOCK_ATTACH);
 }

@@ -4,6 +4,7 @@
  * lost here, so what is dropped shows the rule, and not the power cut
  * (tests/proofs/power has those).
  */
+#include "core/store.h"
 #include "support/peer.h"
 
 #include <fcntl.h>
@@ -175,6 +176,43 @@ static void test_power__who_is_not_the_last_leaves_the_mark(void **state)
 	fixture_boot(f, 2);
 	cache = open_again(f, NULL);
 	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+/* A store that, when it has left and has still to close its database, waits for another to go. */
+static struct {
+	struct disk_ops ops;
+	const struct disk_ops *real;
+	struct peer other;
+} together;
+
+static void close_the_other_first(void *tier)
+{
+	peer_end(&together.other);
+	together.real->tier.close(tier);
+}
+
+static void test_power__of_two_that_leave_together_one_is_the_last(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache;
+
+	terrace_close(f->store);
+	together.other = peer_start(f, policy_of(0, false));
+	assert_peer(&together.other, "p k v", "ok");
+	cache = open_again(f, NULL);
+	terrace_cache_close(cache);
+	assert_true(is_marked(f));
+	together.real = f->store->disk_ops;
+	together.ops = *together.real;
+	together.ops.tier.close = close_the_other_first;
+	f->store->disk_ops = &together.ops;
+	terrace_close(f->store);
+	f->store = NULL;
+	assert_false(is_marked(f));
+	fixture_boot(f, 2);
+	cache = open_again(f, NULL);
+	assert_gives(cache, "k", "v");
 	terrace_cache_close(cache);
 }
 
@@ -395,6 +433,7 @@ int main(void)
 		test(a_crash_of_the_process_drops_nothing),
 		test(after_an_orderly_end_nothing_is_dropped),
 		test(who_is_not_the_last_leaves_the_mark),
+		test(of_two_that_leave_together_one_is_the_last),
 		test(a_boot_that_is_not_known_is_another_one),
 		test(while_others_are_attached_it_is_their_boot),
 		test(without_a_good_mark_it_is_taken_for_the_worst),

@@ -405,7 +405,7 @@ static int real_path(struct terrace *store, const char *name, char **ret)
 	else if (st.st_dev != store->device || st.st_ino != store->inode)
 		rc = refuse(store->dir, "it is being moved");
 	else
-		rc = asprintf(ret, "%s/%s", real, name) < 0 ? TERRACE_ENOMEM : TERRACE_OK;
+		rc = asprintf(ret, "%s/%s", real, name) < 0 ? no_memory("a path") : TERRACE_OK;
 	free(real);
 	return rc;
 }

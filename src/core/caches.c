@@ -324,7 +324,7 @@ static int cache_make(struct terrace *store, const char *name, const terrace_pol
 	if (cache->watches && !store->watch)
 		store->watch = terrace__watch_new(store);
 	if (cache->watches && !store->watch)
-		return TERRACE_ENOMEM;
+		return no_memory("the watch on sources");
 	cache->name_next = policy->next;
 	cache->next_ctx = policy->next_ctx;
 	rc = check_strategy(cache);

@@ -211,7 +211,7 @@ int terrace__subscribe(struct terrace_cache *cache, const terrace_subscribe_opti
 	int err;
 
 	if (!made)
-		return TERRACE_ENOMEM;
+		return no_memory("a subscription");
 	made->store = store;
 	made->cache = cache;
 	made->fn = fn;

@@ -120,12 +120,12 @@ static int wait_for(struct walk *walk, const char *below)
 		char **grown = realloc(walk->dirs, capacity * sizeof *grown);
 
 		if (!grown)
-			return TERRACE_ENOMEM;
+			return no_memory("a listing");
 		walk->dirs = grown;
 		walk->capacity = capacity;
 	}
 	walk->dirs[walk->count] = strdup(below);
-	return walk->dirs[walk->count] && ++walk->count ? TERRACE_OK : TERRACE_ENOMEM;
+	return walk->dirs[walk->count] && ++walk->count ? TERRACE_OK : no_memory("a listing");
 }
 
 static int visit_name(struct walk *walk, DIR *stream, const struct dirent *item, const char *below)

@@ -67,7 +67,7 @@ static int end_group(struct block_writer *writer)
 	append_sum(&writer->root, table);
 	writer->at += table.size;
 	writer->table.size = 0;
-	return writer->root.failed ? TERRACE_ENOMEM : TERRACE_OK;
+	return writer->root.failed ? no_memory("a file of blocks") : TERRACE_OK;
 }
 
 int terrace__block_writer_add(struct block_writer *writer, terrace_slice bytes)
@@ -92,7 +92,7 @@ int terrace__block_writer_add(struct block_writer *writer, terrace_slice bytes)
 	terrace__buf_u32(&writer->table, (uint32_t)bytes.size);
 	terrace__buf_u32(&writer->table, codec);
 	append_sum(&writer->table, bytes);
-	return writer->table.failed ? TERRACE_ENOMEM : TERRACE_OK;
+	return writer->table.failed ? no_memory("a file of blocks") : TERRACE_OK;
 }
 
 uint64_t terrace__block_writer_stored(const struct block_writer *writer)

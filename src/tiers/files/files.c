@@ -292,7 +292,7 @@ int terrace__files_check(struct files *files, uint64_t number, const struct reco
 
 	if (rc == TERRACE_OK && blocks) {
 		block = malloc(BLOCK_BYTES);
-		rc = block ? TERRACE_OK : TERRACE_ENOMEM;
+		rc = block ? TERRACE_OK : no_memory("a block");
 	}
 	for (uint64_t i = 0; blocks && i < blocks->count && rc == TERRACE_OK; i++)
 		rc = terrace__block_reader_read(blocks, i, block);

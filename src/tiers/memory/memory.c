@@ -91,7 +91,7 @@ static int memory_get(void *tier, const struct tier_key *key, bool hit, struct e
 	int rc = TERRACE_OK;
 
 	if (UNLIKELY(!slot))
-		return TERRACE_ENOMEM;
+		return no_memory("a thread that reads a cache in memory");
 	terrace__epoch_enter(slot);
 	table = atomic_load_explicit(&shard->table, memory_order_acquire);
 	if (LIKELY(table_find_fast(table, key, &entry)) && LIKELY(entry_hold(slot, entry)))

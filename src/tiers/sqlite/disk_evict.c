@@ -133,7 +133,7 @@ static int find_ranges(struct disk *disk, uint32_t cache, struct range **ret, si
 		grown = realloc(ranges, (count + 1) * sizeof *ranges);
 		if (!grown) {
 			free(ranges);
-			return TERRACE_ENOMEM;
+			return no_memory("a look at all caches");
 		}
 		ranges = grown;
 		ranges[count++] = range;

@@ -603,7 +603,7 @@ int terrace__disk_used(void *tier, uint64_t hash, int64_t when)
 	terrace__record_write(&record, &head);
 	used = terrace__statement(disk->writer, DO_USED);
 	if (head.failed)
-		return TERRACE_ENOMEM;
+		return no_memory("a row");
 	if (!used)
 		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a use");
 	sqlite3_bind_int64(used, 1, (sqlite3_int64)old.id);

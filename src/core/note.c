@@ -1,4 +1,4 @@
-#include "core/store.h"
+#include "core/caches.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -41,18 +41,26 @@ static bool note_find(struct terrace *store, uint64_t hash, terrace_why *ret)
 	return found;
 }
 
-bool terrace__note_get(struct terrace *store, uint64_t hash, terrace_why *ret)
+static bool note_on_disk(struct terrace *store, uint64_t hash, terrace_why *ret)
 {
-	terrace_why why = *ret;
 	struct tier_note note;
+
+	if (!store->disk || store->disk_ops->note_get(store->disk, hash, &note, ret->detail,
+	                                              sizeof ret->detail) != TERRACE_OK)
+		return false;
+	ret->reason = note.reason;
+	ret->when_ms = note.when;
+	return true;
+}
+
+bool terrace__note_get(struct terrace_cache *cache, uint64_t hash, terrace_why *ret)
+{
+	struct terrace *store = cache->store;
+	terrace_why why = *ret;
 	bool found = note_find(store, hash, &why);
 
-	if (store->disk && store->disk_ops->note_get(store->disk, hash, &note, why.detail,
-	                                             sizeof why.detail) == TERRACE_OK) {
-		why.reason = note.reason;
-		why.when_ms = note.when;
-		found = true;
-	}
+	found = note_on_disk(store, hash, &why) || found ||
+	        (cache->on_disk && note_on_disk(store, NOTE_ON_ALL, &why));
 	if (!found || terrace__now(store) - why.when_ms > NOTE_LIFE_MS)
 		return false;
 	*ret = why;

@@ -15,6 +15,18 @@
 /* What was set aside may take that much of the store's limit. */
 enum { ASIDE_SHARE = 8 };
 
+/* Of every key that has no note: it may have been in there. */
+static int note_on_all(struct terrace *store)
+{
+	struct tier_note note = {
+		.reason = TERRACE_REASON_DAMAGED,
+		.when = terrace__now(store),
+		.detail = "or never stored: the database was set aside, with all that it held",
+	};
+
+	return store->disk_ops->note_put(store->disk, NOTE_ON_ALL, &note);
+}
+
 int terrace__database_fill(struct terrace *store)
 {
 	struct shared *shared = store->shared;
@@ -37,6 +49,8 @@ int terrace__database_fill(struct terrace *store)
 		if (rc == TERRACE_OK)
 			rc = ops->cache_floor(store->disk, i, terrace__floor(shared, cache));
 	}
+	if (rc == TERRACE_OK)
+		rc = note_on_all(store);
 	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);
 		return rc;

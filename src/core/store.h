@@ -302,10 +302,13 @@ bool terrace__access_crowded(const struct terrace *store);
 void terrace__access_find(const struct terrace *store, uint64_t hash, uint64_t *ret_count,
                           int64_t *ret_when);
 
+/* The hash of the note on every key that has none of its own. */
+#define NOTE_ON_ALL 0
+
 /* For entries of caches without a disk. */
 void terrace__note_put(struct terrace *store, uint64_t hash, terrace_reason reason, int64_t when,
                        const char *detail);
-bool terrace__note_get(struct terrace *store, uint64_t hash, terrace_why *ret);
+bool terrace__note_get(struct terrace_cache *cache, uint64_t hash, terrace_why *ret);
 
 /* How large a value may be at most, decoded: larger than all of memory and disk is a bomb. 0: any. */
 static inline uint64_t terrace__value_max(const struct terrace *store)

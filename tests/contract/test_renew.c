@@ -114,6 +114,7 @@ static void test_database__malformed_under_a_reader_is_set_aside(void **state)
 	struct fixture *f = *state;
 	terrace_cache *cache = rows_alone(f);
 	terrace_stats stats = TERRACE_STATS_INIT;
+	terrace_why why = TERRACE_WHY_INIT;
 
 	put_keys(cache, "value");
 	terrace_cache_close(cache);
@@ -126,6 +127,9 @@ static void test_database__malformed_under_a_reader_is_set_aside(void **state)
 	assert_int_equal(count_files(f, "damaged-20231114T221320Z-db-1"), 2);
 	assert_ok(terrace_cache_stats(cache, &stats));
 	assert_true(stats.damaged > 0);
+	assert_status(terrace_explain(cache, TERRACE_KEY("k7"), &why), TERRACE_MISS);
+	assert_int_equal(why.reason, TERRACE_REASON_DAMAGED);
+	assert_non_null(strstr(why.detail, "set aside"));
 	put_keys(cache, "new");
 	assert_int_equal(count_gives(cache, "new"), KEYS);
 	assert_ok(terrace_verify(f->store, false, NULL, NULL, NULL));

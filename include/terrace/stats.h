@@ -179,7 +179,9 @@ typedef struct terrace_info {
 	int64_t created_ms;
 	int64_t stored_ms;
 	int64_t accessed_ms;
-	uint64_t access_count; /* how often it served */
+	/* How often it served; below L1 an estimate while hundreds of rows are hit (one hit in
+	 * 16 counts, for 16), since each that is written down is a page that changes. */
+	uint64_t access_count;
 	int64_t age_ms;
 	int64_t ttl_ms;     /* as it was given */
 	int64_t expires_ms; /* 0 = never */

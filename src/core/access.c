@@ -1,8 +1,24 @@
 #include "core/store.h"
 #include "util/util.h"
 
-/* Places in which a hash may stand. */
-enum { TRIES = 8 };
+enum {
+	TRIES = 8,                     /* places in which a hash may stand */
+	SAMPLE_FROM = ACCESSES / 2,    /* places taken from which on one hit in so many counts, */
+	SAMPLE = 16,                   /* for as many */
+	WRITE_FROM = ACCESSES / 4 * 3, /* from which on transactions write some down */
+};
+
+/* Few write down the hits of many: each is a page of the database that changes. */
+static bool is_sampled(const struct shared *shared, uint64_t *count)
+{
+	static _Thread_local uint32_t random;
+
+	if (atomic_load_explicit(&shared->access_count, memory_order_relaxed) < SAMPLE_FROM)
+		return true;
+	random = random * 1664525 + 1013904223; /* Numerical Recipes, 7.1: quick and dirty */
+	*count *= SAMPLE;
+	return (random >> 16) % SAMPLE == 0;
+}
 
 /*
  * Hits are gathered by key, and dropped when there is no more room: losing some
@@ -14,7 +30,7 @@ void terrace__access_note(struct terrace *store, uint64_t hash, uint64_t count, 
 {
 	struct shared *shared = store->shared;
 
-	if (store->read_only)
+	if (store->read_only || !is_sampled(shared, &count))
 		return;
 	for (uint64_t i = 0; i < TRIES; i++) {
 		struct shared_access *access = &shared->accesses[(hash + i) % ACCESSES];
@@ -35,7 +51,7 @@ void terrace__access_note(struct terrace *store, uint64_t hash, uint64_t count, 
 bool terrace__access_crowded(const struct terrace *store)
 {
 	return atomic_load_explicit(&store->shared->access_count, memory_order_relaxed) >
-	       ACCESSES / 2;
+	       WRITE_FROM;
 }
 
 void terrace__access_find(const struct terrace *store, uint64_t hash, uint64_t *ret_count,

@@ -1407,6 +1407,58 @@ static void test_files__go_with_their_entries(void **state)
 	terrace_cache_close(cache);
 }
 
+static struct {
+	struct disk_ops ops;
+	const struct disk_ops *real;
+	unsigned accessed;
+} watched;
+
+static int count_accessed(void *disk, uint64_t hash, uint64_t count, int64_t when)
+{
+	watched.accessed++;
+	return watched.real->accessed(disk, hash, count, when);
+}
+
+static void test_hits__of_many_rows_are_counted_without_writing_each(void **state)
+{
+	enum { KEYS = 3000, GETS = 12000, HOT = 8000 };
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_info info = TERRACE_INFO_INIT;
+	terrace_cache *cache;
+	char key[16];
+
+	policy.tiers = TERRACE_L2;
+	cache = fixture_cache(f, "rows", &policy);
+	for (int i = 0; i < KEYS; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		assert_ok(put_text(cache, key, "v"));
+	}
+	watched.real = f->store->disk_ops;
+	watched.ops = *watched.real;
+	watched.ops.accessed = count_accessed;
+	watched.accessed = 0;
+	f->store->disk_ops = &watched.ops;
+	for (int i = 0; i < GETS; i++) {
+		snprintf(key, sizeof key, "%d", i % KEYS);
+		assert_gives(cache, key, "v");
+		if (i % 10 == 0)
+			assert_ok(put_text(cache, "other", "v"));
+	}
+	assert_in_range(watched.accessed, 1, GETS / 8);
+	/* and one that is used far more often is known for it */
+	for (int i = 0; i < HOT; i++) {
+		assert_gives(cache, "7", "v");
+		if (i % 10 == 0)
+			assert_ok(put_text(cache, "other", "v"));
+	}
+	assert_ok(terrace_inspect(cache, TERRACE_KEY("7"), &info));
+	assert_in_range(info.access_count, HOT * 3 / 4, HOT * 5 / 4);
+	terrace_info_free(&info);
+	f->store->disk_ops = watched.real;
+	terrace_cache_close(cache);
+}
+
 int main(void)
 {
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -1450,6 +1502,7 @@ int main(void)
 		WITH_STORE(test_form__in_memory_alone),
 		WITH_STORE(test_codec__is_the_caches_choice_and_remembered),
 		WITH_STORE(test_files__go_with_their_entries),
+		WITH_STORE(test_hits__of_many_rows_are_counted_without_writing_each),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

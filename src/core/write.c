@@ -24,6 +24,18 @@ enum { ACCESSES_AT_ONCE = 32 };
 /* How long to sleep before looking whether a dead process let go of the lock. */
 enum { LOOK_AGAIN_MS = 5 };
 
+/* How long to look before sleeping. */
+enum { SPIN_NS = 30000 };
+
+static void spin_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
 /* --- the writers' lock ---------------------------------------------------------------- */
 
 static int busy(int64_t wait_ms)
@@ -32,6 +44,25 @@ static int busy(int64_t wait_ms)
 	                     " ms; try again, or raise wait",
 	                     wait_ms);
 	return TERRACE_EBUSY;
+}
+
+/*
+ * Most transactions are over sooner than a process that sleeps is awake again:
+ * look for that long first. False when that was not enough.
+ */
+static bool lock_comes_free(const struct shared *shared, uint32_t turn)
+{
+	uint64_t until = terrace__now_ns() + SPIN_NS;
+
+	do {
+		for (int i = 0; i < 32; i++) {
+			if (atomic_load_explicit(&shared->writer_turn, memory_order_relaxed) !=
+			    turn)
+				return true;
+			spin_pause();
+		}
+	} while (terrace__now_ns() < until);
+	return false;
 }
 
 static int lock_processes(struct terrace *store, int64_t wait_ms)
@@ -52,6 +83,8 @@ static int lock_processes(struct terrace *store, int64_t wait_ms)
 		}
 		if (terrace__clock_ms(CLOCK_MONOTONIC) >= deadline)
 			return busy(wait_ms);
+		if (lock_comes_free(shared, turn))
+			continue;
 		atomic_fetch_add(&shared->writer_waiters, 1);
 		terrace__futex_wait(&shared->writer_turn, turn, LOOK_AGAIN_MS);
 		atomic_fetch_sub(&shared->writer_waiters, 1);

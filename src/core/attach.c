@@ -452,7 +452,7 @@ static int leave(struct terrace *store, void *ctx)
 	(void)ctx;
 	/* Emptying the log is a change to those who read without locks. */
 	atomic_store(&store->shared->writing, SOMEBODY_WRITES);
-	store->disk_ops->checkpoint(store->disk, CHECKPOINT_CLOSING);
+	terrace__power_checkpoint(store, CHECKPOINT_CLOSING);
 	terrace__commits_count(store->shared);
 	atomic_store(&store->shared->writing, 0);
 	return TERRACE_OK;

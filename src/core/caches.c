@@ -6,6 +6,7 @@
 
 #include "core/lookup.h"
 #include "core/keeper.h"
+#include "core/power.h"
 #include "core/watch.h"
 #include "util/message.h"
 #include "util/util.h"
@@ -131,7 +132,9 @@ static int declare_immutable(struct terrace *store, void *ctx)
 		                     cache->name);
 		return TERRACE_EINVAL;
 	}
-	rc = terrace__transaction_begin(store, &transaction);
+	rc = terrace__power_tighten(store);
+	if (rc == TERRACE_OK)
+		rc = terrace__transaction_begin(store, &transaction);
 	if (rc != TERRACE_OK)
 		return rc;
 	rc = store->disk_ops->cache_immutable(store->disk, cache->number);

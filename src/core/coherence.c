@@ -63,8 +63,9 @@ void terrace__commits_count(struct shared *shared)
 	atomic_store(&shared->commits, word_make(shared, PLACE_COMMITS, commits));
 }
 
-void terrace__unsynced_set(struct shared *shared, bool unsynced)
+void terrace__unsynced_set(struct shared *shared, bool unsynced, bool loose)
 {
+	atomic_store(&shared->loose, word_make(shared, PLACE_LOOSE, loose));
 	atomic_store(&shared->unsynced, word_make(shared, PLACE_UNSYNCED, unsynced));
 }
 

@@ -94,6 +94,7 @@ enum {
 	PLACE_COMMITTED,
 	PLACE_TIME,
 	PLACE_UNSYNCED,
+	PLACE_LOOSE,
 	PLACES,
 };
 _Static_assert(PLACES <= 1 << CHECK_BITS, "a place must fit beside a value");
@@ -176,6 +177,7 @@ struct shared {
 	_Atomic uint32_t transaction;
 	_Alignas(64) _Atomic uint32_t flight_turn; /* futex: a flight has landed */
 	_Atomic uint64_t unsynced; /* word: 1, the file says that this boot writes; see power.h */
+	_Atomic uint64_t loose;    /* word: 1, and that the database is not synced either */
 
 	struct disk_shared disk;
 	_Atomic uint64_t aside_bytes; /* of databases that were set aside */
@@ -223,6 +225,11 @@ static inline bool word_is_one(const struct shared *shared, uint32_t place,
 static inline bool shared_is_unsynced(const struct shared *shared)
 {
 	return word_is_one(shared, PLACE_UNSYNCED, &shared->unsynced);
+}
+
+static inline bool shared_is_loose(const struct shared *shared)
+{
+	return word_is_one(shared, PLACE_LOOSE, &shared->loose);
 }
 
 static inline bool cache_is_immutable(const struct shared *shared, const struct shared_cache *cache)
@@ -283,7 +290,7 @@ uint64_t terrace__floor(const struct shared *shared, const struct shared_cache *
 void terrace__floor_set(struct shared *shared, struct shared_cache *cache, uint64_t floor);
 
 void terrace__immutable_set(struct shared *shared, struct shared_cache *cache, bool immutable);
-void terrace__unsynced_set(struct shared *shared, bool unsynced);
+void terrace__unsynced_set(struct shared *shared, bool unsynced, bool loose);
 
 /* A transaction has ended: step 3. Under the writers' lock. */
 void terrace__commits_count(struct shared *shared);

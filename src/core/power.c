@@ -21,10 +21,11 @@
 struct unsynced {
 	char magic[8];
 	uint8_t boot[16]; /* zeros: none */
+	uint64_t loose;   /* the database is not synced either */
 	uint64_t check;
 };
 
-static const char magic[8] = { 'T', 'r', 'b', 'o', 'o', 't', '1', '\n' };
+static const char magic[8] = { 'T', 'r', 'b', 'o', 'o', 't', '2', '\n' };
 
 static const uint8_t none[16];
 
@@ -99,7 +100,7 @@ static bool unsynced_read(const struct terrace *store, struct unsynced *ret)
  * In its place, so that syncing it is one write. Whether its name survives does
  * not matter: without the file everything is dropped.
  */
-static int unsynced_write(struct terrace *store, const uint8_t boot[16], bool sync)
+static int unsynced_write(struct terrace *store, const uint8_t boot[16], bool loose, bool sync)
 {
 	enum { FLAGS = O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC };
 	CLEANUP(terrace__fd_done) int fd = -1;
@@ -108,6 +109,7 @@ static int unsynced_write(struct terrace *store, const uint8_t boot[16], bool sy
 
 	memcpy(unsynced.magic, magic, sizeof magic);
 	memcpy(unsynced.boot, boot, sizeof unsynced.boot);
+	unsynced.loose = loose;
 	unsynced.check = check_of(&unsynced);
 	fd = openat(store->dir_fd, UNSYNCED_NAME, FLAGS, 0600);
 	if (fd < 0 && errno == ELOOP && unlinkat(store->dir_fd, UNSYNCED_NAME, 0) == 0)
@@ -123,14 +125,62 @@ static int unsynced_write(struct terrace *store, const uint8_t boot[16], bool sy
 	return rc == -ENOSPC || rc == -EDQUOT || rc == -EFBIG ? TERRACE_EFULL : TERRACE_EIO;
 }
 
-int terrace__power_mark(struct terrace *store)
+static int mark(struct terrace *store, bool loose)
 {
-	/* Several may do it at once: they write the same. */
-	int rc = unsynced_write(store, store->head.boot_id, true);
+	int rc = unsynced_write(store, store->head.boot_id, loose, true);
 
 	if (rc == TERRACE_OK)
-		terrace__unsynced_set(store->shared, true);
+		terrace__unsynced_set(store->shared, true, loose);
 	return rc;
+}
+
+int terrace__power_mark(struct terrace *store)
+{
+	struct unsynced unsynced;
+	/* Where the word was damaged it may be a second time, and loose already. */
+	bool loose = unsynced_read(store, &unsynced) && unsynced.loose &&
+	             terrace__boot_same(unsynced.boot, store->head.boot_id);
+
+	/* Several may do it at once: they write the same. */
+	return mark(store, loose);
+}
+
+/* --- syncing ------------------------------------------------------------------------------------ */
+
+static bool has_immutable(const struct shared *shared)
+{
+	for (uint32_t i = 0; i < CACHES_MAX; i++) {
+		if (terrace__cache_is_named(shared, i) &&
+		    cache_is_immutable(shared, &shared->caches[i]))
+			return true;
+	}
+	return false;
+}
+
+bool terrace__power_checkpoint(struct terrace *store, enum disk_checkpoint when)
+{
+	struct shared *shared = store->shared;
+	const struct disk_ops *ops = store->disk_ops;
+
+	if (!ops->checkpoint_due(store->disk, when))
+		return false;
+	/* Without the mark it is synced, as ever. */
+	if (shared_is_unsynced(shared) && !shared_is_loose(shared) && !has_immutable(shared) &&
+	    mark(store, true) != TERRACE_OK)
+		terrace__swallow(store, NULL, "saying that the database is not synced");
+	ops->loosen(store->disk, shared_is_loose(shared));
+	return ops->checkpoint(store->disk, when);
+}
+
+int terrace__power_tighten(struct terrace *store)
+{
+	int rc;
+
+	if (!shared_is_loose(store->shared))
+		return TERRACE_OK;
+	store->disk_ops->loosen(store->disk, false);
+	rc = store->disk_ops->sync(store->disk);
+	return rc == TERRACE_OK ? mark(store, false) : rc;
 }
 
 /* --- dropping --------------------------------------------------------------------------------------- */
@@ -177,18 +227,38 @@ int terrace__power_drop(struct terrace *store, const char *why)
 }
 
 /* May the latest writes be lost? *ret_this_boot: no, but they are not synced either. */
-static bool may_be_lost(const struct terrace *store, bool *ret_this_boot)
+static bool may_be_lost(const struct terrace *store, bool *ret_this_boot, bool *ret_loose)
 {
 	struct unsynced unsynced;
 	bool whole = unsynced_read(store, &unsynced);
 
 	*ret_this_boot = whole && terrace__boot_same(unsynced.boot, store->head.boot_id);
+	/* Nobody can tell: then as much as what the database says allows. */
+	*ret_loose = whole ?
+	                 unsynced.loose :
+	                 terrace__cache_is_named(store->shared, 0) && !has_immutable(store->shared);
 	return !*ret_this_boot && !(whole && memcmp(unsynced.boot, none, sizeof none) == 0);
+}
+
+/* What was not synced may be of any age, page by page: nothing in it is believed. */
+static int discard(struct terrace *store, void *ctx)
+{
+	int rc = terrace__database_discard(store);
+
+	(void)ctx;
+	return rc == TERRACE_OK ? store->disk_ops->sync(store->disk) : rc;
+}
+
+static int drop_all(struct terrace *store)
+{
+	terrace__log(store, TERRACE_LOG_WARN,
+	             "the machine went down while the store was in use: it begins anew");
+	return terrace__write_alone(store, discard, NULL);
 }
 
 void terrace__power_check_snapshot(struct terrace *store)
 {
-	bool this_boot, lost = may_be_lost(store, &this_boot);
+	bool this_boot, loose, lost = may_be_lost(store, &this_boot, &loose);
 
 	for (uint32_t i = 0; i < CACHES_MAX && lost; i++) {
 		struct shared_cache *cache = &store->shared->caches[i];
@@ -201,20 +271,22 @@ void terrace__power_check_snapshot(struct terrace *store)
 int terrace__power_check(struct terrace *store, bool waiting_lost)
 {
 	struct shared *shared = store->shared;
-	bool this_boot, lost = may_be_lost(store, &this_boot);
+	bool this_boot, loose, lost = may_be_lost(store, &this_boot, &loose);
 	int rc = TERRACE_OK;
 
 	/* This boot's: what was written is still there, synced or not. */
-	terrace__unsynced_set(shared, this_boot);
+	terrace__unsynced_set(shared, this_boot, this_boot && loose);
 	/* A database without caches is new. */
-	if (terrace__cache_is_named(shared, 0) && lost)
+	if (lost && loose)
+		rc = drop_all(store);
+	else if (terrace__cache_is_named(shared, 0) && lost)
 		rc = terrace__power_drop(store, "the machine went down while the store was in use, "
 		                                "so the latest writes may be lost");
 	else if (terrace__cache_is_named(shared, 0) && waiting_lost)
 		rc = terrace__power_drop(store, "the shared file was missing or damaged, so rows "
 		                                "may be there that were to be replaced");
 	if (rc == TERRACE_OK && lost)
-		rc = unsynced_write(store, none, false);
+		rc = unsynced_write(store, none, false, false);
 	return rc;
 }
 
@@ -259,8 +331,8 @@ void terrace__power_leave(struct terrace *store)
 	/* Values of a dead process that wait leave rows that are out of date. */
 	if (is_last(store) && !terrace__behind_any(store, NULL) &&
 	    terrace__write_alone(store, sync_all, NULL) == TERRACE_OK &&
-	    unsynced_write(store, none, false) == TERRACE_OK)
-		terrace__unsynced_set(shared, false);
+	    unsynced_write(store, none, false, false) == TERRACE_OK)
+		terrace__unsynced_set(shared, false, false);
 	/* We write no more. Of several that leave together the one after us is last, if not we. */
 	terrace__unlock(store->attach_fd, LOCK_ATTACHED);
 	terrace__unlock(store->lock_fd, LOCK_ATTACHED);

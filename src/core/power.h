@@ -5,7 +5,12 @@
  * were last written, synced to the device before the first of these writes
  * returns, and is set to "none" when the last process has left and all is on
  * the device. Who finds another boot's id in it, or no file, drops what is not
- * immutable. docs/COHERENCE.md has the reasons.
+ * immutable.
+ *
+ * Where no cache is immutable that is all there is, and so the database need not
+ * survive in one piece either: nothing is synced from the first checkpoint of a
+ * boot on. The file says so before that, and then who finds another boot's id
+ * drops the database. docs/COHERENCE.md has the reasons.
  */
 #ifndef CORE_POWER_H
 #define CORE_POWER_H
@@ -18,6 +23,10 @@
  * known any more, and any row may be one that it was to replace.
  */
 int terrace__power_check(struct terrace *store, bool waiting_lost);
+/* Move the log into the database, if that is due. Under the writers' lock, no transaction open. */
+bool terrace__power_checkpoint(struct terrace *store, enum disk_checkpoint when);
+/* From now on the database is to survive a power cut, for something in it will. The same. */
+int terrace__power_tighten(struct terrace *store);
 /* Drop all that is not immutable, and say why. Not under the writers' lock. */
 int terrace__power_drop(struct terrace *store, const char *why);
 /* The same under the writers' lock, no transaction open; a power cut may take it back. */

@@ -16,18 +16,18 @@
 enum { ASIDE_SHARE = 8 };
 
 /* Of every key that has no note: it may have been in there. */
-static int note_on_all(struct terrace *store)
+static int note_on_all(struct terrace *store, const char *why)
 {
 	struct tier_note note = {
 		.reason = TERRACE_REASON_DAMAGED,
 		.when = terrace__now(store),
-		.detail = "or never stored: the database was set aside, with all that it held",
+		.detail = why,
 	};
 
 	return store->disk_ops->note_put(store->disk, NOTE_ON_ALL, &note);
 }
 
-int terrace__database_fill(struct terrace *store)
+static int fill(struct terrace *store, const char *why)
 {
 	struct shared *shared = store->shared;
 	const struct disk_ops *ops = store->disk_ops;
@@ -50,7 +50,7 @@ int terrace__database_fill(struct terrace *store)
 			rc = ops->cache_floor(store->disk, i, terrace__floor(shared, cache));
 	}
 	if (rc == TERRACE_OK)
-		rc = note_on_all(store);
+		rc = note_on_all(store, why);
 	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);
 		return rc;
@@ -72,7 +72,7 @@ void terrace__database_aside(struct terrace *store)
 	atomic_store(&store->shared->aside_bytes, store->disk_ops->aside(store->disk, most));
 }
 
-static int renew(struct terrace *store)
+static int renew(struct terrace *store, bool keeps_old)
 {
 	struct shared *shared = store->shared;
 	const struct disk_ops *ops = store->disk_ops;
@@ -83,7 +83,11 @@ static int renew(struct terrace *store)
 	int rc = ops->make(store->disk, new);
 
 	if (rc == TERRACE_OK)
-		rc = terrace__database_fill(store);
+		rc = fill(store, keeps_old ?
+		                     "or never stored: the database was set aside, with all that "
+		                     "it held" :
+		                     "or never stored: the machine went down, and all was "
+		                     "dropped");
 	if (rc != TERRACE_OK) {
 		ops->made(store->disk, false);
 		return rc;
@@ -91,7 +95,8 @@ static int renew(struct terrace *store)
 	mark_rowless(shared);
 	atomic_store(&shared->disk.generation, new);
 	ops->made(store->disk, true);
-	ops->set_aside(store->disk, old, terrace__now(store));
+	if (keeps_old)
+		ops->set_aside(store->disk, old, terrace__now(store));
 	terrace__database_aside(store);
 	/* Its files have no rows any more. */
 	ops->files_remove(store->disk, seq);
@@ -107,8 +112,13 @@ int terrace__database_renew(struct terrace *store, bool surely)
 	terrace__log(store, TERRACE_LOG_WARN,
 	             "the database is damaged (%s): it is set aside, and a new one made",
 	             terrace__message());
-	rc = renew(store);
+	rc = renew(store, true);
 	if (rc != TERRACE_OK)
 		terrace__swallow(store, NULL, "making a new database");
 	return rc;
+}
+
+int terrace__database_discard(struct terrace *store)
+{
+	return renew(store, false);
 }

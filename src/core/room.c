@@ -1,4 +1,5 @@
 /* Making room on disk: expired entries first, then by value. */
+#include "core/power.h"
 #include "core/write.h"
 
 #include "util/fs.h"
@@ -295,7 +296,7 @@ static int give_pages_back(struct terrace *store)
 	}
 	rc = terrace__transaction_commit(&transaction);
 	/* The database's file shrinks when the log is moved into it. */
-	store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW);
+	terrace__power_checkpoint(store, CHECKPOINT_NOW);
 	return rc;
 }
 
@@ -382,7 +383,7 @@ static bool free_rows(struct terrace *store)
 		rc = evict(store, DISK_ANY_CACHE, bytes, entries, NULL);
 	}
 	/* So that the log is as long again for what comes. */
-	store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW);
+	terrace__power_checkpoint(store, CHECKPOINT_NOW);
 	return rc == TERRACE_OK;
 }
 
@@ -394,7 +395,7 @@ bool terrace__free_space(struct terrace *store, bool for_row, unsigned tries)
 	if (tries > 1 || terrace__limit_met())
 		return false;
 	store->disk_ops->sweep(store->disk);
-	if (store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW) && for_row && tries == 0)
+	if (terrace__power_checkpoint(store, CHECKPOINT_NOW) && for_row && tries == 0)
 		return true;
 	for (uint32_t i = 0; i < CACHES_MAX && sacrifice.count < FREE_FILES; i++) {
 		terrace_match all = { .kind = TERRACE_MATCH_ALL };
@@ -414,7 +415,7 @@ bool terrace__free_space(struct terrace *store, bool for_row, unsigned tries)
 	for (size_t i = 0; i < sacrifice.count; i++)
 		store->disk_ops->file_remove(store->disk, sacrifice.rows[i].file);
 	/* Not before there is space: the database may grow by what the log holds. */
-	store->disk_ops->checkpoint(store->disk, CHECKPOINT_NOW);
+	terrace__power_checkpoint(store, CHECKPOINT_NOW);
 	remove_rows(store, &sacrifice);
 	return true;
 }

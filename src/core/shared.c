@@ -95,6 +95,7 @@ void terrace__shared_fill(struct shared *shared)
 	atomic_init(&shared->committed, word_make(shared, PLACE_COMMITTED, 0));
 	atomic_init(&shared->last_time, word_make(shared, PLACE_TIME, 0));
 	atomic_init(&shared->unsynced, word_make(shared, PLACE_UNSYNCED, 0));
+	atomic_init(&shared->loose, word_make(shared, PLACE_LOOSE, 0));
 }
 
 /* Every block now: a full disk later would be a SIGBUS. */

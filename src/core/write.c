@@ -120,6 +120,7 @@ int terrace__transaction_begin(struct terrace *store, struct transaction *ret)
 		return terrace__transaction_broken(mine);
 	}
 	ret->seq = terrace__draw(store->shared);
+	store->disk_ops->loosen(store->disk, shared_is_loose(store->shared));
 	rc = store->disk_ops->begin(store->disk, ret->seq);
 	if (rc != TERRACE_OK)
 		return rc;
@@ -562,7 +563,7 @@ static void tidy(struct terrace *store, struct write_batch *batches, bool needs_
 				terrace__swallow(store, cache, "making room");
 		}
 	}
-	store->disk_ops->checkpoint(store->disk, CHECKPOINT_WORKING);
+	terrace__power_checkpoint(store, CHECKPOINT_WORKING);
 }
 
 /* --- leader and followers -------------------------------------------------------------------- */
@@ -749,7 +750,7 @@ int terrace__writer_lock(struct terrace *store, int64_t wait_ms)
 
 void terrace__writer_unlock(struct terrace *store)
 {
-	store->disk_ops->checkpoint(store->disk, CHECKPOINT_WORKING);
+	terrace__power_checkpoint(store, CHECKPOINT_WORKING);
 	unlock_processes(store);
 	leave_lead(&store->writer);
 }

@@ -114,8 +114,8 @@ bool terrace__database_mend(struct terrace *store);
  * not. `surely`: it was found to be.
  */
 int terrace__database_renew(struct terrace *store, bool surely);
-/* Write down in a new one what the shared file knows. */
-int terrace__database_fill(struct terrace *store);
+/* The same with what is whole, but out of date: it is removed. */
+int terrace__database_discard(struct terrace *store);
 /* Keep a few of those that were set aside, and count them. */
 void terrace__database_aside(struct terrace *store);
 

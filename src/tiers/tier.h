@@ -186,6 +186,12 @@ struct disk_ops {
 	void (*follow)(void *disk, const _Atomic uint64_t *commits,
 	               const _Atomic uint64_t *writing);
 
+	/*
+	 * From now on transactions and checkpoints sync the database's files, or
+	 * leave that to the kernel: then a power cut may leave it in pieces.
+	 * Under the writers' lock, no transaction open.
+	 */
+	void (*loosen)(void *disk, bool loose);
 	/* seq: of what it will write. */
 	int (*begin)(void *disk, uint64_t seq);
 	/* On failure it has rolled back. *ret_seq: what `state` will say; 0: as before. */
@@ -276,9 +282,11 @@ struct disk_ops {
 	 * Move the log into the database when it has grown, or whatever its
 	 * size. The caller holds the writers' lock.
 	 */
+	bool (*checkpoint_due)(void *disk, enum disk_checkpoint when);
 	/* True when all that was in the log is moved: it starts anew. */
 	bool (*checkpoint)(void *disk, enum disk_checkpoint when);
-	/* The same, until what is committed survives a power cut; TERRACE_EBUSY: a reader is in the way. */
+	/* The same, until what is committed survives a power cut, however loose it was written;
+	 * TERRACE_EBUSY: a reader is in the way. */
 	int (*sync)(void *disk);
 	/* Check everything; the visitor returns false to stop. */
 	int (*verify)(void *disk, bool (*fault)(void *ctx, const struct disk_fault *fault),

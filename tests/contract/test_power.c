@@ -8,7 +8,9 @@
 #include "support/peer.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int setup(void **state)
@@ -213,6 +215,121 @@ static void test_power__of_two_that_leave_together_one_is_the_last(void **state)
 	fixture_boot(f, 2);
 	cache = open_again(f, NULL);
 	assert_gives(cache, "k", "v");
+	terrace_cache_close(cache);
+}
+
+/* --- a database that is not synced ------------------------------------------------------------- */
+
+/* Enough for the log to be moved; the store is small so that this takes little. */
+static void fill_the_log(terrace_cache *cache)
+{
+	char value[4000], key[16];
+
+	memset(value, 'x', sizeof value);
+	for (int i = 0; i < 300; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		assert_ok(
+		    terrace_put(cache, terrace_str(key), terrace_bytes(value, sizeof value), NULL));
+	}
+}
+
+static bool has_file(const struct fixture *f, const char *name)
+{
+	char path[600];
+
+	snprintf(path, sizeof path, "%s/v1/%s", scratch_path(&f->scratch, "store"), name);
+	return access(path, F_OK) == 0;
+}
+
+/* In a process that is killed: what it does is written, but it does not leave. */
+static void die_after(struct fixture *f, void (*what)(struct fixture *f))
+{
+	pid_t pid;
+	int status;
+
+	terrace_close(f->store);
+	f->store = NULL;
+	pid = fork();
+	if (pid == 0) {
+		assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+		what(f);
+		raise(SIGKILL);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void fill_loosely(struct fixture *f)
+{
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+
+	assert_ok(put_text(cache, "k", "old"));
+	fill_the_log(cache);
+	assert_ok(put_text(cache, "k", "new"));
+}
+
+static void test_power__a_database_that_was_not_synced_is_dropped_whole(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache;
+
+	f->options.disk_bytes = 16 << 20;
+	die_after(f, fill_loosely);
+	fixture_boot(f, 2);
+	cache = open_again(f, NULL);
+	assert_misses(cache, "k");
+	assert_misses(cache, "7");
+	assert_false(has_file(f, "db-1"));
+	assert_true(has_file(f, "db-2"));
+	assert_ok(put_text(cache, "k", "newer"));
+	terrace_clear(cache, TERRACE_L1, NULL);
+	assert_gives(cache, "k", "newer");
+	terrace_cache_close(cache);
+}
+
+static void test_power__in_the_same_boot_it_is_kept(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache;
+
+	f->options.disk_bytes = 16 << 20;
+	die_after(f, fill_loosely);
+	cache = open_again(f, NULL);
+	assert_gives(cache, "k", "new");
+	/* and left in order, it is synced */
+	terrace_cache_close(cache);
+	terrace_close(f->store);
+	fixture_boot(f, 2);
+	cache = open_again(f, NULL);
+	assert_gives(cache, "k", "new");
+	assert_true(has_file(f, "db-1"));
+	terrace_cache_close(cache);
+}
+
+static void fill_and_keep(struct fixture *f)
+{
+	terrace_cache *cache;
+
+	fill_loosely(f);
+	cache = fixture_cache(f, "fixed", policy_of(0, true));
+	assert_ok(put_text(cache, "f", "v"));
+	cache = fixture_cache(f, "a", NULL);
+	fill_the_log(cache);
+}
+
+static void test_power__what_becomes_immutable_later_is_kept(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache;
+
+	f->options.disk_bytes = 16 << 20;
+	die_after(f, fill_and_keep);
+	fixture_boot(f, 2);
+	cache = open_again(f, NULL);
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+	cache = fixture_cache(f, "fixed", NULL);
+	assert_gives(cache, "f", "v");
 	terrace_cache_close(cache);
 }
 
@@ -434,6 +551,9 @@ int main(void)
 		test(after_an_orderly_end_nothing_is_dropped),
 		test(who_is_not_the_last_leaves_the_mark),
 		test(of_two_that_leave_together_one_is_the_last),
+		test(a_database_that_was_not_synced_is_dropped_whole),
+		test(in_the_same_boot_it_is_kept),
+		test(what_becomes_immutable_later_is_kept),
 		test(a_boot_that_is_not_known_is_another_one),
 		test(while_others_are_attached_it_is_their_boot),
 		test(without_a_good_mark_it_is_taken_for_the_worst),

@@ -91,6 +91,7 @@ struct connection {
 	uint32_t generation;     /* of the database that it has open */
 	struct connection *next; /* in the pool */
 	unsigned round;          /* see terrace__connections_renew() */
+	bool loose;              /* it syncs nothing */
 	bool held;               /* it is within a transaction of snapshot.c */
 	uint64_t commits;        /* when that began */
 };
@@ -141,6 +142,7 @@ struct disk {
 	uint64_t seq;  /* of the transaction: the caches that it changes take it */
 	int log_pages; /* how long the log may grow */
 	int wal_pages; /* how long it is */
+	bool loose;    /* nothing is synced but by sync() */
 	struct usage_change *changes;
 	size_t change_count, change_capacity;
 	uint64_t *doomed; /* files to remove after the commit */
@@ -290,6 +292,8 @@ int terrace__disk_cache_add(void *tier, uint32_t cache, const char *name);
 int terrace__disk_cache_immutable(void *tier, uint32_t cache);
 int terrace__disk_cache_floor(void *tier, uint32_t cache, uint64_t floor);
 int terrace__disk_set_seed(void *tier, uint64_t seed);
+void terrace__disk_loosen(void *tier, bool loose);
+bool terrace__disk_checkpoint_due(void *tier, enum disk_checkpoint when);
 bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when);
 int terrace__disk_sync(void *tier);
 

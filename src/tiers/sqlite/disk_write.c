@@ -64,6 +64,26 @@ static int simple(struct disk *disk, enum statement which, const char *what)
 	return terrace__run(disk, disk->writer, terrace__statement(disk->writer, which), what);
 }
 
+void terrace__disk_loosen(void *tier, bool loose)
+{
+	((struct disk *)tier)->loose = loose;
+}
+
+/* Before a transaction, in which SQLite does not let it be changed. */
+static int writer_settle(struct disk *disk, bool loose)
+{
+	struct connection *writer = disk->writer;
+
+	if (writer->loose == loose)
+		return TERRACE_OK;
+	if (sqlite3_exec(writer->db,
+	                 loose ? "PRAGMA synchronous = OFF" : "PRAGMA synchronous = NORMAL", NULL,
+	                 NULL, NULL) != SQLITE_OK)
+		return terrace__sqlite_failed(disk, writer->db, "say what is to be synced");
+	writer->loose = loose;
+	return TERRACE_OK;
+}
+
 static int begin(struct disk *disk)
 {
 	int rc = TERRACE_OK;
@@ -76,6 +96,8 @@ static int begin(struct disk *disk)
 	}
 	for (int tries = 0; tries < 2; tries++) {
 		rc = writer_open(disk);
+		if (rc == TERRACE_OK)
+			rc = writer_settle(disk, disk->loose);
 		if (rc == TERRACE_OK)
 			rc = simple(disk, DO_BEGIN, "begin a transaction");
 		if (rc != TERRACE_EACCESS)
@@ -747,20 +769,28 @@ int terrace__disk_give_back(void *tier, uint64_t bytes)
 	return TERRACE_OK;
 }
 
+bool terrace__disk_checkpoint_due(void *tier, enum disk_checkpoint when)
+{
+	const struct disk *disk = tier;
+	/* Pages of log that are worth it: at work, on leaving, at once. */
+	const int worth[] = { disk->log_pages, disk->log_pages / 32, 0 };
+
+	return disk->writer && disk->writer->generation == disk_generation(disk) &&
+	       disk->wal_pages >= worth[when];
+}
+
 bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 {
 	struct disk *disk = tier;
-	/* Pages of log that are worth it: at work, on leaving, at once. */
-	const int worth[] = { disk->log_pages, disk->log_pages / 32, 0 };
 	int in_log = 0, moved = 0;
 	bool done = false;
 
-	if (!disk->writer || disk->writer->generation != disk_generation(disk) ||
-	    disk->wal_pages < worth[when])
+	if (!terrace__disk_checkpoint_due(disk, when))
 		return false;
 	terrace__sqlite_enter();
 	/* PASSIVE waits for nobody; with all of it moved the next writer starts the log anew. */
-	if (sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_log,
+	if (writer_settle(disk, disk->loose) == TERRACE_OK &&
+	    sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_log,
 	                              &moved) == SQLITE_OK &&
 	    moved == in_log) {
 		done = in_log > 0;
@@ -779,6 +809,25 @@ bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 	return done;
 }
 
+/* What was written while nothing was synced; through SQLite's own descriptors. */
+static int sync_files(struct disk *disk)
+{
+	static const int files[] = { SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_FILE_POINTER };
+
+	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+		sqlite3_file *file = NULL;
+
+		sqlite3_file_control(disk->writer->db, "main", files[i], (void *)&file);
+		if (!file || !file->pMethods ||
+		    file->pMethods->xSync(file, SQLITE_SYNC_NORMAL) == SQLITE_OK)
+			continue;
+		terrace__message_set("l2 cannot sync the database in %s: %s", disk->path,
+		                     strerror(errno));
+		return TERRACE_EIO;
+	}
+	return TERRACE_OK;
+}
+
 int terrace__disk_sync(void *tier)
 {
 	struct disk *disk = tier;
@@ -786,6 +835,8 @@ int terrace__disk_sync(void *tier)
 
 	terrace__sqlite_enter();
 	rc = writer_open(disk);
+	if (rc == TERRACE_OK)
+		rc = writer_settle(disk, false);
 	/* It syncs the log before it moves anything, and the database when all is moved. */
 	if (rc == TERRACE_OK &&
 	    sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_log,
@@ -793,6 +844,8 @@ int terrace__disk_sync(void *tier)
 		rc = terrace__sqlite_failed(disk, disk->writer->db, "sync");
 	else if (rc == TERRACE_OK && moved != in_log)
 		rc = TERRACE_EBUSY;
+	else if (rc == TERRACE_OK)
+		rc = sync_files(disk);
 	terrace__sqlite_leave();
 	if (rc != TERRACE_OK)
 		return rc;

@@ -228,7 +228,8 @@ struct config_item {
 struct config_file {
 	char *path;
 	struct config_item *items, **end;
-	char *problem; /* what is wrong with the first bad line */
+	char *problem;                       /* what is wrong with the first bad line */
+	char section[TERRACE_NAME_MAX + 16]; /* as the last line of one has it */
 	bool no_memory;
 };
 
@@ -308,6 +309,16 @@ static struct config_item *item_new(const struct field *field, const char *cache
 	return NULL;
 }
 
+/* inih cuts names of sections, which would then be of another cache. */
+static const char *whole_section(const struct config_file *file, const char *section)
+{
+	enum { INIH_KEEPS = 49 };
+
+	if (strlen(section) < INIH_KEEPS)
+		return section;
+	return strncmp(file->section, section, strlen(section)) == 0 ? file->section : "too long";
+}
+
 static int on_item(void *ctx, const char *section, const char *name, const char *value)
 {
 	struct config_file *file = ctx;
@@ -317,6 +328,7 @@ static int on_item(void *ctx, const char *section, const char *name, const char 
 	size_t count;
 	int64_t number;
 
+	section = whole_section(file, section);
 	if (!section_fields(section, &fields, &count, &cache))
 		return problem(file,
 		               "unknown section [%s]; there are [store], [caches] and [cache NAME]",
@@ -383,6 +395,12 @@ static char *read_line(char *text, int size, void *ctx)
 			;
 		problem(reader->file, "this line is longer than %d bytes", size - 2);
 		snprintf(text, (size_t)size, "too long\n"); /* which inih refuses */
+	}
+	if (text[strspn(text, " \t")] == '[') {
+		const char *name = text + strspn(text, " \t") + 1;
+
+		snprintf(reader->file->section, sizeof reader->file->section, "%.*s",
+		         (int)strcspn(name, "]\n"), name);
 	}
 	return text;
 }

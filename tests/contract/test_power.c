@@ -470,6 +470,28 @@ static void test_power__what_is_immutable_marks_nothing(void **state)
 }
 
 /* Its mark cannot be written, so neither can the value: nobody is promised what is not kept. */
+/* It is so for good, whatever becomes of the transaction: it would wait for itself. */
+static void test_power__a_cache_becomes_immutable_before_a_transaction(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache = fixture_cache(f, "a", policy_of(0, false)), *again;
+
+	terrace_cache_close(cache);
+	assert_ok(terrace_begin(f->store, 0));
+	assert_status(terrace_cache_open(f->store, "a", policy_of(0, true), &again),
+	              TERRACE_EINVAL);
+	assert_non_null(strstr(terrace_error_message(), "before the transaction"));
+	terrace_rollback(f->store);
+	again = fixture_cache(f, "a", policy_of(0, true));
+	terrace_cache_close(again);
+	/* then it is, and nothing has to be said any more */
+	assert_ok(terrace_begin(f->store, 0));
+	again = fixture_cache(f, "a", policy_of(0, true));
+	assert_ok(put_text(again, "k", "v"));
+	assert_ok(terrace_commit(f->store));
+	terrace_cache_close(again);
+}
+
 static void test_power__without_the_mark_nothing_is_put(void **state)
 {
 	struct fixture *f = in_boot(state, 1);
@@ -506,6 +528,7 @@ int main(void)
 		test(without_a_good_mark_it_is_taken_for_the_worst),
 		test(calls_that_change_values_mark_before_they_return),
 		test(what_is_immutable_marks_nothing),
+		test(a_cache_becomes_immutable_before_a_transaction),
 		test(without_the_mark_nothing_is_put),
 	};
 

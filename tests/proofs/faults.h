@@ -79,4 +79,11 @@ size_t size_in(enum place place);
 char letter_of_value(const terrace_value *value);
 const char *other(int i, char ret[16]);
 
+/* For what prepares an operation: it may not fail. */
+void must(const char *what, int rc);
+/* A path in the case's directory; four of them are good at a time. */
+const char *in_dir(const struct opened *o, const char *name);
+/* All of a file, or what it has there. */
+void write_text(const char *path, off_t at, const char *text);
+
 #endif

@@ -14,7 +14,7 @@
 /* A cache of the operation's own, which `prepare` opens and the operation closes. */
 static terrace_cache *mine;
 
-static void must(const char *what, int rc)
+void must(const char *what, int rc)
 {
 	if (rc < 0)
 		lie(what, terrace_error_message());
@@ -42,7 +42,7 @@ static int look(terrace_cache *cache, const char *key, const char *letters)
 	return release(expect(key, rc, value, letters), value);
 }
 
-static const char *in_dir(const struct opened *o, const char *name)
+const char *in_dir(const struct opened *o, const char *name)
 {
 	static char paths[4][300];
 	static unsigned next;
@@ -52,11 +52,12 @@ static const char *in_dir(const struct opened *o, const char *name)
 	return path;
 }
 
-static void write_text(const char *path, const char *text)
+void write_text(const char *path, off_t at, const char *text)
 {
-	int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+	int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC | (at ? 0 : O_TRUNC), 0600);
+	bool written = fd >= 0 && pwrite(fd, text, strlen(text), at) == (ssize_t)strlen(text);
 
-	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+	if (!written)
 		lie(path, strerror(errno));
 	close(fd);
 }
@@ -67,8 +68,8 @@ static void make_sources(struct opened *o)
 {
 	mkdir(in_dir(o, "listed"), 0700);
 	mkdir(in_dir(o, "listed/below"), 0700);
-	write_text(in_dir(o, "listed/below/one"), "1");
-	write_text(in_dir(o, "listed/file"), "as it was");
+	write_text(in_dir(o, "listed/below/one"), 0, "1");
+	write_text(in_dir(o, "listed/file"), 0, "as it was");
 	if (symlink("file", in_dir(o, "listed/link")) < 0 && errno != EEXIST)
 		lie("symlink", strerror(errno));
 	unlink(in_dir(o, "listed/new"));
@@ -160,10 +161,10 @@ static void change_one(struct opened *o)
 
 	switch (turn++ % 4) {
 	case 0:
-		write_text(in_dir(o, "listed/file"), "and now it is longer");
+		write_text(in_dir(o, "listed/file"), 0, "and now it is longer");
 		break;
 	case 1:
-		write_text(in_dir(o, "listed/new"), "");
+		write_text(in_dir(o, "listed/new"), 0, "");
 		break;
 	case 2:
 		unlink(in_dir(o, "listed/below/one"));

@@ -1,6 +1,7 @@
 /* Operations on a store of their own, whose clock, boot, configuration and files they choose. */
 #include "proofs/faults.h"
 
+#include "core/idle.h"
 #include "proofs/shim.h"
 
 #include <errno.h>
@@ -16,26 +17,6 @@ static int64_t tell_time(void *ctx)
 {
 	(void)ctx;
 	return now;
-}
-
-static const char *in_dir(const struct opened *o, const char *name)
-{
-	static char paths[4][300];
-	static unsigned next;
-	char *path = paths[next++ % 4];
-
-	snprintf(path, sizeof paths[0], "%s/%s", o->dir, name);
-	return path;
-}
-
-static void write_text(const char *path, off_t at, const char *text)
-{
-	int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-	bool written = fd >= 0 && pwrite(fd, text, strlen(text), at) == (ssize_t)strlen(text);
-
-	if (!written)
-		lie(path, strerror(errno));
-	close(fd);
 }
 
 /* As of this boot: "boot a" or "boot b". */
@@ -78,11 +59,9 @@ static void fill(struct opened *o, const terrace_policy *policy)
 		write_text(in_dir(o, "boot a"), 0, "0000000a-1111-4222-8333-444444444444\n");
 		write_text(in_dir(o, "boot b"), 0, "0000000b-1111-4222-8333-444444444444\n");
 	}
-	if (open_own(o, "boot a", NULL, policy) != TERRACE_OK ||
-	    terrace_put(cache, TERRACE_KEY("key"), letter_bytes('o', SMALL), NULL) != TERRACE_OK ||
-	    terrace_put(cache, TERRACE_KEY("file"), letter_bytes('o', 64 << 10), NULL) !=
-	        TERRACE_OK)
-		lie("preparing", terrace_error_message());
+	must("opening", open_own(o, "boot a", NULL, policy));
+	must("filling", terrace_put(cache, TERRACE_KEY("key"), letter_bytes('o', SMALL), NULL));
+	must("filling", terrace_put(cache, TERRACE_KEY("file"), letter_bytes('o', 64 << 10), NULL));
 }
 
 static int look_at_both(const char *letters)
@@ -128,10 +107,19 @@ static void prepare_unshared(struct opened *o)
 	unlink(in_dir(o, "own/v1/shared"));
 }
 
+/* Each time at another place; the fifth time it is cut short. */
 static void prepare_beheaded(struct opened *o)
 {
+	static unsigned turn;
+	const unsigned at = turn++ % 5;
+	const char *shared;
+
 	prepare_alone(o);
-	write_text(in_dir(o, "own/v1/shared"), 8, "no head!");
+	shared = in_dir(o, "own/v1/shared");
+	if (at < 4)
+		write_text(shared, 8 * (off_t)at + 1, "no head!");
+	else if (truncate(shared, 4096) < 0)
+		lie(shared, strerror(errno));
 }
 
 /* Of another boot, and nobody writes: as it is now. */
@@ -203,9 +191,8 @@ static void prepare_idle(struct opened *o)
 	policy.idle_ms = IDLE;
 	options.idle_ms = IDLE / 2;
 	fill(o, &policy);
-	if (terrace_put(cache, TERRACE_KEY("half"), letter_bytes('o', SMALL), &options) !=
-	    TERRACE_OK)
-		lie("preparing", terrace_error_message());
+	must("filling",
+	     terrace_put(cache, TERRACE_KEY("half"), letter_bytes('o', SMALL), &options));
 	now += IDLE / 4;
 }
 
@@ -216,7 +203,7 @@ static int get_idle(struct opened *o)
 
 	(void)o;
 	rc = rc < 0 ? rc : half;
-	terrace_flush(store);
+	terrace__idle_settle(store); /* as the keeper does within a second */
 	terrace_clear(cache, TERRACE_L1, NULL);
 	now += IDLE / 4;
 	if (rc >= 0)
@@ -351,6 +338,73 @@ static int open_configured(struct opened *o)
 	return close_own(rc);
 }
 
+/* --- limits, and what is new ------------------------------------------------------------------------- */
+
+static int put_own(const char *key, char letter, int64_t ttl_ms)
+{
+	terrace_put_options options = TERRACE_PUT_INIT;
+
+	options.ttl_ms = ttl_ms;
+	return terrace_put(cache, terrace_str(key), letter_bytes(letter, SMALL), &options);
+}
+
+/* As many as there may be, two of which have expired. */
+static void prepare_crowded(struct opened *o)
+{
+	char key[16];
+
+	prepare_alone(o);
+	write_text(in_dir(o, "crowd.ini"), 0, "[store]\ndisk_entries = 4\n");
+	must("opening", open_own(o, "boot a", in_dir(o, "crowd.ini"), NULL));
+	must("clearing", terrace_clear(cache, 0, NULL));
+	for (int i = 0; i < 4; i++)
+		must("filling", put_own(other(i, key), 'o', i < 2 ? 1000 : TERRACE_TTL_FOREVER));
+	now += 2000;
+}
+
+static int crowd(struct opened *o)
+{
+	char key[16];
+	int rc = TERRACE_OK;
+
+	(void)o;
+	for (int i = 2; i < 10 && rc == TERRACE_OK; i++) {
+		rc = put_own(other(i, key), 'n', TERRACE_TTL_FOREVER);
+		look(other(i, key), i < 4 && rc < 0 ? "on" : "n");
+	}
+	if (rc == TERRACE_OK)
+		rc = terrace_clear(cache, 0, NULL);
+	if (rc == TERRACE_OK) {
+		look(other(9, key), "");
+		rc = terrace_cleanup(store, cache, NULL);
+	}
+	return close_own(rc);
+}
+
+static void prepare_new_cache(struct opened *o)
+{
+	remove_dir(in_dir(o, "own"));
+	prepare_alone(o);
+}
+
+static int open_new_cache(struct opened *o)
+{
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *new;
+	int rc = open_own(o, "boot a", NULL, NULL);
+
+	policy.immutable = true;
+	if (rc == TERRACE_OK)
+		rc = terrace_cache_open(store, "new", &policy, &new);
+	if (rc == TERRACE_OK) {
+		rc = terrace_put(new, TERRACE_KEY("key"), letter_bytes('n', SMALL), NULL);
+		terrace_cache_close(new);
+	}
+	if (rc == TERRACE_OK)
+		rc = look_at_both("o"); /* of the other one */
+	return close_own(rc);
+}
+
 static const struct operation operations[] = {
 	{ "read only, beside others", read_beside_others, "o", THROUGH, 'o', .opens = true },
 	{ "read only, of another boot", read_alone, "o", IN_ROWS, 'o', .opens = true,
@@ -372,6 +426,9 @@ static const struct operation operations[] = {
 	  .prepare = prepare_stale },
 	{ "fetch, stale, in the background", fetch_in_background, "o", IN_ROWS, 'o', .opens = true,
 	  .must = true, .prepare = prepare_stale },
+	{ "crowd", crowd, "o", IN_ROWS, 'o', .opens = true, .prepare = prepare_crowded },
+	{ "open a new cache", open_new_cache, "o", IN_ROWS, 'o', .opens = true,
+	  .prepare = prepare_new_cache },
 	{ "open with a configuration", open_configured, "o", IN_ROWS, 'o', .opens = true,
 	  .prepare = prepare_configured },
 };

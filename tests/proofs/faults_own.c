@@ -125,12 +125,22 @@ static void prepare_beheaded(struct opened *o)
 /* Of another boot, and nobody writes: as it is now. */
 static int read_alone(struct opened *o)
 {
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *new;
+	terrace_digest digest;
 	int rc;
 
+	/* It needs no memory, and nobody is told that it is immutable. */
+	policy.strategy = TERRACE_STRATEGY_IMMEDIATE;
+	policy.immutable = true;
 	fault_forbid_writing(true);
-	rc = open_own(o, "boot b", NULL, NULL);
+	rc = open_own(o, "boot b", NULL, &policy);
 	if (rc == TERRACE_OK)
 		rc = look_at_both("o");
+	if (rc >= 0 && terrace_cache_open(store, "new", NULL, &new) >= 0)
+		lie("cache_open", "it made a cache in what may only be read");
+	if (rc >= 0)
+		rc = terrace_file_digest(store, in_dir(o, "boot a"), &digest);
 	if (rc >= 0 && terrace_put(cache, TERRACE_KEY("key"), letter_bytes('n', SMALL), NULL) >= 0)
 		lie("put", "it wrote to what may only be read");
 	fault_forbid_writing(false);

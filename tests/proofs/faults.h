@@ -50,7 +50,7 @@ struct operation {
 	bool waits;     /* behind, what it puts is written later, or cannot be */
 	bool opens;     /* it opens and closes the store itself */
 	bool new_store; /* one that has never been there */
-	/* Before anything fails: what it needs. */
+	/* Before anything fails: what it needs, and warm or not is up to it. */
 	void (*prepare)(struct opened *o);
 };
 

@@ -377,6 +377,17 @@ static void number_items(struct line_reader *reader)
 	}
 }
 
+/* What inih will cut: see whole_section(). */
+static void note_section(struct config_file *file, const char *line)
+{
+	/* A byte order mark may stand before the first. */
+	const char *name = line + strspn(line, " \t\xef\xbb\xbf");
+
+	if (*name++ == '[')
+		snprintf(file->section, sizeof file->section, "%.*s", (int)strcspn(name, "]\n"),
+		         name);
+}
+
 static char *read_line(char *text, int size, void *ctx)
 {
 	struct line_reader *reader = ctx;
@@ -396,12 +407,7 @@ static char *read_line(char *text, int size, void *ctx)
 		problem(reader->file, "this line is longer than %d bytes", size - 2);
 		snprintf(text, (size_t)size, "too long\n"); /* which inih refuses */
 	}
-	if (text[strspn(text, " \t")] == '[') {
-		const char *name = text + strspn(text, " \t") + 1;
-
-		snprintf(reader->file->section, sizeof reader->file->section, "%.*s",
-		         (int)strcspn(name, "]\n"), name);
-	}
+	note_section(reader->file, text);
 	return text;
 }
 

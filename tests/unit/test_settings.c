@@ -277,10 +277,14 @@ static void test_config__a_long_name_is_whole_or_refused(void **state)
 	struct config_file *file;
 
 	(void)state;
-	assert_ok(read_text("[cache " FORTY "123]\nttl = 1s\n"
+	assert_ok(read_text("\xef\xbb\xbf[cache " FORTY "1234]\nttl = 4s\n"
+	                    "[cache " FORTY "123]\nttl = 1s\n"
 	                    "[cache " FORTY "123456789012345678901234] ; the longest\nttl = 2s\n"
 	                    "stale = 3s\n",
 	                    &file));
+	cache_settings(file, FORTY "1234", settings);
+	assert_int_equal(settings[CACHE_ttl].number, 4000);
+	terrace__settings_free(settings, CACHE_SETTING_COUNT);
 	cache_settings(file, FORTY "123", settings);
 	assert_int_equal(settings[CACHE_ttl].number, 1000);
 	terrace__settings_free(settings, CACHE_SETTING_COUNT);

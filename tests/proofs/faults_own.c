@@ -11,12 +11,12 @@
 /* What the operation has open, and its clock, which moves on only. */
 static terrace *store;
 static terrace_cache *cache;
-static int64_t now;
+static _Atomic int64_t now;
 
 static int64_t tell_time(void *ctx)
 {
 	(void)ctx;
-	return now;
+	return atomic_load(&now);
 }
 
 /* As of this boot: "boot a" or "boot b". */

@@ -230,10 +230,8 @@ static int or_stale(struct terrace_cache *cache, terrace_slice key, int rc, stru
 	if (cache->stale_error_ms == 0)
 		return rc;
 	snprintf(message, sizeof message, "%s", terrace__message());
-	if (terrace__get_stale(cache, key, cache->stale_error_ms, ret) == TERRACE_OK) {
-		count_add(&cache->counts, COUNT_stale, 1);
+	if (terrace__get_stale(cache, key, cache->stale_error_ms, ret) == TERRACE_OK)
 		return TERRACE_OK;
-	}
 	terrace__message_set("%s", message);
 	return rc;
 }
@@ -245,15 +243,16 @@ int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *c
 	struct terrace_loaded loaded = { .strategy = lease->strategy };
 	terrace_put_options options = TERRACE_PUT_INIT;
 	terrace_slice value;
+	struct terrace_cache *cache = lease->cache;
 	struct entry *entry = NULL;
 	int rc = terrace__load(lease, load, ctx, &loaded), code;
 
 	if (rc != 0) {
 		code = rc;
-		rc = or_stale(lease->cache, lease->key, code, &entry);
+		rc = or_stale(cache, lease->key, code, &entry);
 		terrace__lease_end(lease, entry, code);
 		if (rc == TERRACE_OK)
-			*ret = value_of(entry, FOUND_STALE);
+			*ret = value_of(entry, terrace__found_stale(cache, entry));
 		return rc;
 	}
 	value = terrace_bytes(loaded.data, loaded.size);
@@ -288,7 +287,7 @@ int terrace__fetch_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 	           rc != TERRACE_ECYCLE) {
 		rc = or_stale(cache, key, rc, &entry);
 		if (rc == TERRACE_OK)
-			*ret = value_of(entry, FOUND_STALE);
+			*ret = value_of(entry, terrace__found_stale(cache, entry));
 	}
 	return rc;
 }

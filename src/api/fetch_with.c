@@ -138,8 +138,7 @@ static bool take_stale(struct terrace_cache *cache, terrace_slice key, int64_t w
 
 	if (terrace__get_stale(cache, key, window, &entry) != TERRACE_OK)
 		return false;
-	count_add(&cache->counts, COUNT_stale, 1);
-	*ret = value_of(entry, FOUND_STALE);
+	*ret = value_of(entry, terrace__found_stale(cache, entry));
 	return true;
 }
 

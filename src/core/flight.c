@@ -125,7 +125,9 @@ static enum wait_outcome flight_join(struct flights *flights, struct flight *fli
 		outcome = WAIT_LATE;
 	} else if (same && flight->entry) {
 		*ret_entry = entry_ref(flight->entry);
-		*ret_tier = flight->code ? FOUND_STALE : 0;
+		*ret_tier = flight->code && terrace__is_expired(flight->cache, flight->entry) ?
+		                FOUND_STALE :
+		                0;
 		*ret_code = 0;
 		outcome = WAIT_VALUE;
 	} else if (same && flight->code) {
@@ -289,13 +291,20 @@ static int lease_new(struct terrace_cache *cache, terrace_slice key, struct flig
 
 /* --- what has expired, while somebody computes it anew ------------------------------------------------- */
 
+unsigned terrace__found_stale(struct terrace_cache *cache, const struct entry *entry)
+{
+	if (!terrace__is_expired(cache, entry))
+		return 0;
+	count_add(&cache->counts, COUNT_stale, 1);
+	return FOUND_STALE;
+}
+
 static bool give_stale(struct terrace_cache *cache, terrace_slice key, struct entry **ret_entry,
                        unsigned *ret_tier)
 {
 	if (terrace__get_stale(cache, key, cache->stale_ms, ret_entry) != TERRACE_OK)
 		return false;
-	count_add(&cache->counts, COUNT_stale, 1);
-	*ret_tier = FOUND_STALE;
+	*ret_tier = terrace__found_stale(cache, *ret_entry);
 	return true;
 }
 

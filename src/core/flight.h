@@ -38,6 +38,9 @@ struct flight {
 /* Instead of a tier: the value had expired, and somebody is computing it anew. */
 enum { FOUND_STALE = 8 };
 
+/* FOUND_STALE for what terrace__get_stale() gave, or 0: it was made anew meanwhile. */
+unsigned terrace__found_stale(struct terrace_cache *cache, const struct entry *entry);
+
 struct terrace_lease {
 	struct terrace_cache *cache;
 	terrace_slice key;         /* points behind this struct */

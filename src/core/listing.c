@@ -204,10 +204,12 @@ int terrace__listing_walk(const struct listing *listing, const struct listing_vi
 	fd = fcntl(walk.root, F_DUPFD_CLOEXEC, 0);
 	rc = fd < 0 ? terrace__source_failed(errno, listing->dir) : visit_dir(&walk, fd, "");
 	while (rc == TERRACE_OK && walk.count > 0) {
-		char *below = walk.dirs[--walk.count];
+		char *below = walk.dirs[--walk.count], *slash = below + strlen(below) - 1;
 
+		*slash = '\0'; /* before one, a link would be followed */
 		fd = openat(walk.root, below,
 		            O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		*slash = '/';
 		if (fd >= 0)
 			rc = visit_dir(&walk, fd, below);
 		else if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)

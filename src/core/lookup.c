@@ -34,7 +34,7 @@ static inline bool never_ends(const struct entry *entry)
 	       !entry->has_sources;
 }
 
-static bool is_expired(struct terrace_cache *cache, const struct entry *entry)
+bool terrace__is_expired(struct terrace_cache *cache, const struct entry *entry)
 {
 	int64_t expires = atomic_load_explicit(&entry->expires, memory_order_relaxed);
 
@@ -116,7 +116,7 @@ static __attribute__((noinline)) bool is_good_after_all(struct terrace_cache *ca
 {
 	if (!is_current(cache, key, entry))
 		return false;
-	if (!is_expired(cache, entry)) {
+	if (!terrace__is_expired(cache, entry)) {
 		if (entry->has_sources && !sources_hold(cache, key, entry))
 			return false;
 		idle_hit(cache, key, entry);
@@ -502,7 +502,7 @@ int terrace__look_ahead(struct terrace_cache *cache, const struct tier_key *key,
 	int rc;
 
 	if (cache->memory_ops->get(cache->memory, key, false, &old) == TERRACE_OK &&
-	    is_current(cache, key, old) && !is_expired(cache, old)) {
+	    is_current(cache, key, old) && !terrace__is_expired(cache, old)) {
 		entry_unref(old);
 		return TERRACE_EXISTS;
 	}

@@ -22,7 +22,11 @@ void terrace__get_some(struct terrace_cache *cache, const terrace_slice *keys, s
 /* The same after a miss that was counted: another miss is not. */
 int terrace__look_again(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                         unsigned *ret_tier);
-/* One that expired less than `window` ms ago, and is otherwise good, or TERRACE_MISS. */
+bool terrace__is_expired(struct terrace_cache *cache, const struct entry *entry);
+/*
+ * One that expired less than `window` ms ago, or that is there again by now, and
+ * is otherwise good, or TERRACE_MISS.
+ */
 int terrace__get_stale(struct terrace_cache *cache, terrace_slice key, int64_t window,
                        struct entry **ret);
 /* The bytes of a cache with a form; a miss is counted where the caller says so. */

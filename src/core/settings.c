@@ -228,7 +228,8 @@ struct config_item {
 struct config_file {
 	char *path;
 	struct config_item *items, **end;
-	char *problem; /* what is wrong with the first bad line */
+	char *problem;                       /* what is wrong with the first bad line */
+	char section[TERRACE_NAME_MAX + 16]; /* as the last line of one has it */
 	bool no_memory;
 };
 
@@ -308,6 +309,16 @@ static struct config_item *item_new(const struct field *field, const char *cache
 	return NULL;
 }
 
+/* inih cuts names of sections, which would then be of another cache. */
+static const char *whole_section(const struct config_file *file, const char *section)
+{
+	enum { INIH_KEEPS = 49 };
+
+	if (strlen(section) < INIH_KEEPS)
+		return section;
+	return strncmp(file->section, section, strlen(section)) == 0 ? file->section : "too long";
+}
+
 static int on_item(void *ctx, const char *section, const char *name, const char *value)
 {
 	struct config_file *file = ctx;
@@ -317,6 +328,7 @@ static int on_item(void *ctx, const char *section, const char *name, const char 
 	size_t count;
 	int64_t number;
 
+	section = whole_section(file, section);
 	if (!section_fields(section, &fields, &count, &cache))
 		return problem(file,
 		               "unknown section [%s]; there are [store], [caches] and [cache NAME]",
@@ -365,6 +377,17 @@ static void number_items(struct line_reader *reader)
 	}
 }
 
+/* What inih will cut: see whole_section(). */
+static void note_section(struct config_file *file, const char *line)
+{
+	/* A byte order mark may stand before the first. */
+	const char *name = line + strspn(line, " \t\xef\xbb\xbf");
+
+	if (*name++ == '[')
+		snprintf(file->section, sizeof file->section, "%.*s", (int)strcspn(name, "]\n"),
+		         name);
+}
+
 static char *read_line(char *text, int size, void *ctx)
 {
 	struct line_reader *reader = ctx;
@@ -384,6 +407,7 @@ static char *read_line(char *text, int size, void *ctx)
 		problem(reader->file, "this line is longer than %d bytes", size - 2);
 		snprintf(text, (size_t)size, "too long\n"); /* which inih refuses */
 	}
+	note_section(reader->file, text);
 	return text;
 }
 

@@ -285,6 +285,15 @@ static void test_struct__of_an_older_version_is_not_written_beyond(void **state)
 
 /* --- values of arguments ------------------------------------------------------------------------- */
 
+static int decode_nothing(void *ctx, terrace_slice bytes, void **ret_object, size_t *ret_weight)
+{
+	(void)ctx;
+	(void)bytes;
+	*ret_object = NULL;
+	*ret_weight = 0;
+	return 0;
+}
+
 static void test_policy__each_field_is_checked(void **state)
 {
 	struct fixture *f = *state;
@@ -304,6 +313,10 @@ static void test_policy__each_field_is_checked(void **state)
 		{ { .strategy = (terrace_strategy)5 }, "strategy" },
 		{ { .jitter_percent = 101 }, "jitter_percent" },
 		{ { .form = &(terrace_form){ 0 } }, "form" },
+		{ { .form = &(terrace_form){ .decode = decode_nothing } }, "form" },
+		{ { .tiers = 8 }, "tiers" },
+		{ { .check = TERRACE_CHECK_INTERVAL }, "check_interval_ms" },
+		{ { .eviction = "none" }, "eviction" },
 	};
 
 	for (size_t i = 0; i < COUNT(bad); i++) {

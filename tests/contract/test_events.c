@@ -136,6 +136,26 @@ static void test_event__only_the_kinds_that_were_asked_for(void **state)
 	terrace_cache_close(cache);
 }
 
+static void test_event__each_cache_has_its_own(void **state)
+{
+	struct fixture *f = *state;
+	struct listener here = LISTENER, there = LISTENER;
+	terrace_cache *a = fixture_cache(f, "a", NULL), *b = fixture_cache(f, "b", NULL);
+	terrace_subscription *one = subscribe(a, TERRACE_EVENT_PUT, 0, listen, &here),
+			     *two = subscribe(b, no_statistics, 0, listen, &there);
+
+	assert_ok(put_text(a, "k", "v"));
+	assert_ok(put_text(b, "l", "v"));
+	terrace_unsubscribe(two);
+	assert_ok(put_text(a, "m", "v"));
+	assert_ok(put_text(b, "n", "v"));
+	terrace_unsubscribe(one);
+	assert_string_equal(here.text, "put k\nput m\n");
+	assert_string_equal(there.text, "put l\n");
+	terrace_cache_close(a);
+	terrace_cache_close(b);
+}
+
 static void test_event__damage_is_an_error_with_its_reason(void **state)
 {
 	struct fixture *f = *state;
@@ -367,6 +387,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_event__each_kind_is_told),
 		TEST(test_event__only_the_kinds_that_were_asked_for),
+		TEST(test_event__each_cache_has_its_own),
 		TEST(test_event__damage_is_an_error_with_its_reason),
 		TEST(test_event__who_is_slow_loses_the_oldest_and_is_told),
 		TEST(test_event__statistics_come_by_themselves),

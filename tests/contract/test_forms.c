@@ -46,7 +46,8 @@ struct forms {
 	_Atomic int loads;
 };
 
-static void open_forms(struct forms *f, unsigned tiers, uint64_t memory, uint64_t encoded)
+static void open_forms_writing(struct forms *f, unsigned tiers, uint64_t memory, uint64_t encoded,
+                               terrace_write write)
 {
 	terrace_policy policy = TERRACE_POLICY_INIT;
 	terrace_form form = TERRACE_FORM_INIT;
@@ -61,7 +62,13 @@ static void open_forms(struct forms *f, unsigned tiers, uint64_t memory, uint64_
 	policy.memory_bytes = memory;
 	policy.encoded_bytes = encoded;
 	policy.absent_ttl_ms = 1000000;
+	policy.write = write;
 	f->cache = fixture_cache(&f->fixture, "forms", &policy);
+}
+
+static void open_forms(struct forms *f, unsigned tiers, uint64_t memory, uint64_t encoded)
+{
+	open_forms_writing(f, tiers, memory, encoded, TERRACE_WRITE_THROUGH);
 }
 
 static void close_forms(struct forms *f)
@@ -314,6 +321,67 @@ static void test_put__replaces_both_forms(void **state)
 	}
 }
 
+static void expect_both(struct forms *f, const char *key, const char *text)
+{
+	terrace_value *value;
+
+	assert_ok(terrace_get(f->cache, terrace_str(key), &value));
+	expect_object(value, text);
+	assert_ok(terrace_get_encoded(f->cache, terrace_str(key), &value));
+	expect_bytes(value, text);
+}
+
+/* An object that was decoded from what waits is not found behind what replaces that. */
+static void test_put_behind__replaces_both_forms(void **state)
+{
+	static const uint64_t encoded[] = { 0, 1 << 20 };
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct forms f;
+
+		open_forms_writing(&f, 0, 1 << 20, encoded[i], TERRACE_WRITE_BEHIND);
+		for (int turn = 0; turn < 50; turn++) {
+			char text[16];
+
+			snprintf(text, sizeof text, "%d", turn);
+			assert_ok(put_text(f.cache, "k", text));
+			expect_both(&f, "k", text);
+		}
+		assert_ok(terrace_flush(f.fixture.store));
+		expect_both(&f, "k", "49");
+		assert_ok(terrace_clear(f.cache, TERRACE_L1, NULL));
+		expect_both(&f, "k", "49");
+		assert_ok(terrace_delete(f.cache, TERRACE_KEY("k")));
+		assert_misses(f.cache, "k");
+		terrace_cache_close(f.cache);
+		close_forms(&f);
+		assert_int_equal(atomic_load(&f.counts.decodes), atomic_load(&f.counts.destroys));
+	}
+}
+
+/* Where no memory keeps it, each caller has an object of its own. */
+static void test_without_l1__every_get_decodes(void **state)
+{
+	struct forms f;
+	terrace_value *first, *second;
+
+	(void)state;
+	open_forms(&f, TERRACE_L2, 0, 0);
+	assert_ok(terrace_fetch(f.cache, TERRACE_KEY("one"), load, &f, &first));
+	assert_ok(terrace_get(f.cache, TERRACE_KEY("one"), &second));
+	assert_ptr_not_equal(terrace_object(first), terrace_object(second));
+	expect_object(first, "one");
+	expect_object(second, "one");
+	assert_int_equal(atomic_load(&f.loads), 1);
+	assert_int_equal(atomic_load(&f.counts.decodes), 2);
+	assert_int_equal(atomic_load(&f.counts.destroys), 2);
+	assert_int_equal(terrace_evict(f.cache, UINT64_MAX, NULL), TERRACE_OK);
+	expect_both(&f, "one", "one");
+	terrace_cache_close(f.cache);
+	close_forms(&f);
+}
+
 static void test_bytes_alone__are_listed_and_invalidated(void **state)
 {
 	struct forms f;
@@ -440,6 +508,8 @@ int main(void)
 		cmocka_unit_test(test_store_budget__is_shared),
 		cmocka_unit_test(test_large_object__leaves_its_bytes),
 		cmocka_unit_test(test_put__replaces_both_forms),
+		cmocka_unit_test(test_put_behind__replaces_both_forms),
+		cmocka_unit_test(test_without_l1__every_get_decodes),
 		cmocka_unit_test(test_bytes_alone__are_listed_and_invalidated),
 		cmocka_unit_test(test_bytes_that_do_not_decode__fail_for_themselves),
 		cmocka_unit_test(test_both_shapes__share_one_computation),

@@ -38,6 +38,7 @@ struct loader {
 	int code;
 	bool absent;
 	const char *text;
+	terrace_cache *puts_into; /* before it fails, it puts the value itself */
 	bool waits;
 	sem_t started, go_on;
 };
@@ -53,6 +54,8 @@ static int load(void *ctx, terrace_slice key, terrace_loaded *loaded)
 		while (sem_wait(&loader->go_on) < 0 && errno == EINTR)
 			;
 	}
+	if (loader->puts_into)
+		assert_ok(put_text(loader->puts_into, "k", loader->text));
 	if (loader->code)
 		return terrace_fail(loader->code, "the loader's own words");
 	if (loader->absent) {
@@ -218,6 +221,32 @@ static void test_freshness__what_is_expired_too_long_or_removed_is_not_given(voi
 		write_file(path, "22");
 		assert_string_equal(fetched(cache, &loader, NULL), "TERRACE_UNKNOWN");
 		terrace_sources_free(sources);
+		terrace_cache_close(cache);
+	}
+}
+
+static void test_freshness__what_came_while_computing_failed_is_not_stale(void **state)
+{
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < 3; i++) {
+		terrace_policy policy = TERRACE_POLICY_INIT;
+		struct loader loader = { .code = 77, .text = "newer" };
+		terrace_stats stats = TERRACE_STATS_INIT;
+		terrace_cache *cache;
+		char name[16];
+
+		snprintf(name, sizeof name, "cache %zu", i);
+		policy.tiers = all_tiers[i];
+		policy.ttl_ms = 1000;
+		policy.stale_on_error_ms = 500;
+		cache = fixture_cache(f, name, &policy);
+		assert_ok(put_text(cache, "k", "older"));
+		pass(f, 1200);
+		loader.puts_into = cache;
+		assert_string_equal(fetched(cache, &loader, NULL), "newer");
+		assert_ok(terrace_cache_stats(cache, &stats));
+		assert_int_equal(stats.stale, 0);
 		terrace_cache_close(cache);
 	}
 }
@@ -417,6 +446,7 @@ int main(void)
 		test(jitter_shortens_each_time_to_live_by_its_own_part),
 		test(others_get_the_expired_value_while_one_computes),
 		test(what_is_expired_too_long_or_removed_is_not_given),
+		test(what_came_while_computing_failed_is_not_stale),
 		test(that_there_is_nothing_is_remembered),
 		test(without_a_policy_nothing_is_remembered_as_absent),
 		test(a_lease_can_end_with_nothing),

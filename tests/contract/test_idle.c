@@ -1,5 +1,5 @@
 /* Idle time: what nobody gets dies, and nothing that somebody gets. */
-#include "support/support.h"
+#include "support/peer.h"
 
 #include "core/idle.h"
 #include "core/store.h"
@@ -304,6 +304,37 @@ static void test_idle__a_short_process_writes_it_down_when_it_closes(void **stat
 	terrace_cache_close(cache);
 }
 
+/* It is another entry by then, or none, or was used later: what is newer counts. */
+static void test_idle__a_use_that_is_out_of_date_is_nothing(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy forever = TERRACE_POLICY_INIT;
+	struct peer peer = peer_start(f, &forever);
+	terrace_cache *cache = idling(f, 0);
+
+	assert_ok(put_text(cache, "gone", "v"));
+	assert_ok(put_text(cache, "replaced", "v"));
+	assert_ok(put_text(cache, "twice", "v"));
+	pass(f, IDLE / 2);
+	assert_gives(cache, "gone", "v");
+	assert_gives(cache, "replaced", "v");
+	assert_gives(cache, "twice", "v");
+	pass(f, IDLE / 2);
+	assert_gives(cache, "twice", "v"); /* which is written down first */
+	assert_peer(&peer, "d gone", "ok");
+	assert_peer(&peer, "p replaced another", "ok");
+	settle(f);
+	assert_misses(cache, "gone");
+	assert_gives(cache, "replaced", "another");
+	assert_ok(terrace_clear(cache, TERRACE_L1, NULL));
+	pass(f, IDLE - 1);
+	assert_gives(cache, "twice", "v");
+	pass(f, 10 * IDLE);
+	assert_gives(cache, "replaced", "another");
+	peer_end(&peer);
+	terrace_cache_close(cache);
+}
+
 static void test_idle__what_died_is_swept(void **state)
 {
 	struct fixture *f = *state;
@@ -338,6 +369,7 @@ int main(void)
 		TEST(test_idle__a_number_keeps_it),
 		TEST(test_idle__values_that_waited_to_be_written),
 		TEST(test_idle__seldom_and_many_at_once),
+		TEST(test_idle__a_use_that_is_out_of_date_is_nothing),
 		TEST(test_idle__what_died_is_swept),
 	};
 

@@ -3,6 +3,7 @@
 
 #include "core/listing.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -419,6 +420,195 @@ static void test_loader__adds_any_source(void **state)
 	terrace_cache_close(cache);
 }
 
+static void test_listing__of_the_root(void **state)
+{
+	struct fixture *f = *state;
+	terrace_digest root, none, empty;
+
+	assert_ok(terrace_listing_digest("/", &root));
+	assert_ok(terrace_listing_digest("/no-such-name-*", &none));
+	assert_int_equal(mkdir(at(f, "dir/empty"), 0700), 0);
+	assert_ok(terrace_listing_digest(at(f, "dir/empty"), &empty));
+	assert_memory_equal(&none, &empty, sizeof empty);
+	assert_memory_not_equal(&root, &empty, sizeof empty);
+}
+
+static void test_listing__of_many_directories_leaves_none_out(void **state)
+{
+	struct fixture *f = *state;
+	char name[32];
+
+	for (int i = 0; i < 40; i++) {
+		snprintf(name, sizeof name, "dir/sub/%d", i);
+		assert_int_equal(mkdir(at(f, name), 0700), 0);
+	}
+	for (int i = 0; i < 40; i++) {
+		terrace_digest before, after;
+
+		assert_ok(terrace_listing_digest(at(f, "dir/**"), &before));
+		snprintf(name, sizeof name, "dir/sub/%d/new", i);
+		write_file(at(f, name), "");
+		assert_ok(terrace_listing_digest(at(f, "dir/**"), &after));
+		assert_memory_not_equal(&before, &after, sizeof after);
+	}
+}
+
+static void test_listing__deeper_than_a_path_cannot_be_read(void **state)
+{
+	struct fixture *f = *state;
+	terrace_digest digest;
+	char name[201], command[600];
+	int dir = open(at(f, "dir"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	memset(name, 'd', sizeof name - 1);
+	name[sizeof name - 1] = '\0';
+	for (int i = 0; i < SOURCE_PATH_MAX / (int)sizeof name + 1; i++) {
+		int below;
+
+		assert_int_equal(mkdirat(dir, name, 0700), 0);
+		below = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		close(dir);
+		dir = below;
+	}
+	close(dir);
+	assert_status(terrace_listing_digest(at(f, "dir/**"), &digest), TERRACE_EIO);
+	assert_non_null(strstr(terrace_error_message(), "too long"));
+	assert_ok(terrace_listing_digest(at(f, "dir"), &digest));
+	snprintf(command, sizeof command, "rm -r '%s'", at(f, "dir"));
+	assert_int_equal(system(command), 0);
+}
+
+/* --- what changes while it is read --------------------------------------------------------------- */
+
+struct meddler {
+	const struct fixture *f;
+	const char *at; /* the directory below, or the name, at which it does so */
+	void (*meddle)(const struct fixture *f, const char *at);
+	int rc;
+};
+
+static int meddle_at_dir(void *ctx, int fd, const char *below)
+{
+	struct meddler *meddler = ctx;
+
+	(void)fd;
+	if (meddler->at && strcmp(below, meddler->at) != 0 && *below) {
+		meddler->meddle(meddler->f, meddler->at);
+		meddler->at = NULL;
+		return meddler->rc;
+	}
+	return TERRACE_OK;
+}
+
+static int meddle_at_name(void *ctx, const char *below, size_t size)
+{
+	struct meddler *meddler = ctx;
+
+	if (strncmp(below, meddler->at, size) == 0)
+		meddler->meddle(meddler->f, meddler->at);
+	return meddler->rc;
+}
+
+static void nothing(const struct fixture *f, const char *name)
+{
+	(void)f;
+	(void)name;
+}
+
+static void add_a_name(const struct fixture *f, const char *name)
+{
+	(void)name;
+	write_file(at(f, "dir/during"), "");
+}
+
+static const char *below_dir(const struct fixture *f, const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "dir/sub/%.1s", name + strlen(name) - 2);
+	return at(f, path);
+}
+
+static void remove_it(const struct fixture *f, const char *name)
+{
+	assert_int_equal(rmdir(below_dir(f, name)), 0);
+}
+
+static void make_it_a_file(const struct fixture *f, const char *name)
+{
+	remove_it(f, name);
+	write_file(below_dir(f, name), "");
+}
+
+static void make_it_a_link(const struct fixture *f, const char *name)
+{
+	remove_it(f, name);
+	assert_int_equal(symlink("/", below_dir(f, name)), 0);
+}
+
+static void make_old(const struct fixture *f, const char *name)
+{
+	const struct timespec old[2] = { { 1000000000, 0 }, { 1000000000, 0 } };
+
+	assert_int_equal(utimensat(AT_FDCWD, at(f, name), old, 0), 0);
+}
+
+/* What is found is of one moment, or it is told that it is not. */
+static void test_listing__that_changes_while_it_is_read_is_told(void **state)
+{
+	void (*const ways[])(const struct fixture *f, const char *at) = {
+		remove_it,
+		make_it_a_file,
+		make_it_a_link,
+	};
+	struct fixture *f = *state;
+	struct meddler meddler = { .f = f, .at = "one.c", .meddle = add_a_name };
+	struct listing_visitor visitor = { .name = meddle_at_name, .ctx = &meddler };
+	struct listing listing;
+
+	make_old(f, "dir");
+	terrace__listing_split(at(f, "dir"), 0, &listing);
+	assert_int_equal(terrace__listing_walk(&listing, &visitor), TERRACE_EBUSY);
+	meddler.meddle = nothing;
+	assert_int_equal(terrace__listing_walk(&listing, &visitor), TERRACE_OK);
+	/* of two directories below, the one that is read later, whichever that is */
+	terrace__listing_split(at(f, "dir/sub"), SOURCE_DEEP, &listing);
+	visitor = (struct listing_visitor){ .dir = meddle_at_dir, .ctx = &meddler };
+	for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+		static const char *const names[] = { "a/", "b/" };
+		int busy = 0;
+
+		for (int n = 0; n < 2; n++) {
+			char command[600];
+
+			snprintf(command, sizeof command, "rm -rf '%s' && mkdir -p '%s' '%s'",
+			         at(f, "dir/sub"), at(f, "dir/sub/a"), at(f, "dir/sub/b"));
+			assert_int_equal(system(command), 0);
+			meddler.meddle = ways[i];
+			meddler.at = names[n];
+			busy += terrace__listing_walk(&listing, &visitor) == TERRACE_EBUSY;
+		}
+		assert_true(busy >= 1);
+	}
+}
+
+/* Who looks may have enough, and is told nothing else. */
+static void test_listing__ends_when_the_visitor_says_so(void **state)
+{
+	struct fixture *f = *state;
+	struct meddler meddler = { .f = f, .at = "one.c", .meddle = nothing, .rc = 77 };
+	struct listing_visitor visitor = { .name = meddle_at_name, .ctx = &meddler };
+	struct listing listing;
+
+	terrace__listing_split(at(f, "dir/**"), SOURCE_DEEP, &listing);
+	assert_int_equal(terrace__listing_walk(&listing, &visitor), 77);
+	assert_int_equal(mkdir(at(f, "dir/sub2"), 0700), 0);
+	assert_int_equal(mkdir(at(f, "dir/sub3"), 0700), 0);
+	visitor = (struct listing_visitor){ .dir = meddle_at_dir, .ctx = &meddler };
+	meddler.at = "none/";
+	assert_int_equal(terrace__listing_walk(&listing, &visitor), 77);
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, fixture_teardown)
@@ -432,6 +622,11 @@ int main(void)
 		TEST(test_listing__of_what_may_not_be_read_is_refused_and_later_a_miss),
 		TEST(test_listing__of_an_old_directory_is_not_read_again),
 		TEST(test_listing__digest_is_the_names),
+		TEST(test_listing__of_the_root),
+		TEST(test_listing__of_many_directories_leaves_none_out),
+		TEST(test_listing__deeper_than_a_path_cannot_be_read),
+		TEST(test_listing__that_changes_while_it_is_read_is_told),
+		TEST(test_listing__ends_when_the_visitor_says_so),
 		TEST(test_variable__value_or_absence),
 		TEST(test_variable__what_names_none_is_refused),
 		TEST(test_loader__adds_any_source),

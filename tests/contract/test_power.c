@@ -350,6 +350,70 @@ static void test_power__a_boot_that_is_not_known_is_another_one(void **state)
 	terrace_cache_close(cache);
 }
 
+/* "k" after a crash in this boot, as one opens it who is said to be in the same. */
+static void assert_unknown(struct fixture *f, const char *boot)
+{
+	terrace_cache *cache;
+
+	write_file(scratch_path(&f->scratch, "boot_id"), boot);
+	put_and_die(f, policy_of(0, false));
+	cache = open_again(f, NULL);
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+static void test_power__a_file_that_names_no_boot_names_none(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+
+	assert_unknown(f, "");
+	assert_unknown(f, "00000002-1111-4222");
+}
+
+/* It may be the same boot: who cannot know must neither drop nor keep. */
+static void test_power__a_boot_that_cannot_be_read_now_opens_nothing(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	const char *good = f->options.boot_id_path;
+	char link[600];
+	terrace_cache *cache;
+
+	put_and_die(f, policy_of(0, false));
+	snprintf(link, sizeof link, "%s", scratch_path(&f->scratch, "loop"));
+	assert_int_equal(symlink(link, link), 0);
+	f->options.boot_id_path = link;
+	assert_status(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store),
+	              TERRACE_EIO);
+	assert_non_null(strstr(terrace_error_message(), link));
+	f->options.boot_id_path = f->scratch.path; /* a directory */
+	assert_status(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store),
+	              TERRACE_EIO);
+	f->options.boot_id_path = good;
+	cache = open_again(f, NULL);
+	assert_gives(cache, "k", "new");
+	terrace_cache_close(cache);
+}
+
+static void test_power__a_link_in_place_of_the_mark_is_not_followed(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache;
+	char path[600];
+	struct stat st;
+
+	snprintf(path, sizeof path, "%s/v1/unsynced", scratch_path(&f->scratch, "store"));
+	write_file(scratch_path(&f->scratch, "target"), "mine");
+	unlink(path);
+	assert_int_equal(symlink(scratch_path(&f->scratch, "target"), path), 0);
+	cache = fixture_cache(f, "a", NULL);
+	assert_ok(put_text(cache, "k", "v"));
+	assert_int_equal(lstat(path, &st), 0);
+	assert_true(S_ISREG(st.st_mode));
+	assert_int_equal(stat(scratch_path(&f->scratch, "target"), &st), 0);
+	assert_int_equal(st.st_size, 4);
+	terrace_cache_close(cache);
+}
+
 static void test_power__while_others_are_attached_it_is_their_boot(void **state)
 {
 	struct fixture *f = in_boot(state, 1);
@@ -523,6 +587,28 @@ static void test_power__what_is_immutable_marks_nothing(void **state)
 }
 
 /* Its mark cannot be written, so neither can the value: nobody is promised what is not kept. */
+/* It is so for good, whatever becomes of the transaction: it would wait for itself. */
+static void test_power__a_cache_becomes_immutable_before_a_transaction(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache = fixture_cache(f, "a", policy_of(0, false)), *again;
+
+	terrace_cache_close(cache);
+	assert_ok(terrace_begin(f->store, 0));
+	assert_status(terrace_cache_open(f->store, "a", policy_of(0, true), &again),
+	              TERRACE_EINVAL);
+	assert_non_null(strstr(terrace_error_message(), "before the transaction"));
+	terrace_rollback(f->store);
+	again = fixture_cache(f, "a", policy_of(0, true));
+	terrace_cache_close(again);
+	/* then it is, and nothing has to be said any more */
+	assert_ok(terrace_begin(f->store, 0));
+	again = fixture_cache(f, "a", policy_of(0, true));
+	assert_ok(put_text(again, "k", "v"));
+	assert_ok(terrace_commit(f->store));
+	terrace_cache_close(again);
+}
+
 static void test_power__without_the_mark_nothing_is_put(void **state)
 {
 	struct fixture *f = in_boot(state, 1);
@@ -555,10 +641,14 @@ int main(void)
 		test(in_the_same_boot_it_is_kept),
 		test(what_becomes_immutable_later_is_kept),
 		test(a_boot_that_is_not_known_is_another_one),
+		test(a_file_that_names_no_boot_names_none),
+		test(a_boot_that_cannot_be_read_now_opens_nothing),
+		test(a_link_in_place_of_the_mark_is_not_followed),
 		test(while_others_are_attached_it_is_their_boot),
 		test(without_a_good_mark_it_is_taken_for_the_worst),
 		test(calls_that_change_values_mark_before_they_return),
 		test(what_is_immutable_marks_nothing),
+		test(a_cache_becomes_immutable_before_a_transaction),
 		test(without_the_mark_nothing_is_put),
 	};
 

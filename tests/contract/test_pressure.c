@@ -104,6 +104,7 @@ static void test_pressure__a_group_of_version_1(void **state)
 	struct pressure pressure = { 0 };
 
 	group_file(f, "memory.usage_in_bytes", "1000\n");
+	assert_int_equal(level_of(f, &pressure), PRESSURE_CALM); /* without a limit */
 	group_file(f, "memory.limit_in_bytes", "9223372036854771712\n");
 	assert_int_equal(level_of(f, &pressure), PRESSURE_CALM);
 	group_file(f, "memory.limit_in_bytes", "1000\n");
@@ -346,6 +347,13 @@ static void test_memory__more_than_there_is_cannot_be_promised(void **state)
 	assert_non_null(strstr(terrace_error_message(), "other caches are promised 614400"));
 	terrace_cache_close(a);
 	b = fixture_cache(f, "b", &policy);
+	terrace_cache_close(b);
+	/* nor more than the cache itself may have */
+	policy.memory_bytes = 500 * KB;
+	assert_status(terrace_cache_open(f->store, "c", &policy, &b), TERRACE_ECONFIG);
+	assert_non_null(strstr(terrace_error_message(), "memory_bytes of the cache is 512000"));
+	policy.memory_bytes = 700 * KB;
+	b = fixture_cache(f, "c", &policy);
 	terrace_cache_close(b);
 }
 

@@ -988,6 +988,80 @@ static void test_batch__numbers_are_their_own_range(void **state)
 	terrace_cache_close(cache);
 }
 
+/* The last 18 digits count as the number; what would be too long a key has no range. */
+static void test_batch__long_keys_and_numbers(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = small(f, "a", 0, TERRACE_STRATEGY_BATCH, NULL);
+	char longer[300];
+
+	memset(longer, 'k', sizeof longer);
+	strcpy(longer + 280, "32");
+	assert_ok(put_text(cache, longer, "v"));
+	strcpy(longer + 280, "33");
+	assert_ok(put_text(cache, longer, "v"));
+	assert_ok(put_text(cache, "1234567890123456789012", "v"));
+	assert_ok(put_text(cache, "1234567890123456789013", "v"));
+	assert_ok(put_text(cache, "1111000000000000000007", "v"));
+	assert_ok(put_text(cache, "1111000000000000000008", "v"));
+	lose_memory(cache);
+	assert_int_equal(tier_of(cache, longer), TERRACE_L2);
+	assert_int_equal(stats_of(cache).in_bulk, 0);
+	assert_int_equal(tier_of(cache, "1234567890123456789012"), TERRACE_L2);
+	assert_int_equal(tier_of(cache, "1234567890123456789013"), TERRACE_L1);
+	assert_int_equal(tier_of(cache, "1111000000000000000008"), TERRACE_L2);
+	assert_int_equal(tier_of(cache, "1111000000000000000007"), TERRACE_L1);
+	assert_int_equal(stats_of(cache).in_bulk, 2);
+	terrace_cache_close(cache);
+}
+
+/* Where there is nothing below memory, or no memory, a strategy changes nothing. */
+static void test_strategy__of_one_tier_alone_brings_nothing(void **state)
+{
+	static const unsigned tiers[] = { TERRACE_L1, TERRACE_L2 };
+	struct fixture *f = *state;
+
+	for (int i = 0; i < 4; i++) {
+		terrace_policy policy = TERRACE_POLICY_INIT;
+		terrace_cache *cache;
+		char name[16];
+
+		snprintf(name, sizeof name, "cache %d", i);
+		policy.tiers = tiers[i % 2];
+		policy.strategy = i < 2 ? TERRACE_STRATEGY_PREEMPTIVE : TERRACE_STRATEGY_BATCH;
+		policy.next = name_two;
+		cache = fixture_cache(f, name, &policy);
+		fill(cache, 5);
+		ask(cache, 1);
+		ask(cache, 2);
+		assert_int_equal(tier_of(cache, "k00003"), tiers[i % 2]);
+		assert_int_equal(stats_of(cache).predicted, 0);
+		assert_int_equal(stats_of(cache).in_bulk, 0);
+		terrace_cache_close(cache);
+	}
+}
+
+/* A key that is too long to be remembered is served, and predicts nothing. */
+static void test_preemptive__of_a_long_key_nothing_follows(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = small(f, "a", 0, TERRACE_STRATEGY_PREEMPTIVE, name_two);
+	char longer[300];
+
+	memset(longer, 'k', sizeof longer);
+	longer[280] = '\0';
+	assert_ok(put_text(cache, longer, "v"));
+	fill(cache, 3);
+	lose_memory(cache);
+	assert_gives(cache, longer, "v");
+	terrace__ahead_settle(cache);
+	assert_int_equal(stats_of(cache).predicted, 0);
+	assert_gives(cache, "k00000", "k00000");
+	terrace__ahead_settle(cache);
+	assert_int_equal(stats_of(cache).predicted, 2);
+	terrace_cache_close(cache);
+}
+
 struct many {
 	int calls;
 	size_t keys;
@@ -1195,6 +1269,9 @@ int main(void)
 		cmocka_unit_test(test_order__what_comes_more_often_than_not),
 		TEST(test_batch__a_get_brings_its_range),
 		TEST(test_batch__numbers_are_their_own_range),
+		TEST(test_batch__long_keys_and_numbers),
+		TEST(test_strategy__of_one_tier_alone_brings_nothing),
+		TEST(test_preemptive__of_a_long_key_nothing_follows),
 		TEST(test_many__one_call_computes_what_is_missing),
 		TEST(test_many__a_failure_stores_nothing),
 		TEST(test_many__ranges_that_overlap_wait_for_no_circle),

@@ -62,11 +62,36 @@ static struct totals {
 static uint64_t seed, step;
 static const char *wanted[3];
 
+static const struct operation_table *const tables[] = {
+	&basic_operations,
+	&more_operations,
+	&own_operations,
+};
+enum { TABLES = sizeof tables / sizeof *tables };
+
+static size_t count_operations(void)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < TABLES; i++)
+		count += tables[i]->count;
+	return count;
+}
+
+static const struct operation *operation_of(size_t number)
+{
+	size_t i = 0;
+
+	while (number >= tables[i]->count)
+		number -= tables[i++]->count;
+	return &tables[i]->operations[number];
+}
+
 void lie(const char *what, const char *detail)
 {
 	if (atomic_fetch_add(&here->failures, 1) < FAILURES_MAX)
 		fprintf(stderr, "faults: %s, %s%s: %s %s, k = %llu: %s: %s\n",
-		        operations[here->operation].name, place_names[here->place],
+		        operation_of(here->operation)->name, place_names[here->place],
 		        here->warm ? " (warm)" : "", kind_names[here->kind],
 		        here->ever ? "for ever" : "once", (unsigned long long)here->k, what,
 		        detail);
@@ -457,6 +482,9 @@ static bool run_once(struct opened *o, const struct operation *op)
 		open_both(o);
 	if (!op->opens && (here->warm || o->place == MEMORY))
 		restore(o, op);
+	here->doing = "preparing";
+	if (op->prepare)
+		op->prepare(o);
 	rc = run_armed(o, op, &reached);
 	if (op->opens)
 		open_both(o);
@@ -544,7 +572,7 @@ static uint64_t step_of(enum fault_kind kind)
 /* All that can fail, from where a worker that died has left off. */
 static void work(const char *dir)
 {
-	const struct operation *op = &operations[here->operation];
+	const struct operation *op = operation_of(here->operation);
 	struct opened o = { .dir = dir, .place = here->place };
 	enum fault_kind kind = here->kind;
 	bool ever = here->ever;
@@ -617,23 +645,23 @@ static void watch(size_t operation, enum place place, bool warm)
 	atomic_fetch_add(&totals->runs, atomic_load(&here->runs));
 	atomic_fetch_add(&totals->failures, atomic_load(&here->failures));
 	if (getenv("VERBOSE"))
-		printf("  %-28s %-14s %6llu\n", operations[operation].name, place_names[place],
+		printf("  %-28s %-14s %6llu\n", operation_of(operation)->name, place_names[place],
 		       (unsigned long long)atomic_load(&here->runs));
 }
 
 static void take_cases(void)
 {
-	size_t cases = operation_count * PLACES * 2, next;
+	size_t cases = count_operations() * PLACE_COUNT * 2, next;
 
 	here = share(sizeof *here);
 	while ((next = atomic_fetch_add(&totals->next, 1)) < cases) {
-		size_t operation = next / 2 / PLACES;
-		enum place place = next / 2 % PLACES;
-		const struct operation *op = &operations[operation];
+		size_t operation = next / 2 / PLACE_COUNT;
+		enum place place = next / 2 % PLACE_COUNT;
+		const struct operation *op = operation_of(operation);
 
 		if (op->places & 1u << place && is_wanted(wanted[0], op->name) &&
 		    is_wanted(wanted[1], place_names[place]) &&
-		    (!(next % 2) || !(op->opens || place == MEMORY)))
+		    (!(next % 2) || !(op->opens || op->prepare || place == MEMORY)))
 			watch(operation, place, next % 2);
 	}
 }
@@ -662,7 +690,7 @@ int main(int argc, char **argv)
 		;
 	printf("faults: %llu calls with a fault in them (every %llu), %zu operations, %.1f s: %s\n",
 	       (unsigned long long)atomic_load(&totals->runs), (unsigned long long)step,
-	       operation_count, seconds_now() - start,
+	       count_operations(), seconds_now() - start,
 	       atomic_load(&totals->failures) ? "FAILED" : "no lie, nothing lost");
 	remove_dir(directory);
 	return atomic_load(&totals->failures) != 0;

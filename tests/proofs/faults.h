@@ -19,7 +19,7 @@ enum place {
 #define X(name, text) name,
 	PLACES_OF(X)
 #undef X
-	    PLACES
+	    PLACE_COUNT
 };
 
 enum {
@@ -50,10 +50,20 @@ struct operation {
 	bool waits;     /* behind, what it puts is written later, or cannot be */
 	bool opens;     /* it opens and closes the store itself */
 	bool new_store; /* one that has never been there */
+	/* Before anything fails: what it needs, and warm or not is up to it. */
+	void (*prepare)(struct opened *o);
 };
 
-extern const struct operation operations[];
-extern const size_t operation_count;
+/* A file's operations. */
+struct operation_table {
+	const struct operation *operations;
+	size_t count;
+};
+extern const struct operation_table basic_operations, more_operations, own_operations;
+
+/* Say what a read gave: it may miss, it may not lie. */
+int expect(const char *what, int rc, const terrace_value *value, const char *letters);
+int release(int rc, terrace_value *value);
 
 /* Is it a full disk that is tried, where anything may go? */
 bool may_evict(void);
@@ -68,5 +78,12 @@ int put(struct opened *o, const char *key, char letter);
 size_t size_in(enum place place);
 char letter_of_value(const terrace_value *value);
 const char *other(int i, char ret[16]);
+
+/* For what prepares an operation: it may not fail. */
+void must(const char *what, int rc);
+/* A path in the case's directory; four of them are good at a time. */
+const char *in_dir(const struct opened *o, const char *name);
+/* All of a file, or what it has there. */
+void write_text(const char *path, off_t at, const char *text);
 
 #endif

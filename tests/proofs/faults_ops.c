@@ -4,15 +4,14 @@
 #include <terrace/jobs.h>
 #include <terrace/library.h>
 
-/* Say what a read gave: it may miss, it may not lie. */
-static int expect(const char *what, int rc, const terrace_value *value, const char *letters)
+int expect(const char *what, int rc, const terrace_value *value, const char *letters)
 {
 	if (rc == TERRACE_OK && !strchr(letters, letter_of_value(value)))
 		lie(what, "it gave a wrong value");
 	return rc;
 }
 
-static int release(int rc, terrace_value *value)
+int release(int rc, terrace_value *value)
 {
 	if (rc == TERRACE_OK)
 		terrace_release(value);
@@ -728,7 +727,7 @@ static int new_cache(struct opened *o)
 	return rc;
 }
 
-const struct operation operations[] = {
+static const struct operation operations[] = {
 	{ "put", put_key, "n", ALL, 'o', .waits = true },
 	{ "put what is new", put_key, "n", ALL, 0, .waits = true },
 	{ "put into memory alone", put_immediate, "n ", ALL, 'o' },
@@ -792,4 +791,5 @@ const struct operation operations[] = {
 	  .new_store = true, .must = true },
 	{ "a new cache", new_cache, "o", IN_ROWS, 'o' },
 };
-const size_t operation_count = sizeof operations / sizeof *operations;
+const struct operation_table basic_operations = { operations,
+	                                          sizeof operations / sizeof *operations };

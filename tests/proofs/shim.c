@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -38,6 +39,13 @@ bool fault_disarm(void)
 {
 	atomic_store(&armed, -1);
 	return atomic_load(&calls) >= atomic_load(&at);
+}
+
+static _Atomic bool forbids_writing;
+
+void fault_forbid_writing(bool forbid)
+{
+	atomic_store(&forbids_writing, forbid);
 }
 
 int64_t fault_live(void)
@@ -479,7 +487,32 @@ int faccessat(int dir, const char *path, int mode, int flags)
 {
 	REAL(faccessat);
 	FAIL(IO, -1);
+	if (mode & W_OK && atomic_load(&forbids_writing)) {
+		errno = EACCES;
+		return -1;
+	}
 	return real(dir, path, mode, flags);
+}
+
+ssize_t readlink(const char *path, char *target, size_t size)
+{
+	REAL(readlink);
+	FAIL(IO | KERNEL, -1);
+	return real(path, target, size);
+}
+
+int inotify_init1(int flags)
+{
+	REAL(inotify_init1);
+	FAIL(FILES | KERNEL, -1);
+	return real(flags);
+}
+
+int inotify_add_watch(int fd, const char *path, uint32_t mask)
+{
+	REAL(inotify_add_watch);
+	FAIL(SPACE | KERNEL, -1);
+	return real(fd, path, mask);
 }
 
 char *getcwd(char *path, size_t size)

@@ -31,6 +31,9 @@ void fault_arm(enum fault_kind kind, uint64_t k, bool ever);
 /* No more of that. Did the k-th call come? */
 bool fault_disarm(void);
 
+/* While it is so, the directories and files that this process asks about may not be written to. */
+void fault_forbid_writing(bool forbid);
+
 /* Allocations that are not freed. */
 int64_t fault_live(void);
 

@@ -265,6 +265,56 @@ static void test_config__values_at_the_edge(void **state)
 	assert_refused("[cache x]\nwrite = around\n", 2, "through or behind");
 	assert_refused("[cache ]\nttl = 1s\n", 2, "unknown section");
 	assert_refused("[cache]\nttl = 1s\n", 2, "unknown section");
+	assert_refused("[cache x]\nmemory_entries = 99999999999999999999\n", 2, "a whole number");
+	assert_refused("[cache x]\nstrategy = none\n", 2, "preemptive");
+}
+
+#define FORTY "1234567890123456789012345678901234567890"
+
+static void test_config__a_long_name_is_whole_or_refused(void **state)
+{
+	struct setting settings[CACHE_SETTING_COUNT];
+	struct config_file *file;
+
+	(void)state;
+	assert_ok(read_text("\xef\xbb\xbf[cache " FORTY "1234]\nttl = 4s\n"
+	                    "[cache " FORTY "123]\nttl = 1s\n"
+	                    "[cache " FORTY "123456789012345678901234] ; the longest\nttl = 2s\n"
+	                    "stale = 3s\n",
+	                    &file));
+	cache_settings(file, FORTY "1234", settings);
+	assert_int_equal(settings[CACHE_ttl].number, 4000);
+	terrace__settings_free(settings, CACHE_SETTING_COUNT);
+	cache_settings(file, FORTY "123", settings);
+	assert_int_equal(settings[CACHE_ttl].number, 1000);
+	terrace__settings_free(settings, CACHE_SETTING_COUNT);
+	cache_settings(file, FORTY "123456789012345678901234", settings);
+	assert_int_equal(settings[CACHE_ttl].number, 2000);
+	terrace__settings_free(settings, CACHE_SETTING_COUNT);
+	terrace__config_free(file);
+	/* one byte more than a name may have, and many */
+	assert_refused("[cache " FORTY "1234567890123456789012345]\nttl = 1s\n", 2,
+	               "unknown section [cache 1234");
+	assert_refused("[cache " FORTY FORTY FORTY "]\nttl = 1s\n", 2, "unknown section");
+}
+
+static void test_config__spellings_that_are_good(void **state)
+{
+	struct setting settings[CACHE_SETTING_COUNT];
+	struct config_file *file;
+
+	(void)state;
+	assert_ok(
+	    read_text("[cache x]\ntiers = + l1, l2\ncheck = watch\nstrategy = batch\n", &file));
+	/* a variable that is empty says nothing */
+	setenv("TERRACE_CACHE_X_STRATEGY", "", 1);
+	cache_settings(file, "x", settings);
+	unsetenv("TERRACE_CACHE_X_STRATEGY");
+	assert_int_equal(settings[CACHE_tiers].number, TERRACE_L1 | TERRACE_L2);
+	assert_int_equal(settings[CACHE_check].number, CHECK_WATCHED);
+	assert_int_equal(settings[CACHE_strategy].number, TERRACE_STRATEGY_BATCH);
+	terrace__settings_free(settings, CACHE_SETTING_COUNT);
+	terrace__config_free(file);
 }
 
 static int stop_at_two(void *ctx, const char *cache)
@@ -303,6 +353,8 @@ int main(void)
 		cmocka_unit_test(test_config__a_file_that_is_named_must_be_there),
 		cmocka_unit_test(test_config__values_of_code_read_as_the_file_writes_them),
 		cmocka_unit_test(test_config__values_at_the_edge),
+		cmocka_unit_test(test_config__a_long_name_is_whole_or_refused),
+		cmocka_unit_test(test_config__spellings_that_are_good),
 		cmocka_unit_test(test_config__names_each_cache_once_until_told_to_stop),
 	};
 

@@ -41,6 +41,26 @@ static const char *const place_names[] = {
 #undef X
 };
 
+static const struct operations *const tables[] = { &basic_operations, &stream_operations };
+
+static size_t count_operations(void)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+		count += tables[i]->count;
+	return count;
+}
+
+static const struct operation *operation_at(size_t index)
+{
+	const struct operations *const *table = tables;
+
+	for (; index >= (*table)->count; table++)
+		index -= (*table)->count;
+	return &(*table)->of[index];
+}
+
 /* An operation in a place, and how far it is; shared with the process that watches. */
 struct progress {
 	size_t operation;
@@ -66,7 +86,7 @@ void lie(const char *what, const char *detail)
 {
 	if (atomic_fetch_add(&here->failures, 1) < FAILURES_MAX)
 		fprintf(stderr, "faults: %s, %s%s: %s %s, k = %llu: %s: %s\n",
-		        operations[here->operation].name, place_names[here->place],
+		        operation_at(here->operation)->name, place_names[here->place],
 		        here->warm ? " (warm)" : "", kind_names[here->kind],
 		        here->ever ? "for ever" : "once", (unsigned long long)here->k, what,
 		        detail);
@@ -95,7 +115,32 @@ static void lie_with(const char *what, const char *format, ...)
 
 size_t size_in(enum place place)
 {
+	if (place == BLOCKS)
+		return IN_TWO_BLOCKS;
 	return place == FILES || place == FILES_BEHIND ? LARGE : SMALL;
+}
+
+terrace_slice value_in(enum place place, char letter)
+{
+	static _Thread_local char bytes[IN_TWO_BLOCKS];
+
+	if (place != BLOCKS)
+		return letter_bytes(letter, size_in(place));
+	for (size_t at = 0; at < sizeof bytes; at += LARGE)
+		memcpy(bytes + at, letter_bytes(letter, LARGE).data,
+		       sizeof bytes - at < LARGE ? sizeof bytes - at : LARGE);
+	return terrace_bytes(bytes, sizeof bytes);
+}
+
+char letter_of_bytes(terrace_slice bytes)
+{
+	const char *data = bytes.data;
+
+	if (bytes.size <= LARGE)
+		return letter_of(bytes);
+	if (bytes.size != IN_TWO_BLOCKS || memcmp(data, data + LARGE, bytes.size - LARGE) != 0)
+		return '?';
+	return letter_of(terrace_bytes(data, LARGE));
 }
 
 const char *other(int i, char ret[16])
@@ -133,8 +178,8 @@ char letter_of_value(const terrace_value *value)
 {
 	struct object *object = terrace_object(value);
 
-	return letter_of(object ? terrace_bytes(object->bytes, object->size) :
-	                          terrace_slice_of(value));
+	return letter_of_bytes(object ? terrace_bytes(object->bytes, object->size) :
+	                                terrace_slice_of(value));
 }
 
 int open_store(struct opened *o)
@@ -177,11 +222,14 @@ int put(struct opened *o, const char *key, char letter)
 {
 	static const char *const tags[] = { "tag" };
 	terrace_put_options options = TERRACE_PUT_INIT;
+	terrace_slice value;
 
 	options.tags = tags;
 	options.tag_count = key[0] == 'k';
-	return terrace_put(o->cache, terrace_str(key), letter_bytes(letter, size_in(o->place)),
-	                   &options);
+	/* Of a large value one is enough. */
+	value = options.tag_count || o->place != BLOCKS ? value_in(o->place, letter) :
+	                                                  letter_bytes(letter, SMALL);
+	return terrace_put(o->cache, terrace_str(key), value, &options);
 }
 
 static char look(struct opened *o, const char *key)
@@ -293,8 +341,7 @@ static void restore(struct opened *o, const struct operation *op)
 		options.tags = tags;
 		options.tag_count = 1;
 		options.sources = sources;
-		terrace_put(o->cache, TERRACE_KEY("key"),
-		            letter_bytes(op->before, size_in(o->place)), &options);
+		terrace_put(o->cache, TERRACE_KEY("key"), value_in(o->place, op->before), &options);
 		terrace_sources_free(sources);
 	}
 	if (!op->before)
@@ -457,6 +504,8 @@ static bool run_once(struct opened *o, const struct operation *op)
 		open_both(o);
 	if (!op->opens && (here->warm || o->place == MEMORY))
 		restore(o, op);
+	if (op->prepare)
+		op->prepare(o);
 	rc = run_armed(o, op, &reached);
 	if (op->opens)
 		open_both(o);
@@ -469,7 +518,7 @@ static bool run_once(struct opened *o, const struct operation *op)
 	check_next_call(o);
 	here->doing = "cleaning up";
 	if (here->k % VERIFY_EVERY == 1 || !reached)
-		terrace_verify(o->store, true, on_fault, NULL, NULL);
+		terrace_verify(o->store, true, op->damages ? NULL : on_fault, NULL, NULL);
 	if (!op->new_store)
 		restore(o, op);
 	if (peer.pid)
@@ -544,7 +593,7 @@ static uint64_t step_of(enum fault_kind kind)
 /* All that can fail, from where a worker that died has left off. */
 static void work(const char *dir)
 {
-	const struct operation *op = &operations[here->operation];
+	const struct operation *op = operation_at(here->operation);
 	struct opened o = { .dir = dir, .place = here->place };
 	enum fault_kind kind = here->kind;
 	bool ever = here->ever;
@@ -617,19 +666,19 @@ static void watch(size_t operation, enum place place, bool warm)
 	atomic_fetch_add(&totals->runs, atomic_load(&here->runs));
 	atomic_fetch_add(&totals->failures, atomic_load(&here->failures));
 	if (getenv("VERBOSE"))
-		printf("  %-28s %-14s %6llu\n", operations[operation].name, place_names[place],
+		printf("  %-28s %-14s %6llu\n", operation_at(operation)->name, place_names[place],
 		       (unsigned long long)atomic_load(&here->runs));
 }
 
 static void take_cases(void)
 {
-	size_t cases = operation_count * PLACES * 2, next;
+	size_t cases = count_operations() * PLACE_COUNT * 2, next;
 
 	here = share(sizeof *here);
 	while ((next = atomic_fetch_add(&totals->next, 1)) < cases) {
-		size_t operation = next / 2 / PLACES;
-		enum place place = next / 2 % PLACES;
-		const struct operation *op = &operations[operation];
+		size_t operation = next / 2 / PLACE_COUNT;
+		enum place place = next / 2 % PLACE_COUNT;
+		const struct operation *op = operation_at(operation);
 
 		if (op->places & 1u << place && is_wanted(wanted[0], op->name) &&
 		    is_wanted(wanted[1], place_names[place]) &&
@@ -662,7 +711,7 @@ int main(int argc, char **argv)
 		;
 	printf("faults: %llu calls with a fault in them (every %llu), %zu operations, %.1f s: %s\n",
 	       (unsigned long long)atomic_load(&totals->runs), (unsigned long long)step,
-	       operation_count, seconds_now() - start,
+	       count_operations(), seconds_now() - start,
 	       atomic_load(&totals->failures) ? "FAILED" : "no lie, nothing lost");
 	remove_dir(directory);
 	return atomic_load(&totals->failures) != 0;

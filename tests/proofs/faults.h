@@ -4,7 +4,7 @@
 
 #include "proofs/letters.h"
 
-enum { SMALL = 200, LARGE = 6000, OTHERS = 4 };
+enum { SMALL = 200, LARGE = 6000, IN_TWO_BLOCKS = (256 << 10) + 20000, OTHERS = 4 };
 
 /* X(name, what people call it): a cache for each */
 #define PLACES_OF(X)                    \
@@ -13,22 +13,24 @@ enum { SMALL = 200, LARGE = 6000, OTHERS = 4 };
 	X(ROWS_BEHIND, "rows behind")   \
 	X(FILES_BEHIND, "files behind") \
 	X(MEMORY, "memory")             \
-	X(FORM, "form")
+	X(FORM, "form")                 \
+	X(BLOCKS, "blocks")
 
 enum place {
 #define X(name, text) name,
 	PLACES_OF(X)
 #undef X
-	    PLACES
+	    PLACE_COUNT
 };
 
 enum {
 	IN_ROWS = 1 << ROWS,
 	IN_FILES = 1 << FILES,
+	IN_BLOCKS = 1 << BLOCKS,
 	THROUGH = IN_ROWS | IN_FILES,
 	BEHIND = 1 << ROWS_BEHIND | 1 << FILES_BEHIND,
 	DISK = THROUGH | BEHIND,
-	ALL = DISK | 1 << MEMORY | 1 << FORM,
+	ALL = DISK | 1 << MEMORY | 1 << FORM, /* but the large one, which is slower */
 };
 
 struct opened {
@@ -45,15 +47,21 @@ struct operation {
 	unsigned places;
 	char before; /* what "key" has before: 'o', or 0: it is not there */
 	bool drops_others;
-	bool counts;    /* "number" is 6 afterwards, not 5 */
-	bool must;      /* a system call that fails must not make it fail */
-	bool waits;     /* behind, what it puts is written later, or cannot be */
-	bool opens;     /* it opens and closes the store itself */
-	bool new_store; /* one that has never been there */
+	bool counts;                       /* "number" is 6 afterwards, not 5 */
+	bool must;                         /* a system call that fails must not make it fail */
+	bool waits;                        /* behind, what it puts is written later, or cannot be */
+	bool opens;                        /* it opens and closes the store itself */
+	bool new_store;                    /* one that has never been there */
+	bool damages;                      /* what it prepares is damaged, and may be so still */
+	void (*prepare)(struct opened *o); /* what it needs, while nothing fails */
 };
 
-extern const struct operation operations[];
-extern const size_t operation_count;
+/* Each file of operations has a table. */
+struct operations {
+	const struct operation *of;
+	size_t count;
+};
+extern const struct operations basic_operations, stream_operations;
 
 /* Is it a full disk that is tried, where anything may go? */
 bool may_evict(void);
@@ -66,6 +74,9 @@ int open_cache(struct opened *o);
 void close_store(struct opened *o);
 int put(struct opened *o, const char *key, char letter);
 size_t size_in(enum place place);
+/* The value of "key" with this letter; what is in blocks repeats itself after LARGE bytes. */
+terrace_slice value_in(enum place place, char letter);
+char letter_of_bytes(terrace_slice bytes);
 char letter_of_value(const terrace_value *value);
 const char *other(int i, char ret[16]);
 

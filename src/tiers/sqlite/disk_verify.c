@@ -110,10 +110,11 @@ static bool still_there(struct verify *v, const struct tier_row *row)
 	}
 	if (step == SQLITE_ROW)
 		return (uint64_t)sqlite3_column_int64(find, 1) == row->seq;
-	if (step != SQLITE_DONE)
-		keep_failure(
-		    v, terrace__sqlite_failed(v->disk, v->connection->db, "look again at a row"),
-		    terrace__message());
+	if (step != SQLITE_DONE) {
+		int rc = terrace__sqlite_failed(v->disk, v->connection->db, "look again at a row");
+
+		keep_failure(v, rc, terrace__message());
+	}
 	return false;
 }
 

@@ -682,7 +682,7 @@ static void take_cases(void)
 
 		if (op->places & 1u << place && is_wanted(wanted[0], op->name) &&
 		    is_wanted(wanted[1], place_names[place]) &&
-		    (!(next % 2) || !(op->opens || place == MEMORY)))
+		    (!(next % 2) || !(op->opens || op->damages || place == MEMORY)))
 			watch(operation, place, next % 2);
 	}
 }

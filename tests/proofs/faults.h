@@ -47,13 +47,14 @@ struct operation {
 	unsigned places;
 	char before; /* what "key" has before: 'o', or 0: it is not there */
 	bool drops_others;
-	bool counts;                       /* "number" is 6 afterwards, not 5 */
-	bool must;                         /* a system call that fails must not make it fail */
-	bool waits;                        /* behind, what it puts is written later, or cannot be */
-	bool opens;                        /* it opens and closes the store itself */
-	bool new_store;                    /* one that has never been there */
-	bool damages;                      /* what it prepares is damaged, and may be so still */
-	void (*prepare)(struct opened *o); /* what it needs, while nothing fails */
+	bool counts;    /* "number" is 6 afterwards, not 5 */
+	bool must;      /* a system call that fails must not make it fail */
+	bool waits;     /* behind, what it puts is written later, or cannot be */
+	bool opens;     /* it opens and closes the store itself */
+	bool new_store; /* one that has never been there */
+	bool damages;   /* what it prepares is damaged, and may be so still */
+	/* What it needs, while nothing fails; may be NULL. */
+	void (*prepare)(struct opened *o);
 };
 
 /* Each file of operations has a table. */

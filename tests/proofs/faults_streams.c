@@ -225,10 +225,10 @@ static int read_stream(struct opened *o)
 static int get_to(struct opened *o)
 {
 	given.size = 0;
-	return check_given("get_to", o,
-	                   terrace_get_to(o->cache, TERRACE_KEY("key"), 0, UINT64_MAX, take, NULL,
-	                                  NULL),
-	                   0, size_in(o->place), "o");
+	return check_given(
+	    "get_to", o,
+	    terrace_get_to(o->cache, TERRACE_KEY("key"), 0, UINT64_MAX, take, NULL, NULL), 0,
+	    size_in(o->place), "o");
 }
 
 /* The end of a block and the beginning of the next. */
@@ -469,7 +469,8 @@ static void prepare_trained(struct opened *o)
 
 	if (open_records(o, TERRACE_CODEC_ZSTD, &cache) == TERRACE_OK) {
 		terrace_cache_codec(cache, &info);
-		if (info.dictionary_version && terrace_exists(cache, terrace_str(key)) == TERRACE_OK) {
+		if (info.dictionary_version &&
+		    terrace_exists(cache, terrace_str(key)) == TERRACE_OK) {
 			terrace_cache_close(cache);
 			return;
 		}

@@ -38,8 +38,8 @@ static void sweep(part_fn *part)
 				rc = part();
 				reached = fault_disarm();
 				if (fault_live() != live)
-					fail_msg("kind %d, k = %d: %d allocations are left", kind, (int)k,
-					         (int)(fault_live() - live));
+					fail_msg("kind %d, k = %d: %d allocations are left", kind,
+					         (int)k, (int)(fault_live() - live));
 				if (rc < 0 && (!reached || strlen(terrace_error_message()) < 10))
 					fail_msg("kind %d, k = %d: %s, and \"%s\"", kind, (int)k,
 					         terrace_status_name(rc), terrace_error_message());
@@ -175,8 +175,12 @@ static int read_blocks(struct files *files, const struct record *record)
 
 static int use_files(void)
 {
-	struct record record = { .seq = 7, .cache = 3, .created = 1, .stored = 1,
-		                 .expires = INT64_MAX, .value_size = sizeof big,
+	struct record record = { .seq = 7,
+		                 .cache = 3,
+		                 .created = 1,
+		                 .stored = 1,
+		                 .expires = INT64_MAX,
+		                 .value_size = sizeof big,
 		                 .key = terrace_str("key") };
 	struct files *files;
 	int rc = terrace__files_open(dir_fd, &files);

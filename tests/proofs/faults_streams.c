@@ -512,10 +512,11 @@ static void change_byte(const char *path, long at)
 	close(fd);
 }
 
-/* The file of L3 that has this value, which is stored as it is. */
+/* The files of L3 that have this value, which is stored as it is: also what is left of earlier. */
 static struct {
 	terrace_slice value;
-	char path[512];
+	bool remove;
+	int found;
 } search;
 
 static int is_searched(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -529,17 +530,24 @@ static int is_searched(const char *path, const struct stat *st, int type, struct
 		close(fd);
 	if (size < 0 || !memmem(bytes, (size_t)size, search.value.data, 64))
 		return 0;
-	snprintf(search.path, sizeof search.path, "%s", path);
-	return 1;
+	search.found++;
+	if (search.remove)
+		unlink(path);
+	else
+		change_byte(path, LARGE / 2);
+	return 0;
 }
 
-static bool find_file(const char *dir, terrace_slice value)
+static bool damage_file(const char *dir, terrace_slice value, bool remove)
 {
 	char files[300];
 
 	snprintf(files, sizeof files, "%s/store/v1/files", dir);
 	search.value = value;
-	return nftw(files, is_searched, 4, FTW_PHYS) == 1;
+	search.remove = remove;
+	search.found = 0;
+	nftw(files, is_searched, 4, FTW_PHYS);
+	return search.found > 0;
 }
 
 /* A value whose file is damaged, one whose file is gone, and a file that nobody has. */
@@ -552,12 +560,8 @@ static void prepare_damage(struct opened *o)
 		terrace_slice value = letter_bytes((char)('d' + i), LARGE);
 
 		terrace_put(o->cache, terrace_str(keys[i]), value, NULL);
-		if (!find_file(o->dir, value))
+		if (!damage_file(o->dir, value, i == 1))
 			lie("damaging", "its file is not there");
-		else if (i == 0)
-			change_byte(search.path, LARGE / 2);
-		else
-			unlink(search.path);
 	}
 	snprintf(path, sizeof path, "%s/store/v1/files/00", o->dir);
 	mkdir(path, 0700);

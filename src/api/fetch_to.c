@@ -121,6 +121,8 @@ int terrace_fetch_to(terrace_cache *cache, terrace_slice key, terrace_load_fn *l
 			return rc;
 		rc = terrace__lease_begin(cache, key, cache->store->wait_ms, FLIGHT_STREAM, &lease,
 		                          &entry, &tier);
+		if (rc == TERRACE_MISS && !lease)
+			break; /* out of memory: it is computed all the same */
 		if (rc == TERRACE_MISS)
 			return compute(lease, load, ctx, &target);
 		if (rc != TERRACE_OK)

@@ -221,7 +221,10 @@ static int fill_info(struct terrace_cache *cache, const struct tier_facts *facts
 	                                             0;
 	info.cost_us = facts->cost_us;
 	info.idle_ms = facts->idle;
-	rc = fill_parts(cache->store, terrace_bytes(facts->extra.data, facts->extra.size), &info);
+	rc = facts->extra.failed ?
+	         TERRACE_ENOMEM :
+	         fill_parts(cache->store, terrace_bytes(facts->extra.data, facts->extra.size),
+	                    &info);
 	if (rc != TERRACE_OK)
 		return terrace_fail(rc, "out of memory for the facts of an entry");
 	*ret = info;

@@ -498,14 +498,12 @@ void terrace__lease_enter(struct terrace_lease *lease)
 
 int terrace__lease_watch(struct terrace_cache *cache, terrace_slice key, struct terrace_lease **ret)
 {
-	int rc;
-
 	/* A value of ours that waits would change the version when it is written. */
 	if (cache->on_disk)
 		terrace__behind_settle(cache->store, cache_key(cache, key).slot);
-	rc = lease_new(cache, key, NULL, FLIGHT_ENCODED, ret);
-	if (rc != TERRACE_MISS)
-		return rc;
+	lease_new(cache, key, NULL, FLIGHT_ENCODED, ret);
+	if (!*ret)
+		return TERRACE_ENOMEM;
 	terrace__lease_leave(*ret);
 	return TERRACE_OK;
 }

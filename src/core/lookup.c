@@ -650,6 +650,9 @@ int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tie
 	} else if (!in_memory) {
 		return TERRACE_MISS;
 	}
+	/* Without its sources it would be taken for good whatever became of them. */
+	if (ret->extra.failed)
+		return no_memory("the facts of an entry");
 	*ret_reason = reason_of(cache, ret);
 	return *ret_reason == TERRACE_REASON_LIVE ? TERRACE_OK : TERRACE_MISS;
 }

@@ -386,13 +386,54 @@ static int drop_inside(struct transaction *transaction, struct write *write)
 	return store->disk_ops->tier.remove(store->disk, &write->put.key, &write->note);
 }
 
+/*
+ * A batch is what one thread has brought; it waits on its stack until it is
+ * done.
+ */
+struct write_batch {
+	struct write_batch *next;
+	struct write *writes;
+	size_t count;
+	bool taken; /* a leader is at it */
+	bool done;
+};
+
+/* What is tried again finds the version as its own first try has left it. */
+static bool lease_holds(const struct write *write)
+{
+	uint64_t version = version_load(write->cache->store->shared, write->put.key.slot);
+	struct write_lease lease = *write->lease;
+
+	if (write->marked && version_number(version) == write->marked &&
+	    !version_is_writing(version))
+		lease.version = version;
+	return terrace__lease_holds(write->cache, &write->put.key, &lease);
+}
+
+/* A transaction that is given up has moved the versions of what it tried to write. */
+static void remember_marks(const struct transaction *transaction, struct write_batch *batches)
+{
+	for (; batches; batches = batches->next) {
+		for (size_t i = 0; i < batches->count; i++) {
+			struct write *write = &batches->writes[i];
+
+			for (size_t j = 0; j < transaction->slot_count && write->held; j++) {
+				if (transaction->slots[j].slot == write->put.key.slot)
+					write->marked = transaction->slots[j].number;
+			}
+			write->held = false;
+		}
+	}
+}
+
 static int apply(struct transaction *transaction, struct write *write)
 {
 	int rc = write->kind == WRITE_DROP ? TERRACE_OK : terrace__power_note(write->cache);
 
 	if (rc != TERRACE_OK)
 		return rc;
-	if (write->lease && !terrace__lease_holds(write->cache, &write->put.key, write->lease))
+	write->held = write->lease && lease_holds(write);
+	if (write->lease && !write->held)
 		return TERRACE_MISS;
 	switch (write->kind) {
 	case WRITE_PUT:
@@ -419,18 +460,6 @@ static bool is_failure(int rc)
 {
 	return rc < 0 && rc != TERRACE_EINVAL;
 }
-
-/*
- * A batch is what one thread has brought; it waits on its stack until it is
- * done.
- */
-struct write_batch {
-	struct write_batch *next;
-	struct write *writes;
-	size_t count;
-	bool taken; /* a leader is at it */
-	bool done;
-};
 
 int terrace__write_inside(struct transaction *transaction, struct write *writes, size_t count)
 {
@@ -505,6 +534,7 @@ static int transact(struct terrace *store, struct write_batch *batches, bool *re
 		return rc;
 	rc = apply_all(&transaction, batches);
 	if (rc != TERRACE_OK) {
+		remember_marks(&transaction, batches);
 		terrace__transaction_rollback(&transaction);
 		return rc;
 	}
@@ -512,6 +542,8 @@ static int transact(struct terrace *store, struct write_batch *batches, bool *re
 	rc = commit(&transaction);
 	if (rc == TERRACE_OK)
 		stamp_batch(store->shared, batches);
+	else
+		remember_marks(&transaction, batches);
 	transaction_end(&transaction);
 	return rc;
 }

@@ -37,6 +37,8 @@ struct write {
 	struct buf payload;              /* encoded, where that is not the entry's value */
 	int file_fd;                     /* the file is being written while this is open */
 	const struct write_lease *lease; /* store only if it still holds; may be NULL */
+	bool held;                       /* the lease did when it was last tried … */
+	uint64_t marked;                 /* … and this version is that try's own mark; 0: none */
 	int64_t expires, ttl, now;       /* touch */
 	int64_t initial, delta, sum;     /* number: what an absent one is, and the sum after */
 	struct tier_note note;           /* delete, drop */

@@ -1,6 +1,9 @@
 /* Values written and read piece by piece: their bytes, their memory, damage, limits. */
 #include "support/support.h"
 
+#include "core/store.h"
+#include "util/message.h"
+
 #include "tiers/record.h"
 
 #include <fcntl.h>
@@ -461,6 +464,66 @@ static void test_limit__a_full_disk_leaves_no_part(void **state)
 
 /* --- what a put carries ------------------------------------------------------------------ */
 
+static struct {
+	struct disk_ops ops;
+	const struct disk_ops *real;
+	unsigned puts; /* that find the disk full, so that room is made */
+} full;
+
+static int put_on_full(void *tier, const struct tier_put *put)
+{
+	if (full.puts > 0) {
+		full.puts--;
+		terrace__message_set("the disk is full");
+		return TERRACE_EFULL;
+	}
+	return full.real->tier.put(tier, put);
+}
+
+/* The first try has moved the key's version, as any other write of it would have. */
+static void test_limit__what_waited_for_room_is_not_taken_for_outdated(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	terrace_writer *late;
+	terrace_value *value;
+	terrace_lease *lease;
+
+	for (int i = 0; i < 100; i++) { /* what room can be made of */
+		char key[16];
+
+		snprintf(key, sizeof key, "row %d", i);
+		assert_ok(put_text(cache, key, "v"));
+	}
+	full.real = f->store->disk_ops;
+	full.ops = *full.real;
+	full.ops.tier.put = put_on_full;
+	f->store->disk_ops = &full.ops;
+	for (unsigned puts = 1; puts <= 2; puts++) {
+		full.puts = puts;
+		assert_ok(write_value(cache, "k", 3 * BLOCK_BYTES, 1 << 16, puts, NULL));
+		assert_int_equal(full.puts, 0);
+		assert_reads(cache, "k", 3 * BLOCK_BYTES, 1 << 16, puts);
+		full.puts = puts;
+		assert_status(terrace_lease_begin(cache, terrace_str(puts == 1 ? "l" : "m"), 0,
+		                                  &lease, &value),
+		              TERRACE_MISS);
+		assert_ok(terrace_lease_put(lease, terrace_str("v"), NULL, NULL));
+		assert_int_equal(full.puts, 0);
+		assert_ok(terrace_clear(cache, TERRACE_L1, NULL));
+		assert_gives(cache, puts == 1 ? "l" : "m", "v");
+	}
+	/* What really is outdated stays so, however often it is tried. */
+	assert_ok(terrace_writer_open(cache, TERRACE_KEY("k"), NULL, &late));
+	assert_ok(terrace_writer_write(late, terrace_str("late")));
+	assert_ok(put_text(cache, "k", "v"));
+	full.puts = 1;
+	assert_status(terrace_writer_commit(late), TERRACE_MISS);
+	f->store->disk_ops = full.real;
+	assert_gives(cache, "k", "v");
+	terrace_cache_close(cache);
+}
+
 static void test_options__ttl_tags_sources_and_cost_are_kept(void **state)
 {
 	const char *tags[] = { "red", "large" };
@@ -626,6 +689,7 @@ int main(void)
 		TEST(test_memory__a_value_of_400_mb_takes_two_at_most),
 		TEST(test_limit__what_is_too_large_pushes_nothing_out),
 		TEST(test_limit__a_full_disk_leaves_no_part),
+		TEST(test_limit__what_waited_for_room_is_not_taken_for_outdated),
 		TEST(test_options__ttl_tags_sources_and_cost_are_kept),
 		TEST(test_stream__other_verbs_know_values_in_blocks),
 		TEST(test_transfer__descriptors_and_callbacks),

@@ -4,7 +4,7 @@
 
 #include "proofs/letters.h"
 
-enum { SMALL = 200, LARGE = 6000, OTHERS = 4 };
+enum { SMALL = 200, LARGE = 6000, IN_TWO_BLOCKS = (256 << 10) + 20000, OTHERS = 4 };
 
 /* X(name, what people call it): a cache for each */
 #define PLACES_OF(X)                    \
@@ -13,7 +13,8 @@ enum { SMALL = 200, LARGE = 6000, OTHERS = 4 };
 	X(ROWS_BEHIND, "rows behind")   \
 	X(FILES_BEHIND, "files behind") \
 	X(MEMORY, "memory")             \
-	X(FORM, "form")
+	X(FORM, "form")                 \
+	X(BLOCKS, "blocks")
 
 enum place {
 #define X(name, text) name,
@@ -25,10 +26,11 @@ enum place {
 enum {
 	IN_ROWS = 1 << ROWS,
 	IN_FILES = 1 << FILES,
+	IN_BLOCKS = 1 << BLOCKS,
 	THROUGH = IN_ROWS | IN_FILES,
 	BEHIND = 1 << ROWS_BEHIND | 1 << FILES_BEHIND,
 	DISK = THROUGH | BEHIND,
-	ALL = DISK | 1 << MEMORY | 1 << FORM,
+	ALL = DISK | 1 << MEMORY | 1 << FORM, /* but the large one, which is slower */
 };
 
 struct opened {
@@ -50,6 +52,7 @@ struct operation {
 	bool waits;     /* behind, what it puts is written later, or cannot be */
 	bool opens;     /* it opens and closes the store itself */
 	bool new_store; /* one that has never been there */
+	bool damages;   /* what it prepares is damaged, and may be so still */
 	/* Before anything fails: what it needs, and warm or not is up to it. */
 	void (*prepare)(struct opened *o);
 };
@@ -59,7 +62,8 @@ struct operation_table {
 	const struct operation *operations;
 	size_t count;
 };
-extern const struct operation_table basic_operations, more_operations, own_operations;
+extern const struct operation_table basic_operations, more_operations, own_operations,
+    stream_operations;
 
 /* Say what a read gave: it may miss, it may not lie. */
 int expect(const char *what, int rc, const terrace_value *value, const char *letters);
@@ -76,6 +80,9 @@ int open_cache(struct opened *o);
 void close_store(struct opened *o);
 int put(struct opened *o, const char *key, char letter);
 size_t size_in(enum place place);
+/* The value of "key" with this letter; what is in blocks repeats itself after LARGE bytes. */
+terrace_slice value_in(enum place place, char letter);
+char letter_of_bytes(terrace_slice bytes);
 char letter_of_value(const terrace_value *value);
 const char *other(int i, char ret[16]);
 

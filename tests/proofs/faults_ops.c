@@ -291,7 +291,7 @@ static int load(void *ctx, terrace_slice key, terrace_loaded *loaded)
 	struct opened *o = ctx;
 
 	(void)key;
-	return terrace_loaded_copy(loaded, letter_bytes('n', size_in(o->place)));
+	return terrace_loaded_copy(loaded, value_in(o->place, 'n'));
 }
 
 static int load_with_all(void *ctx, terrace_slice key, terrace_loaded *loaded)
@@ -728,7 +728,7 @@ static int new_cache(struct opened *o)
 }
 
 static const struct operation operations[] = {
-	{ "put", put_key, "n", ALL, 'o', .waits = true },
+	{ "put", put_key, "n", ALL | IN_BLOCKS, 'o', .waits = true },
 	{ "put what is new", put_key, "n", ALL, 0, .waits = true },
 	{ "put into memory alone", put_immediate, "n ", ALL, 'o' },
 	{ "put and flush", put_and_flush, "n", BEHIND, 'o' },
@@ -749,7 +749,7 @@ static const struct operation operations[] = {
 	{ "invalidate a tag", invalidate_tag, " ", ALL, 'o' },
 	{ "invalidate a source", invalidate_source, " ", ALL, 'o' },
 	{ "put and evict", evict, "o", THROUGH, 'o' },
-	{ "get", get, "o", ALL, 'o', .must = true },
+	{ "get", get, "o", ALL | IN_BLOCKS, 'o', .must = true },
 	{ "get nothing", get_nothing, "o", ALL, 'o', .must = true },
 	{ "get_or", get_or, "o", ALL, 'o', .must = true },
 	{ "get_encoded", get_encoded, "o", ALL, 'o', .must = true },
@@ -757,7 +757,7 @@ static const struct operation operations[] = {
 	{ "exists", exists, "o", ALL, 'o', .must = true },
 	{ "keys", keys, "o", ALL, 'o' },
 	{ "keys, newest first", keys_newest, "o", DISK, 'o' },
-	{ "fetch", fetch, "n ", ALL, 0, .must = true },
+	{ "fetch", fetch, "n ", ALL | IN_BLOCKS, 0, .must = true },
 	{ "fetch with tags and sources", fetch_with_all, "n ", ALL, 0, .must = true },
 	{ "fetch what is kept", fetch_kept, "on", ALL, 'o', .must = true },
 	{ "fetch_many", fetch_many, "n ", ALL, 0, .must = true },
@@ -773,8 +773,8 @@ static const struct operation operations[] = {
 	{ "inspect", inspect, "o", ALL, 'o' },
 	{ "inspect a value", inspect_value, "o", ALL, 'o' },
 	{ "explain", explain, "o", ALL, 'o' },
-	{ "verify", verify_only, "o", THROUGH, 'o' },
-	{ "verify and repair", verify_repair, "o", THROUGH, 'o' },
+	{ "verify", verify_only, "o", THROUGH | IN_BLOCKS, 'o' },
+	{ "verify and repair", verify_repair, "o", THROUGH | IN_BLOCKS, 'o' },
 	{ "scrub and repair", scrub, "o", THROUGH, 'o' },
 	{ "cleanup", clean_up, "o", DISK, 'o' },
 	{ "check_sources", check_sources, "o", DISK, 'o' },
@@ -783,7 +783,7 @@ static const struct operation operations[] = {
 	{ "keys of parts", make_keys, "o", IN_ROWS, 'o' },
 	{ "jobs", jobs, "o", IN_ROWS, 'o' },
 	{ "library", library, "o", IN_ROWS, 'o' },
-	{ "open and get", open_and_get, "o", ALL, 'o', .opens = true },
+	{ "open and get", open_and_get, "o", ALL | IN_BLOCKS, 'o', .opens = true },
 	{ "open and put", open_and_put, "n ", DISK, 'o', .opens = true },
 	{ "open and fetch", open_and_fetch, "n ", DISK, 0, .opens = true, .must = true },
 	{ "a new store", open_and_put, "n ", THROUGH, 0, .opens = true, .new_store = true },

@@ -312,12 +312,17 @@ static struct file_name new_name_of(uint64_t number)
 	return name;
 }
 
-/* Who sweeps may have been faster than our lock. */
-static bool hold(int fd)
+/* 0, or -errno; -EEXIST: who sweeps was faster than our lock, so another name has to be tried. */
+static int hold(int fd)
 {
 	struct stat st;
+	int rc = terrace__lock_try(fd, 0, true);
 
-	return terrace__lock_try(fd, 0, true) == 0 && fstat(fd, &st) == 0 && st.st_nlink > 0;
+	if (rc == -EAGAIN)
+		return -EEXIST;
+	if (rc == 0 && fstat(fd, &st) < 0)
+		return -errno;
+	return rc == 0 && st.st_nlink == 0 ? -EEXIST : rc;
 }
 
 int terrace__files_blocks_new(struct files *files, uint64_t number, terrace_codec codec,
@@ -332,9 +337,11 @@ int terrace__files_blocks_new(struct files *files, uint64_t number, terrace_code
 	fd = make(files, &name, 3);
 	if (fd < 0)
 		return fd == -EEXIST ? TERRACE_EXISTS : failed(-fd, "make", name.text);
-	if (!hold(fd))
+	rc = hold(fd);
+	if (rc == -EEXIST)
 		return TERRACE_EXISTS;
-	rc = terrace__block_writer_new(fd, number, codec, ret);
+	rc = rc < 0 ? failed(-rc, "lock", name.text) :
+	              terrace__block_writer_new(fd, number, codec, ret);
 	if (rc == TERRACE_OK)
 		fd = -1;
 	else

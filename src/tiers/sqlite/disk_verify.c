@@ -100,16 +100,22 @@ static const char *row_fault(struct verify *v, sqlite3_stmt *row, const struct t
 /* Is the fault still there, now that the row was read again? */
 static bool still_there(struct verify *v, const struct tier_row *row)
 {
+	CLEANUP(terrace__statement_done)
 	sqlite3_stmt *find = terrace__statement(v->connection, DO_FIND_ID);
-	bool there = false;
+	int step = SQLITE_ERROR;
 
 	if (find) {
 		sqlite3_bind_int64(find, 1, (sqlite3_int64)row->id);
-		there = sqlite3_step(find) == SQLITE_ROW &&
-		        (uint64_t)sqlite3_column_int64(find, 1) == row->seq;
-		terrace__statement_done(&find);
+		step = sqlite3_step(find);
 	}
-	return there;
+	if (step == SQLITE_ROW)
+		return (uint64_t)sqlite3_column_int64(find, 1) == row->seq;
+	if (step != SQLITE_DONE) {
+		int rc = terrace__sqlite_failed(v->disk, v->connection->db, "look again at a row");
+
+		keep_failure(v, rc, terrace__message());
+	}
+	return false;
 }
 
 /* Up to 64 rows behind `*after`; MISS at the end. */

@@ -172,20 +172,22 @@ static int decode(struct terrace_cache *cache, struct put_item *item)
 	return TERRACE_EINVAL;
 }
 
-/* Is there a live entry, in memory or below? */
-static bool is_there(struct terrace_cache *cache, const struct put_item *item)
+/* TERRACE_EXISTS where there is a live entry, in memory or below. */
+static int add_once(struct terrace_cache *cache, struct put_item *item)
 {
+	struct write_lease lease = terrace__lease_take(cache, item->key);
 	struct tier_facts facts = { 0 };
 	terrace_reason reason;
 	int rc = terrace__describe(cache, item->key, &facts, &reason);
 
 	terrace__buf_done(&facts.extra);
-	return rc == TERRACE_OK;
+	if (rc == TERRACE_OK)
+		return TERRACE_EXISTS;
+	return rc == TERRACE_MISS || rc == TERRACE_ECORRUPT ? store(cache, item, &lease) : rc;
 }
 
 void terrace__immediate_put(struct terrace_cache *cache, struct put_item *item)
 {
-	struct write_lease lease;
 	int tries = 0;
 
 	item->rc = decode(cache, item);
@@ -200,9 +202,7 @@ void terrace__immediate_put(struct terrace_cache *cache, struct put_item *item)
 		item->rc = store(cache, item, item->lease);
 	} else {
 		do {
-			lease = terrace__lease_take(cache, item->key);
-			item->rc = is_there(cache, item) ? TERRACE_EXISTS :
-			                                   store(cache, item, &lease);
+			item->rc = add_once(cache, item);
 		} while (item->rc == TERRACE_MISS && ++tries < TRIES);
 		if (item->rc == TERRACE_MISS)
 			item->rc = TERRACE_EBUSY;

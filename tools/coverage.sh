@@ -1,11 +1,11 @@
 #!/bin/sh
 # Which lines and branches of the core (src/) the tests reach, and the proofs,
-# run for a minute; fails below the floor. usage: coverage.sh BUILD
+# run for some minutes; fails below the floor. usage: coverage.sh BUILD
 set -eu
 cd "$(dirname "$0")/.."
 build=$1
 # What holds now; raise it with every test that reaches more.
-lines=94 branches=83
+lines=95 branches=90
 
 find "$build" -name '*.gcda' -delete
 TEST_OPERATIONS=200000 meson test -C "$build" --print-errorlogs --no-rebuild --no-suite house
@@ -20,7 +20,7 @@ proof() {
 proof oracle OPERATIONS=100000
 proof flight ROUNDS=10
 proof killed STEP=200
-proof faults STEP=400
+proof faults STEP=24
 proof damage ROUNDS=100
 gcovr --root . --filter src/ --object-directory "$build" --exclude-unreachable-branches \
 	--print-summary --txt "$build/coverage.txt" \

@@ -98,8 +98,8 @@ static int renew(struct terrace *store, bool keeps_old)
 	if (keeps_old)
 		ops->set_aside(store->disk, old, terrace__now(store));
 	terrace__database_aside(store);
-	/* Its files have no rows any more. */
-	ops->files_remove(store->disk, seq);
+	/* Its files have no rows any more; and where it is out of date, so are its numbers. */
+	ops->files_remove(store->disk, keeps_old ? seq : UINT64_MAX);
 	return TERRACE_OK;
 }
 

@@ -116,7 +116,7 @@ bool terrace__database_mend(struct terrace *store);
  * not. `surely`: it was found to be.
  */
 int terrace__database_renew(struct terrace *store, bool surely);
-/* The same with what is whole, but out of date: it is removed. */
+/* The same with what is whole, but out of date: it is removed. Alone, while attaching. */
 int terrace__database_discard(struct terrace *store);
 /* Keep a few of those that were set aside, and count them. */
 void terrace__database_aside(struct terrace *store);

@@ -1356,20 +1356,6 @@ static void test_codec__is_the_caches_choice_and_remembered(void **state)
 	free(text);
 }
 
-static int count_files(const struct fixture *f)
-{
-	char command[700];
-	int count = 0;
-	FILE *list;
-
-	snprintf(command, sizeof command, "find %s/v1/files -type f | wc -l",
-	         scratch_path(&f->scratch, "store"));
-	list = popen(command, "r");
-	assert_int_equal(fscanf(list, "%d", &count), 1);
-	pclose(list);
-	return count;
-}
-
 static void test_files__go_with_their_entries(void **state)
 {
 	struct fixture *f = *state;
@@ -1390,11 +1376,11 @@ static void test_files__go_with_their_entries(void **state)
 		assert_ok(put_text(cache, key, "a value in a file"));
 		assert_ok(put_text(cache, key, "another value in a file"));
 	}
-	assert_int_equal(count_files(f), 3); /* replaced and evicted ones are gone */
+	assert_int_equal(fixture_files(f), 3); /* replaced and evicted ones are gone */
 	assert_ok(terrace_delete(cache, TERRACE_KEY("4")));
-	assert_int_equal(count_files(f), 2);
+	assert_int_equal(fixture_files(f), 2);
 	assert_int_equal(invalidate(cache, TERRACE_MATCH_ALL, NULL), 2);
-	assert_int_equal(count_files(f), 0);
+	assert_int_equal(fixture_files(f), 0);
 	/* written before it was known that it must not be kept */
 	assert_status(terrace_lease_begin(cache, TERRACE_KEY("k"), 0, &lease, &value),
 	              TERRACE_MISS);
@@ -1403,7 +1389,7 @@ static void test_files__go_with_their_entries(void **state)
 	assert_status(terrace_put(cache, TERRACE_KEY("k"), terrace_str("too late"), &options),
 	              TERRACE_MISS);
 	terrace_lease_drop(lease);
-	assert_int_equal(count_files(f), 0);
+	assert_int_equal(fixture_files(f), 0);
 	terrace_cache_close(cache);
 }
 

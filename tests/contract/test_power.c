@@ -266,6 +266,8 @@ static void fill_loosely(struct fixture *f)
 	assert_ok(put_text(cache, "k", "old"));
 	fill_the_log(cache);
 	assert_ok(put_text(cache, "k", "new"));
+	cache = fixture_cache(f, "files", policy_of(TERRACE_L3, false));
+	assert_ok(put_text(cache, "k", "file"));
 }
 
 static void test_power__a_database_that_was_not_synced_is_dropped_whole(void **state)
@@ -284,6 +286,26 @@ static void test_power__a_database_that_was_not_synced_is_dropped_whole(void **s
 	assert_ok(put_text(cache, "k", "newer"));
 	terrace_clear(cache, TERRACE_L1, NULL);
 	assert_gives(cache, "k", "newer");
+	terrace_cache_close(cache);
+}
+
+static void test_power__of_a_database_that_lost_everything_no_file_stays(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache;
+	char path[600];
+
+	f->options.disk_bytes = 16 << 20;
+	die_after(f, fill_loosely);
+	snprintf(path, sizeof path, "%s/v1/db-1", scratch_path(&f->scratch, "store"));
+	assert_int_equal(truncate(path, 0), 0);
+	strcat(path, "-wal");
+	assert_int_equal(truncate(path, 0), 0);
+	assert_int_equal(fixture_files(f), 1);
+	fixture_boot(f, 2);
+	cache = open_again(f, NULL);
+	assert_misses(cache, "k");
+	assert_int_equal(fixture_files(f), 0);
 	terrace_cache_close(cache);
 }
 
@@ -638,6 +660,7 @@ int main(void)
 		test(who_is_not_the_last_leaves_the_mark),
 		test(of_two_that_leave_together_one_is_the_last),
 		test(a_database_that_was_not_synced_is_dropped_whole),
+		test(of_a_database_that_lost_everything_no_file_stays),
 		test(in_the_same_boot_it_is_kept),
 		test(what_becomes_immutable_later_is_kept),
 		test(a_boot_that_is_not_known_is_another_one),

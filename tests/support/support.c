@@ -235,3 +235,17 @@ void put_sourced(terrace_cache *cache, const char *key,
 	assert_ok(terrace_put(cache, terrace_str(key), terrace_str("v"), &options));
 	terrace_sources_free(sources);
 }
+
+int fixture_files(const struct fixture *f)
+{
+	char command[700];
+	int count = 0;
+	FILE *list;
+
+	snprintf(command, sizeof command, "find %s/v1/files -type f | wc -l",
+	         scratch_path(&f->scratch, "store"));
+	list = popen(command, "r");
+	assert_int_equal(fscanf(list, "%d", &count), 1);
+	pclose(list);
+	return count;
+}

@@ -47,6 +47,8 @@ void fixture_open(struct fixture *f);
 void fixture_reopen(struct fixture *f);
 void fixture_close(struct fixture *f);
 /* The stores that are opened from now on are of this boot. */
+/* How many files its store has in L3. */
+int fixture_files(const struct fixture *f);
 void fixture_boot(struct fixture *f, int number);
 /* One for each test, in *state. */
 int fixture_setup(void **state);

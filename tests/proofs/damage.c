@@ -12,8 +12,9 @@
  *
  * Not tried, because nothing can be done about it: cutting, while processes have
  * them mapped, the files "shared" and "-shm", which kills with SIGBUS; and
- * other damage to "-shm" then, which is memory of SQLite's. docs/COHERENCE.md
- * has more.
+ * other damage to "-shm" then, which is memory of SQLite's; and taking "shared"
+ * from them when "lock" is gone already, for that is a store that was removed.
+ * docs/COHERENCE.md has more.
  *
  *   ROUNDS  how many damages    ONLY  of the file (db, wal, l3, shared, …)
  *   FIRST   of these rounds; those before are not run
@@ -635,6 +636,22 @@ static const char *const how_names[] = { "flip", "flips",      "zero",       "no
 
 static uint64_t done[FILE_KINDS][HOWS];
 
+static bool has_lock(void)
+{
+	char path[450];
+	struct stat st;
+
+	snprintf(path, sizeof path, "%s/lock", format_path);
+	return lstat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/* What nothing can be done about: see above. */
+static bool is_beyond_help(const struct file *file, enum how how)
+{
+	return (how == CUT && is_mapped(file)) ||
+	       (file->kind == SHARED && (how == SWAP_FILES || how == REPLACE) && !has_lock());
+}
+
 static void damage(struct random *random, const char *only, bool is_open)
 {
 	struct file *file;
@@ -650,7 +667,7 @@ static void damage(struct random *random, const char *only, bool is_open)
 		return;
 	do {
 		how = (enum how)random_below(random, HOWS);
-	} while (how == CUT && is_open && is_mapped(file));
+	} while (is_open && is_beyond_help(file, how));
 	snprintf(story, sizeof story, "%s, %s %s", is_open ? "open" : "closed", how_names[how],
 	         file->path + strlen(format_path));
 	done[file->kind][how]++;

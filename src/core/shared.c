@@ -7,6 +7,7 @@
 #include "util/hash.h"
 #include "util/lock.h"
 #include "util/message.h"
+#include "util/time.h"
 #include "util/util.h"
 
 #include <errno.h>
@@ -308,10 +309,10 @@ bool terrace__attach_is_named(int dir_fd, int attach_fd)
 void terrace__attach_tend(int dir_fd, int attach_fd, struct timespec *seen)
 {
 	CLEANUP(terrace__fd_done) int fd = -1;
+	struct timespec now = terrace__file_clock();
 	struct stat dir;
 
-	if (LIKELY(fstat(dir_fd, &dir) == 0 && dir.st_mtim.tv_sec == seen->tv_sec &&
-	           dir.st_mtim.tv_nsec == seen->tv_nsec))
+	if (LIKELY(fstat(dir_fd, &dir) == 0 && time_is_same(dir.st_mtim, *seen)))
 		return;
 	if (!terrace__attach_is_named(dir_fd, attach_fd)) {
 		fd = openat(dir_fd, LOCK_NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
@@ -322,7 +323,8 @@ void terrace__attach_tend(int dir_fd, int attach_fd, struct timespec *seen)
 		    dup3(fd, attach_fd, O_CLOEXEC) < 0)
 			return; /* somebody is attaching, for one: next time */
 	}
-	*seen = dir.st_mtim;
+	if (time_is_before(dir.st_mtim, now))
+		*seen = dir.st_mtim;
 }
 
 void terrace__shared_close(struct shared *shared)

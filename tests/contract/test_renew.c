@@ -606,6 +606,24 @@ static void test_lock__gone_while_open_divides_nobody(void **state)
 	scratch_remove(&f.scratch);
 }
 
+static void test_lock__replaced_again_within_a_tick_is_noticed_too(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+
+	/* Many of them in each tick of the clock that files' times are taken from. */
+	for (int i = 0; i < 300; i++) {
+		int fd = open(file_of(f, "new"), O_CREAT | O_RDWR, 0600);
+
+		assert_true(fd >= 0);
+		close(fd);
+		assert_int_equal(rename(file_of(f, "new"), file_of(f, "lock")), 0);
+		assert_ok(put_text(cache, "k", "v"));
+		assert_true(terrace__attach_is_named(f->store->dir_fd, f->store->attach_fd));
+	}
+	terrace_cache_close(cache);
+}
+
 /* --- scrub ------------------------------------------------------------------------------------------------ */
 
 static void test_scrub__goes_on_where_it_stopped_and_removes_what_is_damaged(void **state)
@@ -674,6 +692,7 @@ int main(void)
 		TEST(test_shared__what_was_dropped_with_it_stays_so_after_a_boot),
 		TEST(test_shared__gone_with_the_lock_file_it_is_a_store_that_was_removed),
 		cmocka_unit_test(test_lock__gone_while_open_divides_nobody),
+		TEST(test_lock__replaced_again_within_a_tick_is_noticed_too),
 		TEST(test_scrub__goes_on_where_it_stopped_and_removes_what_is_damaged),
 	};
 

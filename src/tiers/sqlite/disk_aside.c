@@ -10,6 +10,7 @@
 #include "tiers/sqlite/connection.h"
 
 #include "util/message.h"
+#include "util/time.h"
 #include "util/util.h"
 
 #include <dirent.h>
@@ -61,14 +62,14 @@ void terrace__disk_settle(void *tier)
 bool terrace__disk_moved(void *tier)
 {
 	struct disk *disk = tier;
+	struct timespec now = terrace__file_clock();
 	uint64_t inode;
 	struct stat st;
 
 	if (fstat(disk->dir_fd, &st) < 0)
 		return false;
 	/* Its names have not changed since the last look. */
-	if (st.st_mtim.tv_sec == disk->dir_changed.tv_sec &&
-	    st.st_mtim.tv_nsec == disk->dir_changed.tv_nsec)
+	if (time_is_same(st.st_mtim, disk->dir_changed))
 		return false;
 	for (int part = 0; part < 3; part++) {
 		uint64_t known = atomic_load(&disk->shared->inodes[part]);
@@ -80,7 +81,8 @@ bool terrace__disk_moved(void *tier)
 			return true;
 		}
 	}
-	disk->dir_changed = st.st_mtim;
+	if (time_is_before(st.st_mtim, now))
+		disk->dir_changed = st.st_mtim;
 	return false;
 }
 

@@ -63,10 +63,14 @@ void terrace__commits_count(struct shared *shared)
 	atomic_store(&shared->commits, word_make(shared, PLACE_COMMITS, commits));
 }
 
-void terrace__unsynced_set(struct shared *shared, bool unsynced, bool loose)
+void terrace__unsynced_set(struct shared *shared, bool unsynced)
+{
+	atomic_store(&shared->unsynced, word_make(shared, PLACE_UNSYNCED, unsynced));
+}
+
+void terrace__loose_set(struct shared *shared, bool loose)
 {
 	atomic_store(&shared->loose, word_make(shared, PLACE_LOOSE, loose));
-	atomic_store(&shared->unsynced, word_make(shared, PLACE_UNSYNCED, unsynced));
 }
 
 /* --- versions ------------------------------------------------------------------------ */

@@ -177,7 +177,7 @@ struct shared {
 	_Atomic uint32_t transaction;
 	_Alignas(64) _Atomic uint32_t flight_turn; /* futex: a flight has landed */
 	_Atomic uint64_t unsynced; /* word: 1, the file says that this boot writes; see power.h */
-	_Atomic uint64_t loose;    /* word: 1, and that the database is not synced either */
+	_Atomic uint64_t loose;    /* word: 1, the database is not synced either */
 
 	struct disk_shared disk;
 	_Atomic uint64_t aside_bytes; /* of databases that were set aside */
@@ -290,7 +290,9 @@ uint64_t terrace__floor(const struct shared *shared, const struct shared_cache *
 void terrace__floor_set(struct shared *shared, struct shared_cache *cache, uint64_t floor);
 
 void terrace__immutable_set(struct shared *shared, struct shared_cache *cache, bool immutable);
-void terrace__unsynced_set(struct shared *shared, bool unsynced, bool loose);
+void terrace__unsynced_set(struct shared *shared, bool unsynced);
+/* Under the writers' lock, or alone. */
+void terrace__loose_set(struct shared *shared, bool loose);
 
 /* A transaction has ended: step 3. Under the writers' lock. */
 void terrace__commits_count(struct shared *shared);

@@ -21,11 +21,10 @@
 struct unsynced {
 	char magic[8];
 	uint8_t boot[16]; /* zeros: none */
-	uint64_t loose;   /* the database is not synced either */
 	uint64_t check;
 };
 
-static const char magic[8] = { 'T', 'r', 'b', 'o', 'o', 't', '2', '\n' };
+static const char magic[8] = { 'T', 'r', 'b', 'o', 'o', 't', '1', '\n' };
 
 static const uint8_t none[16];
 
@@ -100,7 +99,7 @@ static bool unsynced_read(const struct terrace *store, struct unsynced *ret)
  * In its place, so that syncing it is one write. Whether its name survives does
  * not matter: without the file everything is dropped.
  */
-static int unsynced_write(struct terrace *store, const uint8_t boot[16], bool loose, bool sync)
+static int unsynced_write(struct terrace *store, const uint8_t boot[16], bool sync)
 {
 	enum { FLAGS = O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC };
 	CLEANUP(terrace__fd_done) int fd = -1;
@@ -109,7 +108,6 @@ static int unsynced_write(struct terrace *store, const uint8_t boot[16], bool lo
 
 	memcpy(unsynced.magic, magic, sizeof magic);
 	memcpy(unsynced.boot, boot, sizeof unsynced.boot);
-	unsynced.loose = loose;
 	unsynced.check = check_of(&unsynced);
 	fd = openat(store->dir_fd, UNSYNCED_NAME, FLAGS, 0600);
 	if (fd < 0 && errno == ELOOP && unlinkat(store->dir_fd, UNSYNCED_NAME, 0) == 0)
@@ -125,24 +123,14 @@ static int unsynced_write(struct terrace *store, const uint8_t boot[16], bool lo
 	return rc == -ENOSPC || rc == -EDQUOT || rc == -EFBIG ? TERRACE_EFULL : TERRACE_EIO;
 }
 
-static int mark(struct terrace *store, bool loose)
-{
-	int rc = unsynced_write(store, store->head.boot_id, loose, true);
-
-	if (rc == TERRACE_OK)
-		terrace__unsynced_set(store->shared, true, loose);
-	return rc;
-}
-
 int terrace__power_mark(struct terrace *store)
 {
-	struct unsynced unsynced;
-	/* Where the word was damaged it may be a second time, and loose already. */
-	bool loose = unsynced_read(store, &unsynced) && unsynced.loose &&
-	             terrace__boot_same(unsynced.boot, store->head.boot_id);
-
 	/* Several may do it at once: they write the same. */
-	return mark(store, loose);
+	int rc = unsynced_write(store, store->head.boot_id, true);
+
+	if (rc == TERRACE_OK)
+		terrace__unsynced_set(store->shared, true);
+	return rc;
 }
 
 /* --- syncing ------------------------------------------------------------------------------------ */
@@ -164,23 +152,21 @@ bool terrace__power_checkpoint(struct terrace *store, enum disk_checkpoint when)
 
 	if (!ops->checkpoint_due(store->disk, when))
 		return false;
-	/* Without the mark it is synced, as ever. */
-	if (shared_is_unsynced(shared) && !shared_is_loose(shared) && !has_immutable(shared) &&
-	    mark(store, true) != TERRACE_OK)
-		terrace__swallow(store, NULL, "saying that the database is not synced");
+	/* With the mark, and nothing that outlives it, the next boot drops all there is. */
+	if (shared_is_unsynced(shared) && !shared_is_loose(shared) && !has_immutable(shared))
+		terrace__loose_set(shared, true);
 	ops->loosen(store->disk, shared_is_loose(shared));
 	return ops->checkpoint(store->disk, when);
 }
 
 int terrace__power_tighten(struct terrace *store)
 {
-	int rc;
+	/* Whatever the word says: it may have been damaged. */
+	int rc = store->disk_ops->sync(store->disk);
 
-	if (!shared_is_loose(store->shared))
-		return TERRACE_OK;
-	store->disk_ops->loosen(store->disk, false);
-	rc = store->disk_ops->sync(store->disk);
-	return rc == TERRACE_OK ? mark(store, false) : rc;
+	if (rc == TERRACE_OK)
+		terrace__loose_set(store->shared, false);
+	return rc;
 }
 
 /* --- dropping --------------------------------------------------------------------------------------- */
@@ -226,17 +212,19 @@ int terrace__power_drop(struct terrace *store, const char *why)
 	return terrace__write_alone(store, drop, NULL);
 }
 
-/* May the latest writes be lost? *ret_this_boot: no, but they are not synced either. */
-static bool may_be_lost(const struct terrace *store, bool *ret_this_boot, bool *ret_loose)
+/*
+ * May the latest writes be lost? *ret_this_boot: no, but they are not synced
+ * either. *ret_all: and with nothing that is immutable, all of them; without a
+ * mark, a database that has no caches is a new one.
+ */
+static bool may_be_lost(const struct terrace *store, bool *ret_this_boot, bool *ret_all)
 {
 	struct unsynced unsynced;
 	bool whole = unsynced_read(store, &unsynced);
 
 	*ret_this_boot = whole && terrace__boot_same(unsynced.boot, store->head.boot_id);
-	/* Nobody can tell: then as much as what the database says allows. */
-	*ret_loose = whole ?
-	                 unsynced.loose :
-	                 terrace__cache_is_named(store->shared, 0) && !has_immutable(store->shared);
+	*ret_all = !has_immutable(store->shared) &&
+	           (whole || terrace__cache_is_named(store->shared, 0));
 	return !*ret_this_boot && !(whole && memcmp(unsynced.boot, none, sizeof none) == 0);
 }
 
@@ -258,7 +246,7 @@ static int drop_all(struct terrace *store)
 
 void terrace__power_check_snapshot(struct terrace *store)
 {
-	bool this_boot, loose, lost = may_be_lost(store, &this_boot, &loose);
+	bool this_boot, all, lost = may_be_lost(store, &this_boot, &all);
 
 	for (uint32_t i = 0; i < CACHES_MAX && lost; i++) {
 		struct shared_cache *cache = &store->shared->caches[i];
@@ -271,13 +259,12 @@ void terrace__power_check_snapshot(struct terrace *store)
 int terrace__power_check(struct terrace *store, bool waiting_lost)
 {
 	struct shared *shared = store->shared;
-	bool this_boot, loose, lost = may_be_lost(store, &this_boot, &loose);
+	bool this_boot, all, lost = may_be_lost(store, &this_boot, &all);
 	int rc = TERRACE_OK;
 
 	/* This boot's: what was written is still there, synced or not. */
-	terrace__unsynced_set(shared, this_boot, this_boot && loose);
-	/* A database without caches is new. */
-	if (lost && loose)
+	terrace__unsynced_set(shared, this_boot);
+	if (lost && all)
 		rc = drop_all(store);
 	else if (terrace__cache_is_named(shared, 0) && lost)
 		rc = terrace__power_drop(store, "the machine went down while the store was in use, "
@@ -286,7 +273,7 @@ int terrace__power_check(struct terrace *store, bool waiting_lost)
 		rc = terrace__power_drop(store, "the shared file was missing or damaged, so rows "
 		                                "may be there that were to be replaced");
 	if (rc == TERRACE_OK && lost)
-		rc = unsynced_write(store, none, false, false);
+		rc = unsynced_write(store, none, false);
 	return rc;
 }
 
@@ -331,8 +318,10 @@ void terrace__power_leave(struct terrace *store)
 	/* Values of a dead process that wait leave rows that are out of date. */
 	if (is_last(store) && !terrace__behind_any(store, NULL) &&
 	    terrace__write_alone(store, sync_all, NULL) == TERRACE_OK &&
-	    unsynced_write(store, none, false, false) == TERRACE_OK)
-		terrace__unsynced_set(shared, false, false);
+	    unsynced_write(store, none, false) == TERRACE_OK) {
+		terrace__loose_set(shared, false);
+		terrace__unsynced_set(shared, false);
+	}
 	/* We write no more. Of several that leave together the one after us is last, if not we. */
 	terrace__unlock(store->attach_fd, LOCK_ATTACHED);
 	terrace__unlock(store->lock_fd, LOCK_ATTACHED);

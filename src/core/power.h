@@ -7,10 +7,9 @@
  * the device. Who finds another boot's id in it, or no file, drops what is not
  * immutable.
  *
- * Where no cache is immutable that is all there is, and so the database need not
- * survive in one piece either: nothing is synced from the first checkpoint of a
- * boot on. The file says so before that, and then who finds another boot's id
- * drops the database. docs/COHERENCE.md has the reasons.
+ * Where no cache is immutable that is all there is: the database itself is dropped,
+ * and so need not survive in one piece. From the first checkpoint behind the mark
+ * on nothing is synced. docs/COHERENCE.md has the reasons.
  */
 #ifndef CORE_POWER_H
 #define CORE_POWER_H

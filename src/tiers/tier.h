@@ -278,12 +278,9 @@ struct disk_ops {
 	int (*state)(void *disk, uint64_t *ret_seq, uint64_t *ret_seed);
 	int (*set_seed)(void *disk, uint64_t seed);
 
-	/*
-	 * Move the log into the database when it has grown, or whatever its
-	 * size. The caller holds the writers' lock.
-	 */
+	/* Has the log grown enough to be moved into the database? Under the writers' lock, like the next. */
 	bool (*checkpoint_due)(void *disk, enum disk_checkpoint when);
-	/* True when all that was in the log is moved: it starts anew. */
+	/* Move it, when that is due. True when all that was in it is moved: it starts anew. */
 	bool (*checkpoint)(void *disk, enum disk_checkpoint when);
 	/* The same, until what is committed survives a power cut, however loose it was written;
 	 * TERRACE_EBUSY: a reader is in the way. */

@@ -241,12 +241,14 @@ static bool has_file(const struct fixture *f, const char *name)
 	return access(path, F_OK) == 0;
 }
 
-/* In a process that is killed: what it does is written, but it does not leave. */
-static void die_after(struct fixture *f, void (*what)(struct fixture *f))
+/* A process that is killed has done this in boot 1: it is written, but it has not left. */
+static struct fixture *killed_after(void **state, void (*what)(struct fixture *f))
 {
+	struct fixture *f = in_boot(state, 1);
 	pid_t pid;
 	int status;
 
+	f->options.disk_bytes = 16 << 20;
 	terrace_close(f->store);
 	f->store = NULL;
 	pid = fork();
@@ -257,6 +259,7 @@ static void die_after(struct fixture *f, void (*what)(struct fixture *f))
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	return f;
 }
 
 static void fill_loosely(struct fixture *f)
@@ -266,17 +269,17 @@ static void fill_loosely(struct fixture *f)
 	assert_ok(put_text(cache, "k", "old"));
 	fill_the_log(cache);
 	assert_ok(put_text(cache, "k", "new"));
+	terrace_cache_close(cache);
 	cache = fixture_cache(f, "files", policy_of(TERRACE_L3, false));
 	assert_ok(put_text(cache, "k", "file"));
+	terrace_cache_close(cache);
 }
 
 static void test_power__a_database_that_was_not_synced_is_dropped_whole(void **state)
 {
-	struct fixture *f = in_boot(state, 1);
+	struct fixture *f = killed_after(state, fill_loosely);
 	terrace_cache *cache;
 
-	f->options.disk_bytes = 16 << 20;
-	die_after(f, fill_loosely);
 	fixture_boot(f, 2);
 	cache = open_again(f, NULL);
 	assert_misses(cache, "k");
@@ -291,12 +294,10 @@ static void test_power__a_database_that_was_not_synced_is_dropped_whole(void **s
 
 static void test_power__of_a_database_that_lost_everything_no_file_stays(void **state)
 {
-	struct fixture *f = in_boot(state, 1);
+	struct fixture *f = killed_after(state, fill_loosely);
 	terrace_cache *cache;
 	char path[600];
 
-	f->options.disk_bytes = 16 << 20;
-	die_after(f, fill_loosely);
 	snprintf(path, sizeof path, "%s/v1/db-1", scratch_path(&f->scratch, "store"));
 	assert_int_equal(truncate(path, 0), 0);
 	strcat(path, "-wal");
@@ -311,11 +312,9 @@ static void test_power__of_a_database_that_lost_everything_no_file_stays(void **
 
 static void test_power__in_the_same_boot_it_is_kept(void **state)
 {
-	struct fixture *f = in_boot(state, 1);
+	struct fixture *f = killed_after(state, fill_loosely);
 	terrace_cache *cache;
 
-	f->options.disk_bytes = 16 << 20;
-	die_after(f, fill_loosely);
 	cache = open_again(f, NULL);
 	assert_gives(cache, "k", "new");
 	/* and left in order, it is synced */
@@ -341,11 +340,9 @@ static void fill_and_keep(struct fixture *f)
 
 static void test_power__what_becomes_immutable_later_is_kept(void **state)
 {
-	struct fixture *f = in_boot(state, 1);
+	struct fixture *f = killed_after(state, fill_and_keep);
 	terrace_cache *cache;
 
-	f->options.disk_bytes = 16 << 20;
-	die_after(f, fill_and_keep);
 	fixture_boot(f, 2);
 	cache = open_again(f, NULL);
 	assert_misses(cache, "k");
@@ -353,6 +350,45 @@ static void test_power__what_becomes_immutable_later_is_kept(void **state)
 	cache = fixture_cache(f, "fixed", NULL);
 	assert_gives(cache, "f", "v");
 	terrace_cache_close(cache);
+}
+
+static struct {
+	struct disk_ops ops;
+	const struct disk_ops *real;
+	char order[8];
+} seen;
+
+static int see_sync(void *disk)
+{
+	strcat(seen.order, "s");
+	return seen.real->sync(disk);
+}
+
+static int see_immutable(void *disk, uint32_t cache)
+{
+	strcat(seen.order, "i");
+	return seen.real->cache_immutable(disk, cache);
+}
+
+static void test_power__what_becomes_immutable_finds_all_synced(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+
+	f->options.disk_bytes = 16 << 20;
+	fixture_reopen(f);
+	seen.real = f->store->disk_ops;
+	seen.ops = *seen.real;
+	seen.ops.sync = see_sync;
+	seen.ops.cache_immutable = see_immutable;
+	f->store->disk_ops = &seen.ops;
+	fill_loosely(f);
+	assert_string_equal(seen.order, "");
+	assert_true(shared_is_loose(f->store->shared));
+	terrace_cache_close(fixture_cache(f, "fixed", policy_of(0, true)));
+	assert_string_equal(seen.order, "si");
+	fill_loosely(f);
+	assert_false(shared_is_loose(f->store->shared));
+	f->store->disk_ops = seen.real;
 }
 
 static void test_power__a_boot_that_is_not_known_is_another_one(void **state)
@@ -663,6 +699,7 @@ int main(void)
 		test(of_a_database_that_lost_everything_no_file_stays),
 		test(in_the_same_boot_it_is_kept),
 		test(what_becomes_immutable_later_is_kept),
+		test(what_becomes_immutable_finds_all_synced),
 		test(a_boot_that_is_not_known_is_another_one),
 		test(a_file_that_names_no_boot_names_none),
 		test(a_boot_that_cannot_be_read_now_opens_nothing),

@@ -785,8 +785,6 @@ bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 	int in_log = 0, moved = 0;
 	bool done = false;
 
-	if (!terrace__disk_checkpoint_due(disk, when))
-		return false;
 	terrace__sqlite_enter();
 	/* PASSIVE waits for nobody; with all of it moved the next writer starts the log anew. */
 	if (writer_settle(disk, disk->loose) == TERRACE_OK &&

@@ -26,7 +26,19 @@ proof() {
 }
 
 proof "oracle" OPERATIONS=2000000 OPERATIONS=30000000 $build/tests/proofs/oracle
+proof "oracle, in memory" OPERATIONS=2000000 OPERATIONS=30000000 $build/tests/proofs/oracle memory
 proof "oracle, processes killed" ROUNDS=500 ROUNDS=10000 $build/tests/proofs/oracle kill
+if [ -x "$build/tests/proofs/oracle_paused" ]; then
+	proof "oracle, with pauses" OPERATIONS=300000 OPERATIONS=3000000 $build/tests/proofs/oracle_paused
+	proof "oracle, with pauses, in memory" OPERATIONS=600000 OPERATIONS=6000000 \
+		$build/tests/proofs/oracle_paused memory
+	# Who mends what a killed process has left looks at all versions, with pauses.
+	killed="EVERY_MS=4000"
+	proof "oracle, with pauses, processes killed" "$killed ROUNDS=10" "$killed ROUNDS=300" \
+		$build/tests/proofs/oracle_paused kill
+else
+	skipped="$skipped; oracle with pauses (not gcc, or a build with sanitizers)"
+fi
 proof "killed at every system call" STEP=1 STEP=1 $build/tests/proofs/killed
 proof "calls that fail" STEP=48 STEP=1 $build/tests/proofs/faults
 proof "terrace run, calls that fail" STEP=128 STEP=1 python3 tests/proofs/faults_run.py \
@@ -35,10 +47,14 @@ proof "power cuts" ROUNDS=20 ROUNDS=200 $build/tests/proofs/power
 proof "single flight, owners killed" ROUNDS=100 ROUNDS=1000 $build/tests/proofs/flight
 proof "damage to every kind of file" ROUNDS=2000 ROUNDS=10000 $build/tests/proofs/damage
 if [ -x "$tsan/tests/proofs/oracle" ]; then
+	threads="PROCESSES=1 THREADS=8"
+	export TSAN_OPTIONS=halt_on_error=1:die_after_fork=0
 	proof "oracle, 8 threads, thread sanitizer" \
-		"PROCESSES=1 THREADS=8 OPERATIONS=1000000" \
-		"PROCESSES=1 THREADS=8 OPERATIONS=100000000" \
-		env TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 "$tsan/tests/proofs/oracle"
+		"$threads OPERATIONS=200000" "$threads OPERATIONS=1000000" \
+		"$tsan/tests/proofs/oracle"
+	proof "oracle, in memory, 8 threads, thread sanitizer" \
+		"$threads OPERATIONS=800000" "$threads OPERATIONS=100000000" \
+		"$tsan/tests/proofs/oracle" memory
 else
 	skipped="$skipped; thread sanitizer (no $tsan: make tsan)"
 fi

@@ -62,11 +62,17 @@ typedef enum terrace_check {
 /** When a put reaches the disk. */
 typedef enum terrace_write {
 	TERRACE_WRITE_DEFAULT = 0, /* as THROUGH */
-	TERRACE_WRITE_THROUGH = 1, /* before the put returns */
 	/*
-	 * Within some 10 ms, many in one transaction, or at terrace_flush():
-	 * the put returns when the value is in memory. Other processes miss
-	 * until it is written; should this one die first, everybody does.
+	 * Before the put returns, or, single values of at most 16 KiB of a process that
+	 * puts many, as with BEHIND. When it returns, every process gets the value, and it
+	 * survives this one, either way.
+	 */
+	TERRACE_WRITE_THROUGH = 1,
+	/*
+	 * The put returns when the value stands in a file that all processes have
+	 * mapped; it becomes a row within a tenth of a second, many in one transaction, or at
+	 * terrace_flush(). What then cannot be written is a miss, where THROUGH may
+	 * have said so at once.
 	 */
 	TERRACE_WRITE_BEHIND = 2,
 } terrace_write;

@@ -115,7 +115,8 @@ TERRACE_DEFINE_INIT(terrace_stats)
  * added to the store.
  *
  * Returns: TERRACE_OK, TERRACE_EINVAL, TERRACE_ENOMEM.
- * Cost:    looks at every entry of L1.
+ * Cost:    looks at every entry of L1, and first makes rows of the values that
+ *          wait to be written, in a transaction, so that they are counted.
  */
 TERRACE_API int terrace_cache_stats(terrace_cache *cache, terrace_stats *ret);
 

@@ -86,10 +86,11 @@ TERRACE_API int terrace_open(const char *dir, const terrace_options *options, te
 TERRACE_API void terrace_close(terrace *store);
 
 /**
- * Write what caches with TERRACE_WRITE_BEHIND have waiting. NULL is fine.
+ * Make rows of values that this process has put and that wait; see terrace_write.
+ * NULL is fine.
  *
- * Returns: TERRACE_OK when every value put before this call survives this
- *          process; otherwise how the first of them failed (TERRACE_EFULL,
+ * Returns: TERRACE_OK when every value put before this call is written;
+ *          otherwise how the first of them failed (TERRACE_EFULL,
  *          TERRACE_EIO, TERRACE_EBUSY), since the last call. What could not be
  *          written is a miss, and so is the value that it was to replace.
  * Threads: safe.

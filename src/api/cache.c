@@ -1,7 +1,9 @@
 #include "api/api.h"
 
+#include "core/alone.h"
 #include "core/bulk.h"
 #include "core/flight.h"
+#include "core/hit.h"
 #include "util/message.h"
 
 #include <stdlib.h>
@@ -85,23 +87,57 @@ void terrace_release(terrace_value *value)
 
 /* --- reading --------------------------------------------------------------------------------- */
 
-int terrace_get(terrace_cache *cache, terrace_slice key, terrace_value **ret)
+static int got(terrace_cache *cache, terrace_slice key, int rc, struct entry *entry, unsigned tier,
+               terrace_value **ret)
 {
-	struct entry *entry;
-	unsigned tier = 0;
-	int rc = terrace__check_cache(cache);
-
-	if (rc == TERRACE_OK)
-		rc = terrace__check_key(key);
-	if (rc != TERRACE_OK)
-		return rc;
-	if (holds_nothing(cache))
-		return TERRACE_MISS;
-	rc = terrace__get(cache, key, &entry, &tier);
 	asked_for(cache, key, TERRACE_STRATEGY_DEFAULT, rc, tier);
 	if (rc == TERRACE_OK)
 		*ret = value_of(entry, tier);
 	return rc == TERRACE_ABSENT ? TERRACE_MISS : rc;
+}
+
+static __attribute__((noinline)) int get_long(terrace_cache *cache, terrace_slice key,
+                                              terrace_value **ret)
+{
+	struct entry *entry = NULL;
+	unsigned tier = 0;
+	int rc;
+
+	if (holds_nothing(cache))
+		return TERRACE_MISS;
+	rc = terrace__get_long(cache, key, &entry, &tier);
+	return got(cache, key, rc, entry, tier, ret);
+}
+
+static __attribute__((noinline)) int get_hashed(terrace_cache *cache, terrace_slice key,
+                                                struct hash128 hash, struct entry *found,
+                                                terrace_value **ret)
+{
+	struct entry *entry = NULL;
+	unsigned tier = 0;
+	int rc = terrace__get_hashed(cache, key, hash, found, &entry, &tier);
+
+	return got(cache, key, rc, entry, tier, ret);
+}
+
+int terrace_get(terrace_cache *cache, terrace_slice key, terrace_value **ret)
+{
+	struct hash128 hash;
+	struct entry *entry;
+	int rc = terrace__check_cache(cache);
+
+	if (LIKELY(rc == TERRACE_OK))
+		rc = terrace__check_key(key);
+	if (UNLIKELY(rc != TERRACE_OK))
+		return rc;
+	if (UNLIKELY(!cache) || UNLIKELY(!hits_are_simple(cache)))
+		return get_long(cache, key, ret);
+	hash = hit_hash(cache, key);
+	entry = hit_look(cache, key, hash.low);
+	if (UNLIKELY(!hit_is_good(cache, cache_slot(cache, hash), entry)))
+		return get_hashed(cache, key, hash, entry, ret);
+	*ret = value_of(entry, TERRACE_L1);
+	return TERRACE_OK;
 }
 
 int terrace_get_encoded(terrace_cache *cache, terrace_slice key, terrace_value **ret)
@@ -257,6 +293,9 @@ int terrace_put(terrace_cache *cache, terrace_slice key, terrace_slice value,
 {
 	terrace_item item = { key, value };
 
+	if (!options && terrace__check_cache(cache) == TERRACE_OK && cache && cache->puts_simply &&
+	    terrace__check_key(key) == TERRACE_OK && terrace__alone_put_simply(cache, key, value))
+		return TERRACE_OK;
 	return put_items(cache, &item, 1, WRITE_PUT, options);
 }
 

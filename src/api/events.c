@@ -56,11 +56,6 @@ int terrace_subscribe(terrace_cache *cache, const terrace_subscribe_options *opt
 
 void terrace_unsubscribe(terrace_subscription *subscription)
 {
-	struct terrace_cache *cache;
-
-	if (!subscription)
-		return;
-	cache = terrace__unsubscribe(subscription);
-	if (cache)
-		terrace__cache_close(cache, false);
+	if (subscription)
+		terrace__unsubscribe(subscription);
 }

@@ -30,12 +30,21 @@ static int in_form(struct terrace_cache *cache, struct entry **entry)
 	return TERRACE_OK;
 }
 
-int terrace__unstored(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
-                      enum flight_shape shape, struct entry **ret)
+static bool has_sources(const terrace_put_options *options)
 {
-	struct entry *entry = terrace__entry_new(key, value.size, terrace_bytes(NULL, 0));
+	return options && options->sources && options->sources->count > 0;
+}
+
+int terrace__unstored(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
+                      const terrace_put_options *options, enum flight_shape shape,
+                      struct entry **ret)
+{
+	CLEANUP(terrace__buf_done) struct buf extra = { 0 };
+	struct entry *entry = NULL;
 	int rc;
 
+	if (!has_sources(options) || terrace__extra_pack(options, &extra) == TERRACE_OK)
+		entry = terrace__entry_new(key, value.size, terrace_bytes(extra.data, extra.size));
 	if (!entry)
 		return terrace_fail(TERRACE_ENOMEM, "out of memory for a value of %zu bytes",
 		                    value.size);
@@ -64,8 +73,9 @@ bool terrace__sources_stand(struct terrace_cache *cache, const terrace_sources *
 	                              &looked_at, NULL, 0) == SOURCE_SAME;
 }
 
-int terrace__loaded_entry(struct terrace_lease *lease, terrace_slice value, int rc,
-                          struct entry *entry, struct entry **ret)
+int terrace__loaded_entry(struct terrace_lease *lease, terrace_slice value,
+                          const terrace_put_options *options, int rc, struct entry *entry,
+                          struct entry **ret)
 {
 	enum flight_shape shape = lease->shape;
 	struct terrace_cache *cache = lease->cache;
@@ -79,7 +89,7 @@ int terrace__loaded_entry(struct terrace_lease *lease, terrace_slice value, int 
 		terrace__swallow(cache->store, cache, "storing a computed value");
 	}
 	if (!entry)
-		return terrace__unstored(cache, lease->key, value, shape, ret);
+		return terrace__unstored(cache, lease->key, value, options, shape, ret);
 	*ret = entry;
 	if (shape == FLIGHT_ENCODED || entry->kind == ENTRY_OBJECT)
 		return TERRACE_OK;
@@ -98,11 +108,11 @@ int terrace__store_loaded(struct terrace_lease *lease, terrace_slice value,
 	int rc = TERRACE_MISS;
 
 	if (cache->tiers == 0 || cache->store->read_only)
-		return terrace__unstored(cache, lease->key, value, lease->shape, ret);
+		return terrace__unstored(cache, lease->key, value, options, lease->shape, ret);
 	if (terrace__sources_stand(cache, options->sources))
 		rc = terrace__put_shaped(cache, lease->key, value, options, &lease->lease, kept,
 		                         &entry);
-	return terrace__loaded_entry(lease, value, rc, entry, ret);
+	return terrace__loaded_entry(lease, value, options, rc, entry, ret);
 }
 
 int terrace_lease_begin(terrace_cache *cache, terrace_slice key, int64_t wait_ms,
@@ -182,7 +192,8 @@ int terrace__load_alone(struct terrace_cache *cache, terrace_slice key, enum fli
 		return TERRACE_ABSENT;
 	if (!loaded.given)
 		return no_value(key);
-	rc = terrace__unstored(cache, key, terrace_bytes(loaded.data, loaded.size), shape, &entry);
+	rc = terrace__unstored(cache, key, terrace_bytes(loaded.data, loaded.size), NULL, shape,
+	                       &entry);
 	if (rc == TERRACE_OK)
 		*ret = value_of(entry, 0);
 	return rc;
@@ -258,13 +269,16 @@ int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *c
 	value = terrace_bytes(loaded.data, loaded.size);
 	terrace__loaded_options(&loaded, &options);
 	if (loaded.absent) {
+		/* That there is nothing brings no sources with it. */
+		lease->for_one = has_sources(&options);
 		if (!loaded.keep_out)
 			terrace__store_absent(lease, &options);
 		terrace__lease_end(lease, NULL, TERRACE_ABSENT);
 		return TERRACE_ABSENT;
 	}
 	if (loaded.keep_out)
-		rc = terrace__unstored(lease->cache, lease->key, value, lease->shape, &entry);
+		rc = terrace__unstored(lease->cache, lease->key, value, &options, lease->shape,
+		                       &entry);
 	else
 		rc = terrace__store_loaded(lease, value, &options, &entry);
 	terrace__lease_end(lease, rc == TERRACE_OK ? entry : NULL, 0);
@@ -305,8 +319,9 @@ static int fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load,
 	if (!cache)
 		return terrace__load_alone(NULL, key, shape, load, ctx, ret);
 	rc = terrace__fetch_begin(cache, key, cache->store->wait_ms, shape, &lease, ret);
-	asked_for(cache, key, TERRACE_STRATEGY_DEFAULT, rc,
-	          rc == TERRACE_OK ? terrace_value_tier(*ret) : 0);
+	if (UNLIKELY(cache->strategy > TERRACE_STRATEGY_STANDARD))
+		asked_for(cache, key, TERRACE_STRATEGY_DEFAULT, rc,
+		          rc == TERRACE_OK ? terrace_value_tier(*ret) : 0);
 	if (rc != TERRACE_MISS)
 		return rc;
 	return lease ? terrace__compute(lease, load, ctx, ret) :

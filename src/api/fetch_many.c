@@ -161,7 +161,7 @@ static int store_plain(struct many *many, uint64_t cost_us)
 			entry_unref(items[i].entry);
 		items[i].entry = items[i].decoded = NULL;
 		/* Each has its own status, but for those that it did not come to. */
-		rc = terrace__loaded_entry(missing->lease, items[i].value,
+		rc = terrace__loaded_entry(missing->lease, items[i].value, &options,
 		                           entry ? items[i].rc : stored, entry, &given);
 		if (rc == TERRACE_OK)
 			missing->entry = given;
@@ -196,8 +196,8 @@ static int store_one(struct many *many, size_t i, uint64_t cost_us)
 	if (loaded->absent || !loaded->given)
 		return TERRACE_OK;
 	if (!missing->lease || loaded->keep_out)
-		rc = terrace__unstored(many->cache, many->keys[missing->at], value, FLIGHT_OBJECT,
-		                       &given);
+		rc = terrace__unstored(many->cache, many->keys[missing->at], value, &options,
+		                       FLIGHT_OBJECT, &given);
 	else
 		rc = terrace__store_loaded(missing->lease, value, &options, &given);
 	if (rc == TERRACE_OK)

@@ -46,11 +46,13 @@ bool terrace__sources_stand(struct terrace_cache *cache, const terrace_sources *
 int terrace__store_loaded(struct terrace_lease *lease, terrace_slice value,
                           const terrace_put_options *options, struct entry **ret);
 /* The end of that: `rc` came of storing it, and `entry` (may be NULL), which it takes over. */
-int terrace__loaded_entry(struct terrace_lease *lease, terrace_slice value, int rc,
-                          struct entry *entry, struct entry **ret);
-/* A value for the callers alone. */
+int terrace__loaded_entry(struct terrace_lease *lease, terrace_slice value,
+                          const terrace_put_options *options, int rc, struct entry *entry,
+                          struct entry **ret);
+/* A value for the callers alone; its sources (options may be NULL) are for those who joined. */
 int terrace__unstored(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
-                      enum flight_shape shape, struct entry **ret);
+                      const terrace_put_options *options, enum flight_shape shape,
+                      struct entry **ret);
 /* For those who come within absent_ttl_ms. */
 void terrace__store_absent(struct terrace_lease *lease, terrace_put_options *options);
 

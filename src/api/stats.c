@@ -67,6 +67,8 @@ int terrace_cache_stats(terrace_cache *cache, terrace_stats *ret)
 		return terrace_fail(TERRACE_EINVAL, "the statistics struct is of an older version");
 	if (!holds_nothing(cache)) {
 		store = cache->store;
+		if (cache->on_disk)
+			terrace__behind_settle_all(store); /* to be counted, it must be there */
 		terrace__stats_fold(cache);
 		pthread_mutex_lock(&store->stats_lock);
 		terrace__stats_file_read(store->dir_fd, store->lock_fd, cache->number, &stats);
@@ -116,7 +118,7 @@ int terrace_cache_usage(terrace_cache *cache, terrace_usage *ret)
 	if (rc != TERRACE_OK)
 		return rc;
 	if (!holds_nothing(cache) && cache->on_disk) {
-		terrace__behind_flush(cache->store); /* to be counted, it must be there */
+		terrace__behind_settle_all(cache->store); /* to be counted, it must be there */
 		usage_of(cache, TERRACE_L2, cache->disk_bytes, &l2);
 		usage_of(cache, TERRACE_L3, cache->disk_bytes, &l3);
 		l2.entries += l3.entries;

@@ -19,6 +19,8 @@
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct terrace *registry;
+/* That is being opened, and not in it yet. */
+static _Atomic(struct terrace *) opening;
 
 _Atomic unsigned terrace__forks;
 
@@ -26,16 +28,24 @@ _Atomic unsigned terrace__forks;
  * The child has the parent's descriptors, and with them its locks: those fall
  * only when both have closed them, so the child must.
  */
+static void let_go(struct terrace *store)
+{
+	if (store->attach_fd >= 0)
+		close(store->attach_fd);
+	if (store->lock_fd >= 0)
+		close(store->lock_fd);
+	store->lock_fd = store->attach_fd = -1;
+}
+
 static void in_child(void)
 {
+	struct terrace *unfinished = atomic_exchange(&opening, NULL);
+
 	atomic_fetch_add(&terrace__forks, 1);
-	for (struct terrace *store = registry; store; store = store->next) {
-		if (store->attach_fd >= 0)
-			close(store->attach_fd);
-		if (store->lock_fd >= 0)
-			close(store->lock_fd);
-		store->lock_fd = store->attach_fd = -1;
-	}
+	for (struct terrace *store = registry; store; store = store->next)
+		let_go(store);
+	if (unfinished)
+		let_go(unfinished);
 	/* Another thread may have held it; nobody else is left to let go. */
 	pthread_mutex_init(&registry_lock, NULL);
 }
@@ -155,6 +165,7 @@ static void apply_settings(struct terrace *store)
 static void init_locks(struct terrace *store)
 {
 	pthread_condattr_t monotonic;
+	pthread_mutexattr_t spinning;
 
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -162,10 +173,13 @@ static void init_locks(struct terrace *store)
 	pthread_cond_init(&store->writer.done, &monotonic);
 	store->writer.last = &store->writer.first;
 	pthread_mutex_init(&store->behind.lanes, NULL);
-	pthread_mutex_init(&store->behind.lock, NULL);
+	/* Held for a value at a time: who sleeps for it is awake fifty times as much later. */
+	pthread_mutexattr_init(&spinning);
+	pthread_mutexattr_settype(&spinning, PTHREAD_MUTEX_ADAPTIVE_NP);
+	pthread_mutex_init(&store->behind.lock, &spinning);
+	pthread_mutexattr_destroy(&spinning);
 	pthread_cond_init(&store->behind.work, &monotonic);
 	pthread_cond_init(&store->behind.done, &monotonic);
-	store->behind.last = &store->behind.first;
 	atomic_init(&store->behind.lane, -1);
 	pthread_mutex_init(&store->flights.lock, NULL);
 	pthread_cond_init(&store->flights.landed, &monotonic);
@@ -176,23 +190,40 @@ static void init_locks(struct terrace *store)
 	pthread_mutex_init(&store->caches_lock, NULL);
 	pthread_mutex_init(&store->stats_lock, NULL);
 	pthread_mutex_init(&store->events_lock, NULL);
+	pthread_cond_init(&store->left, NULL);
 	pthread_mutex_init(&store->bulk_lock, NULL);
 	terrace__keeper_init(store);
 	pthread_condattr_destroy(&monotonic);
+}
+
+/* Do a program's functions run, or may they? *ret_last is for settle(). */
+static bool is_busy(struct terrace *store, uint64_t *ret_last)
+{
+	bool loads;
+
+	pthread_mutex_lock(&store->jobs.lock);
+	loads = store->jobs.running > 0;
+	pthread_mutex_unlock(&store->jobs.lock);
+	return terrace__events_any(store, ret_last) || loads;
+}
+
+/* Until they have ended: loaders, and subscribers up to `last`. They have caches open. */
+static void settle(struct terrace *store, uint64_t last)
+{
+	if (terrace__transaction_mine(store))
+		terrace__rollback(store);
+	pthread_mutex_lock(&store->jobs.lock);
+	while (store->jobs.running)
+		pthread_cond_wait(&store->jobs.changed, &store->jobs.lock);
+	pthread_mutex_unlock(&store->jobs.lock);
+	terrace__events_end(store, last);
 }
 
 static void store_free(struct terrace *store)
 {
 	if (!store)
 		return;
-	if (terrace__transaction_mine(store))
-		terrace__rollback(store);
-	/* Loaders that still run have caches open. */
-	pthread_mutex_lock(&store->jobs.lock);
-	while (store->jobs.running)
-		pthread_cond_wait(&store->jobs.changed, &store->jobs.lock);
-	pthread_mutex_unlock(&store->jobs.lock);
-	terrace__events_end(store);
+	settle(store, UINT64_MAX);
 	terrace__keeper_stop(store);
 	while (store->caches)
 		terrace__cache_close(store->caches, true);
@@ -209,6 +240,7 @@ static void store_free(struct terrace *store)
 	pthread_mutex_destroy(&store->caches_lock);
 	pthread_mutex_destroy(&store->stats_lock);
 	pthread_mutex_destroy(&store->events_lock);
+	pthread_cond_destroy(&store->left);
 	pthread_mutex_destroy(&store->bulk_lock);
 	free(store->dir);
 	store->magic = 0;
@@ -229,6 +261,7 @@ static int store_new(const char *dir, const terrace_options *options, struct ter
 	store->clock.ctx = options->clock_ctx;
 	store->boot_id_path = options->boot_id_path;
 	init_locks(store);
+	atomic_store(&opening, store);
 	store->keeper.pressure.stall_path = options->pressure_path;
 	store->keeper.pressure.group_path = options->cgroup_path;
 	start_log(store, options);
@@ -244,6 +277,7 @@ static int store_new(const char *dir, const terrace_options *options, struct ter
 			rc = terrace__attach(store);
 	}
 	if (rc != TERRACE_OK) {
+		atomic_store(&opening, NULL);
 		store_free(store);
 		return rc;
 	}
@@ -316,6 +350,7 @@ int terrace_open(const char *dir, const terrace_options *options, terrace **ret)
 		if (rc == TERRACE_OK) {
 			store->next = registry;
 			registry = store;
+			atomic_store(&opening, NULL);
 		}
 	}
 	if (rc == TERRACE_OK) {
@@ -337,9 +372,17 @@ static void unlink_store(struct terrace *store)
 
 void terrace_close(terrace *store)
 {
+	uint64_t last;
+
 	if (!store || terrace__check_store(store) != TERRACE_OK)
 		return; /* a forked child's: its parent closes it */
 	pthread_mutex_lock(&registry_lock);
+	/* What they do may be to open a store, or to close one: not under the lock, then. */
+	while (store->handles == 1 && is_busy(store, &last)) {
+		pthread_mutex_unlock(&registry_lock);
+		settle(store, last);
+		pthread_mutex_lock(&registry_lock);
+	}
 	if (--store->handles == 0) {
 		unlink_store(store);
 		store_free(store);

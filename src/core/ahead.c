@@ -1,12 +1,12 @@
 #include "core/ahead.h"
 
 #include "core/order.h"
+#include "util/thread.h"
 #include "util/util.h"
 
 #include <ctype.h>
 #include <inttypes.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -275,19 +275,13 @@ static struct ahead *ahead_new(struct terrace_cache *cache)
 /* Where no thread can be had, or no memory, nothing is predicted, and nobody misses it. */
 static void start(struct ahead *ahead)
 {
-	sigset_t all, old;
-
 	pthread_mutex_lock(&ahead->lock);
 	if (!ahead->started) {
 		ahead->started = true;
 		ahead->asked = calloc(ASKED, sizeof *ahead->asked);
 		ahead->order = terrace__order_new();
-		/* The program's signals are for the program's threads. */
-		sigfillset(&all);
-		pthread_sigmask(SIG_SETMASK, &all, &old);
 		ahead->running = ahead->asked && ahead->order &&
-		                 pthread_create(&ahead->thread, NULL, run, ahead) == 0;
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
+		                 terrace__thread_start(&ahead->thread, run, ahead);
 	}
 	pthread_mutex_unlock(&ahead->lock);
 }

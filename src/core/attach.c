@@ -3,6 +3,7 @@
 
 #include "core/behind.h"
 #include "core/idle.h"
+#include "core/lane.h"
 #include "core/locks.h"
 #include "core/power.h"
 #include "core/present.h"
@@ -243,9 +244,12 @@ static int open_fresh(struct terrace *store)
 {
 	struct disk_shared *shared = &store->shared->disk;
 	const struct disk_ops *ops = store->disk_ops;
-	int rc;
+	uint32_t latest;
+	int rc = ops->latest(store->disk, &latest);
 
-	atomic_store(&shared->generation, (uint32_t)max_u64(ops->latest(store->disk), 1));
+	if (rc != TERRACE_OK)
+		return rc;
+	atomic_store(&shared->generation, (uint32_t)max_u64(latest, 1));
 	rc = open_or_create(store);
 	if (rc == TERRACE_ECORRUPT && ops->malformed(store->disk)) {
 		terrace__log(store, TERRACE_LOG_WARN, "the database is damaged: %s",
@@ -382,8 +386,10 @@ static int open_parts(struct terrace *store, const char *path)
 		store->disk_ops->settle(store->disk);
 		terrace__database_aside(store);
 	}
-	if (rc == TERRACE_OK && fresh)
+	if (rc == TERRACE_OK && fresh) {
+		terrace__lanes_remove(store->dir_fd); /* of processes that are no more */
 		rc = terrace__shared_publish(store->dir_fd, store->shared);
+	}
 	store->head = store->shared->head;
 	return rc;
 }

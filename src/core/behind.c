@@ -1,697 +1,175 @@
 #include "core/behind.h"
 
+#include "core/drain.h"
 #include "core/entries.h"
-#include "core/flight.h"
 #include "core/locks.h"
 #include "core/power.h"
+#include "core/spool.h"
 #include "util/lock.h"
 #include "util/message.h"
+#include "util/thread.h"
 #include "util/time.h"
 #include "util/util.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum {
-	FLUSH_AFTER_MS = 10,   /* how long a value waits for company */
-	RETRY_AFTER_MS = 1000, /* after a flush that failed */
-	REAP_AFTER_MS = 100,   /* how often a marked slot has the lanes looked at */
+	FLUSH_AFTER_MS = 50,     /* how long a value waits for company */
+	BATCH = 512,             /* become rows in one transaction, at most, */
+	BATCH_BYTES = 320 << 10, /* and so much of them: its pages fit into SQLite's memory */
+	RETRY_AFTER_MS = 1000,   /* after a flush that failed */
+	REAP_AFTER_MS = 100,     /* how often a mark that leads nowhere is looked at */
 };
-
-/* How many bytes of values may wait: one transaction writes them, so they count in its size. */
-static uint64_t bytes_max(const struct terrace *store)
-{
-	enum { LEAST = 256 << 10, MOST = 16 << 20 };
-
-	if (!store->disk_bytes)
-		return MOST;
-	return max_u64(LEAST, min_u64(MOST, store->disk_bytes / 256));
-}
-
-/* --- the lanes ---------------------------------------------------------------------------------- */
 
 static uint64_t lane_byte(int lane)
 {
 	return LOCK_LANES + (uint64_t)lane;
 }
 
-static bool lane_is_empty(const struct shared_lane *lane)
+static int my_lane(const struct terrace *store)
 {
-	return atomic_load(&lane->head) == atomic_load(&lane->tail);
+	return atomic_load_explicit(&store->behind.lane, memory_order_acquire);
 }
 
-/* From *ret_head to *ret_tail; false when that is damaged. */
-static bool lane_span(const struct shared_lane *lane, uint64_t *ret_head, uint64_t *ret_tail)
-{
-	/* The head first: it only moves up to where the tail has been. */
-	*ret_head = atomic_load(&lane->head);
-	*ret_tail = atomic_load(&lane->tail);
-	return *ret_tail - *ret_head <= MARKS;
-}
-
-/* What stood in it is lost; it can be used on. Its owner, or under its lock. */
-static void lane_mend(struct shared_lane *lane)
+/* How many values wait; a lane that is damaged counts as full. */
+static uint64_t count_of(struct terrace *store)
 {
 	uint64_t head, tail;
 
-	if (UNLIKELY(!lane_span(lane, &head, &tail)))
-		atomic_store(&lane->head, tail);
+	return terrace__lane_span(store->shared, my_lane(store), &head, &tail) ? tail - head :
+	                                                                         MARKS;
 }
 
-/* Is a value waiting for the slot, in another lane than this one (NULL: in any)? */
-static bool waits_elsewhere(struct shared *shared, const struct shared_lane *but, uint32_t slot)
+/* --- lanes of others, alive or dead ------------------------------------------------------------- */
+
+/* What is to become rows next. The tail is returned. */
+static uint64_t find_batch(struct drain *drain)
 {
-	for (int i = 0; i < LANES; i++) {
-		struct shared_lane *lane = &shared->lanes[i];
-		uint64_t at, tail;
+	uint64_t tail;
 
-		if (lane == but)
-			continue;
-		if (!lane_span(lane, &at, &tail))
-			return true;
-		for (; at < tail; at++) {
-			uint32_t marked, cache;
-
-			if (!terrace__mark_where(shared, &lane->marks[at % MARKS], &marked,
-			                         &cache) ||
-			    marked == slot)
-				return true;
-		}
-	}
-	return false;
+	drain->damaged = !terrace__lane_span(drain->store->shared, drain->lane, &drain->from,
+	                                     &tail);
+	drain->to = tail - drain->from > BATCH ? drain->from + BATCH : tail;
+	drain->most = BATCH_BYTES;
+	return tail;
 }
 
-/* The rows are gone: take the mark off, unless it is another process's as well. */
-static void unmark(struct shared *shared, const struct shared_lane *lane, uint32_t slot)
+/* What waits in it now; `still`: nobody adds to it. */
+static int drain_all(struct terrace *store, int lane, bool still)
 {
-	uint64_t version, new;
-
-	do {
-		version = version_look(shared, slot, version_load(shared, slot));
-		if (!version_is_behind(version) || waits_elsewhere(shared, lane, slot))
-			return;
-		new = word_make(shared, slot, word_value(version) & ~VERSION_BEHIND);
-	} while (!atomic_compare_exchange_weak(&shared->versions[slot], &version, new));
-}
-
-static bool lane_is_whole(struct shared *shared, const struct shared_lane *lane, uint64_t *ret_head,
-                          uint64_t *ret_tail)
-{
-	bool whole = lane_span(lane, ret_head, ret_tail);
-	uint32_t slot, cache;
-
-	for (uint64_t at = *ret_head; whole && at < *ret_tail; at++)
-		whole = terrace__mark_where(shared, &lane->marks[at % MARKS], &slot, &cache);
-	return whole;
-}
-
-/* Under the writers' lock, and the lane's. */
-static int reap_lane(struct terrace *store, void *ctx)
-{
-	struct shared_lane *lane = ctx;
-	struct transaction transaction;
-	uint32_t slot, cache;
-	uint64_t head, tail;
+	uint64_t goal = UINT64_MAX;
+	struct drain drain;
 	int rc;
 
-	if (!lane_is_whole(store->shared, lane, &head, &tail)) {
-		/* It cannot be told which rows were to be replaced. */
-		rc = terrace__floors_raise(store);
-		if (rc == TERRACE_OK)
-			atomic_store(&lane->head, tail);
-		return rc;
-	}
-	rc = terrace__transaction_begin(store, &transaction);
-	if (rc != TERRACE_OK)
-		return rc;
-	for (uint64_t at = head; at < tail && (rc == TERRACE_OK || rc == TERRACE_MISS); at++) {
-		struct shared_mark *mark = &lane->marks[at % MARKS];
-
-		terrace__mark_where(store->shared, mark, &slot, &cache);
-		rc = terrace__transaction_mark(&transaction, slot);
-		if (rc == TERRACE_OK)
-			rc = store->disk_ops->remove_hash(store->disk, atomic_load(&mark->hash),
-			                                  atomic_load(&mark->seq));
-	}
-	if (rc != TERRACE_OK && rc != TERRACE_MISS) {
-		terrace__transaction_rollback(&transaction);
-		return rc;
-	}
-	rc = terrace__transaction_commit(&transaction);
-	if (rc != TERRACE_OK)
-		return rc;
-	for (uint64_t at = head; at < tail; at++) {
-		terrace__mark_where(store->shared, &lane->marks[at % MARKS], &slot, &cache);
-		unmark(store->shared, lane, slot);
-	}
-	atomic_store(&lane->head, tail);
-	return TERRACE_OK;
+	do {
+		drain = (struct drain){ .store = store, .lane = lane, .still = still };
+		goal = min_u64(goal, find_batch(&drain));
+		rc = terrace__drain(&drain, NULL);
+	} while (rc == TERRACE_OK && drain.from < drain.to && drain.to < goal);
+	return rc;
 }
 
-/* Under behind.lanes. */
-static void reap(struct terrace *store)
+/*
+ * Of a dead process, or of any. Under behind.lanes: while we waited for that, the lane may
+ * have become our own, and its lock, to be had again and let go of below, with it.
+ */
+static void drain_other(struct terrace *store, int lane, bool dead_alone)
 {
-	for (int i = 0; i < LANES; i++) {
-		struct shared_lane *lane = &store->shared->lanes[i];
+	bool still;
 
-		if (lane_is_empty(lane) || i == atomic_load(&store->behind.lane) ||
-		    terrace__lock_try(store->lock_fd, lane_byte(i), true) != 0)
-			continue;
+	if (lane == my_lane(store) || terrace__lane_is_empty(store->shared, lane))
+		return;
+	still = terrace__lock_try(store->lock_fd, lane_byte(lane), true) == 0;
+	if (dead_alone && !still)
+		return;
+	if (still)
 		terrace__log(store, TERRACE_LOG_INFO, "a process died with values unwritten");
-		if (terrace__write_alone(store, reap_lane, lane) != TERRACE_OK)
-			terrace__swallow(store, NULL,
-			                 "removing what a dead process meant to replace");
-		terrace__unlock(store->lock_fd, lane_byte(i));
-	}
+	if (drain_all(store, lane, still) != TERRACE_OK)
+		terrace__swallow(store, NULL, "writing what waits in another process");
+	if (still)
+		terrace__unlock(store->lock_fd, lane_byte(lane));
+}
+
+static void drain_others(struct terrace *store, bool dead_alone)
+{
+	for (int i = 0; i < LANES; i++)
+		drain_other(store, i, dead_alone);
 }
 
 void terrace__behind_reap(struct terrace *store)
 {
 	pthread_mutex_lock(&store->behind.lanes);
-	reap(store);
+	drain_others(store, true);
 	pthread_mutex_unlock(&store->behind.lanes);
 }
 
-/*
- * The slot is marked, and not by us. A mark that was left on because of what
- * stood in another lane, and stands there no longer, is nobody's.
- */
-static void reap_slot(struct terrace *store, uint32_t slot)
+/* The slot is marked, and nothing that waits explains it. */
+static void look_for_stray(struct terrace *store, uint32_t slot)
 {
 	pthread_mutex_lock(&store->behind.lanes);
-	reap(store);
-	unmark(store->shared, NULL, slot);
+	drain_others(store, true);
+	terrace__lane_unmark_stray(store->shared, slot);
 	pthread_mutex_unlock(&store->behind.lanes);
 }
 
-bool terrace__behind_any(struct terrace *store, const struct terrace_cache *cache)
-{
-	for (int i = 0; i < LANES; i++) {
-		struct shared_lane *lane = &store->shared->lanes[i];
-		uint32_t slot, number;
-		uint64_t at, tail;
+/* --- our own: under behind.lock, but while a drain runs --------------------------------------------- */
 
-		if (!lane_span(lane, &at, &tail))
-			return true;
-		for (; at < tail; at++) {
-			if (!terrace__mark_where(store->shared, &lane->marks[at % MARKS], &slot,
-			                         &number) ||
-			    !cache || number == cache->number)
-				return true;
-		}
-	}
-	return false;
-}
-
-/* --- what waits, by slot: under behind.lock ------------------------------------------------------- */
-
-static struct pending **bucket(struct behind *behind, uint32_t slot)
-{
-	return &behind->buckets[slot % ARRAY_LEN(behind->buckets)];
-}
-
-static struct pending *find(struct behind *behind, const struct terrace_cache *cache,
-                            const struct tier_key *key)
-{
-	struct pending *pending = *bucket(behind, key->slot);
-
-	for (; pending; pending = pending->next_in_slot) {
-		const struct entry *entry = pending->entry;
-
-		if (pending->cache == cache && entry->hash == key->hash &&
-		    entry->key_size == key->key.size &&
-		    memcmp(entry_key(entry), key->key.data, key->key.size) == 0)
-			return pending;
-	}
-	return NULL;
-}
-
-static bool waits_here(struct behind *behind, uint32_t slot)
-{
-	struct pending *pending = *bucket(behind, slot);
-
-	while (pending && pending->slot != slot)
-		pending = pending->next_in_slot;
-	return pending != NULL;
-}
-
-static void unlink_slot(struct behind *behind, struct pending *pending)
-{
-	struct pending **at = bucket(behind, pending->slot);
-
-	while (*at && *at != pending)
-		at = &(*at)->next_in_slot;
-	if (*at)
-		*at = pending->next_in_slot;
-}
-
-static bool is_current(const struct pending *pending)
-{
-	struct terrace_cache *cache = pending->cache;
-
-	return !pending->dead &&
-	       version_number(version_load(cache->store->shared, pending->slot)) ==
-	           pending->number &&
-	       atomic_load(&cache->shared->epoch) == pending->epoch;
-}
-
-int terrace__behind_get(struct terrace_cache *cache, const struct tier_key *key, struct entry **ret)
-{
-	struct behind *behind = &cache->store->behind;
-	int64_t now = terrace__clock_ms(CLOCK_MONOTONIC);
-	struct pending *pending;
-	bool look = false;
-	int rc = TERRACE_MISS;
-
-	pthread_mutex_lock(&behind->lock);
-	pending = find(behind, cache, key);
-	if (pending && is_current(pending)) {
-		*ret = entry_ref(pending->entry);
-		rc = TERRACE_OK;
-	} else if (!pending && waits_here(behind, key->slot)) {
-		rc = TERRACE_EXISTS;
-	} else if (!pending && !cache->store->read_only && now - behind->reaped >= REAP_AFTER_MS) {
-		behind->reaped = now;
-		look = true;
-	}
-	pthread_mutex_unlock(&behind->lock);
-	if (look) /* its process may be dead */
-		reap_slot(cache->store, key->slot);
-	return rc;
-}
-
-/* --- putting --------------------------------------------------------------------------------------- */
-
-static void *run(void *ctx);
-
-/* A lane of our own, and the thread. Without behind.lock. */
-static void start(struct terrace *store)
-{
-	struct behind *behind = &store->behind;
-	sigset_t all, before;
-
-	pthread_mutex_lock(&behind->lanes);
-	reap(store);
-	pthread_mutex_lock(&behind->lock);
-	for (int i = 0; i < LANES && !behind->started; i++) {
-		if (terrace__lock_try(store->lock_fd, lane_byte(i), true) != 0)
-			continue;
-		if (lane_is_empty(&store->shared->lanes[i])) {
-			sigfillset(&all);
-			pthread_sigmask(SIG_SETMASK, &all, &before);
-			behind->running = pthread_create(&behind->thread, NULL, run, store) == 0;
-			pthread_sigmask(SIG_SETMASK, &before, NULL);
-			atomic_store(&behind->lane, behind->running ? i : -1);
-			behind->started = true;
-		}
-		if (atomic_load(&behind->lane) != i)
-			terrace__unlock(store->lock_fd, lane_byte(i));
-	}
-	behind->started = true;
-	pthread_mutex_unlock(&behind->lock);
-	pthread_mutex_unlock(&behind->lanes);
-}
-
-static uint64_t weight(const struct entry *entry)
-{
-	return entry->value_size + entry->key_size + entry_extra(entry).size;
-}
-
-/* Under the lock. False when it stays full. */
-static bool wait_room(struct terrace *store, uint64_t bytes)
-{
-	struct behind *behind = &store->behind;
-	int64_t deadline = terrace__clock_ms(CLOCK_MONOTONIC) + store->wait_ms;
-	struct timespec until = { deadline / 1000, (long)(deadline % 1000) * 1000000 };
-	struct shared_lane *lane = &store->shared->lanes[atomic_load(&behind->lane)];
-
-	lane_mend(lane);
-	while (atomic_load(&lane->tail) - atomic_load(&lane->head) >= MARKS ||
-	       behind->bytes + bytes > bytes_max(store)) {
-		if (behind->failing)
-			return false;
-		behind->hurry = true;
-		pthread_cond_signal(&behind->work);
-		if (pthread_cond_timedwait(&behind->done, &behind->lock, &until) == ETIMEDOUT)
-			return false;
-	}
-	return true;
-}
-
-/*
- * Mark the slot as ours. The value stands in the lane already, so that a bulk
- * change that we do not see has seen it. TERRACE_OK with the version's number,
- * and a sequence number that is above that of every row which we are to
- * replace: a transaction draws its own before it marks a slot, so it has to be
- * drawn after our mark. Until then the one in the lane may be too low, but
- * nobody has been promised anything yet.
- */
-static int take_slot(struct terrace_cache *cache, struct shared_mark *mark, uint32_t slot,
-                     const struct write_lease *lease, uint64_t *ret_version, uint64_t *ret_seq)
-{
-	struct terrace *store = cache->store;
-	_Atomic uint64_t *version = &store->shared->versions[slot];
-	uint64_t old = lease ? lease->version : atomic_load(version), new;
-
-	do {
-		if (UNLIKELY(!word_holds(store->shared, slot, old)))
-			return TERRACE_EXISTS;
-		if (lease &&
-		    (old != lease->version || atomic_load(&cache->shared->bulk) != lease->bulk))
-			return TERRACE_MISS;
-		if (version_is_behind(old) && !waits_here(&store->behind, slot))
-			return TERRACE_EXISTS;
-		new = word_make(store->shared, slot,
-		                (word_value(old) + VERSION_STEP) | VERSION_BEHIND);
-	} while (!atomic_compare_exchange_strong(version, &old, new));
-	*ret_version = new;
-	*ret_seq = terrace__draw(store->shared);
-	atomic_store(&mark->seq, *ret_seq);
-	return TERRACE_OK;
-}
-
-static struct shared_mark *mark_of(struct terrace *store, const struct pending *pending)
-{
-	struct shared_lane *lane = &store->shared->lanes[atomic_load(&store->behind.lane)];
-
-	return &lane->marks[pending->mark % MARKS];
-}
-
-static void write_mark(struct shared *shared, struct shared_mark *mark, const struct tier_key *key)
-{
-	atomic_store(&mark->hash, key->hash);
-	atomic_store(&mark->seq, 0);
-	terrace__mark_set(shared, mark, key->slot, key->cache);
-}
-
-static void enqueue(struct behind *behind, struct pending *pending)
-{
-	struct pending **at = bucket(behind, pending->slot);
-
-	*behind->last = pending;
-	behind->last = &pending->next;
-	pending->next_in_slot = *at;
-	*at = pending;
-	atomic_fetch_add(&behind->count, 1);
-}
-
-/* A value of a key that has none waiting which could be replaced. */
-static int add(struct terrace_cache *cache, const struct tier_key *key, struct entry *entry,
-               const struct write_lease *lease, uint64_t epoch, struct pending *older)
-{
-	struct terrace *store = cache->store;
-	struct behind *behind = &store->behind;
-	struct shared_lane *lane = &store->shared->lanes[atomic_load(&behind->lane)];
-	struct pending *pending = calloc(1, sizeof *pending);
-	uint64_t version;
-	int rc;
-
-	if (!pending)
-		return TERRACE_EXISTS;
-	pending->cache = cache;
-	pending->slot = key->slot;
-	pending->epoch = epoch;
-	pending->mark = atomic_load(&lane->tail);
-	write_mark(store->shared, mark_of(store, pending), key);
-	atomic_store(&lane->tail, pending->mark + 1);
-	/* Who begins a transaction sees the value in the lane, or we see that. */
-	rc = atomic_load(&store->shared->transaction) ?
-	         TERRACE_EXISTS :
-	         take_slot(cache, mark_of(store, pending), key->slot, lease, &version,
-	                   &pending->seq);
-	if (rc != TERRACE_OK) {
-		atomic_store(&lane->tail, pending->mark);
-		free(pending);
-		return rc;
-	}
-	if (older) {
-		older->superseded = true;
-		unlink_slot(behind, older);
-	}
-	entry_rest(entry)->seq = pending->seq;
-	atomic_store(&entry->stamp, version);
-	atomic_store(&entry->epoch, epoch);
-	pending->number = version_number(version);
-	pending->entry = entry_ref(entry);
-	enqueue(behind, pending);
-	behind->bytes += weight(entry);
-	return TERRACE_OK;
-}
-
-/* A later value of a key whose value still waits takes its place. */
-static int replace(struct pending *pending, struct entry *entry, const struct write_lease *lease,
-                   uint64_t epoch)
-{
-	struct terrace_cache *cache = pending->cache;
-	struct terrace *store = cache->store;
-	struct behind *behind = &store->behind;
-	uint64_t version;
-	int rc = take_slot(cache, mark_of(store, pending), pending->slot, lease, &version,
-	                   &pending->seq);
-
-	if (rc != TERRACE_OK)
-		return rc;
-	entry_rest(entry)->seq = pending->seq;
-	atomic_store(&entry->stamp, version);
-	atomic_store(&entry->epoch, epoch);
-	behind->bytes += weight(entry) - weight(pending->entry);
-	entry_unref(pending->entry);
-	pending->entry = entry_ref(entry);
-	pending->number = version_number(version);
-	pending->epoch = epoch;
-	pending->dead = false;
-	return TERRACE_OK;
-}
-
-int terrace__behind_put(struct terrace_cache *cache, const struct tier_key *key,
-                        struct entry *entry, const struct write_lease *lease)
-{
-	struct terrace *store = cache->store;
-	struct behind *behind = &store->behind;
-	uint64_t epoch = lease ? lease->epoch : atomic_load(&cache->shared->epoch);
-	struct pending *older;
-	int rc;
-
-	if (UNLIKELY(!atomic_load(&behind->started)))
-		start(store);
-	if (atomic_load(&behind->lane) < 0 || weight(entry) > bytes_max(store) / 4 ||
-	    atomic_load(&store->shared->transaction))
-		return TERRACE_EXISTS;
-	rc = terrace__power_note(cache);
-	if (rc != TERRACE_OK)
-		return rc;
-	rc = TERRACE_EXISTS;
-	pthread_mutex_lock(&behind->lock);
-	if (wait_room(store, weight(entry))) {
-		older = find(behind, cache, key);
-		rc = older && !older->flushing ? replace(older, entry, lease, epoch) :
-		                                 add(cache, key, entry, lease, epoch, older);
-	}
-	if (rc == TERRACE_OK) {
-		behind->turn++;
-		if (!behind->awake || atomic_load(&behind->count) == MARKS / 2) {
-			behind->awake = true;
-			pthread_cond_signal(&behind->work);
-		}
-	}
-	pthread_mutex_unlock(&behind->lock);
-	return rc;
-}
-
-/* --- flushing ------------------------------------------------------------------------------------------ */
-
-int terrace__behind_apply(struct transaction *transaction, struct write *write)
-{
-	struct terrace *store = transaction->store;
-	struct pending *pending = write->pending;
-	struct tier_row row;
-	int rc = TERRACE_MISS;
-
-	/* Together, so that nobody finds the value out of date in between. */
-	pthread_mutex_lock(&store->behind.lock);
-	if (pending->superseded) {
-		pthread_mutex_unlock(&store->behind.lock);
-		return TERRACE_MISS;
-	}
-	if (is_current(pending))
-		rc = terrace__transaction_mark_if(transaction, pending->slot, pending->number,
-		                                  &write->number);
-	if (rc == TERRACE_OK)
-		pending->number = write->number;
-	pthread_mutex_unlock(&store->behind.lock);
-	if (rc == TERRACE_OK) {
-		write->record.seq = transaction->seq;
-		write->put.record = &write->record;
-		terrace__room_taken(store, &write->put);
-		return store->disk_ops->tier.put(store->disk, &write->put);
-	}
-	if (rc != TERRACE_MISS)
-		return rc;
-	/* Out of date itself. What it was to replace must not come back either. */
-	rc = store->disk_ops->peek(store->disk, &write->put.key, &row);
-	if (rc == TERRACE_OK && row.seq <= pending->seq)
-		rc = store->disk_ops->tier.remove(store->disk, &write->put.key, NULL);
-	return rc == TERRACE_OK ? TERRACE_MISS : rc;
-}
-
-/* Everything that waits, as one batch. Under the lock; NULL when there is no memory. */
-static struct write *take_all(struct behind *behind, size_t *ret_count)
-{
-	struct write *writes;
-	size_t count = 0;
-
-	for (struct pending *pending = behind->first; pending; pending = pending->next)
-		count++;
-	writes = count ? calloc(count, sizeof *writes) : NULL;
-	*ret_count = writes ? count : 0;
-	for (size_t i = 0; writes && i < count; i++) {
-		struct pending *pending = behind->first;
-
-		behind->first = pending->next;
-		pending->next = NULL;
-		pending->flushing = true;
-		writes[i].pending = pending;
-	}
-	if (writes)
-		behind->last = &behind->first;
-	return writes;
-}
-
-/* The first failure is told by the next flush. Under the lock. */
+/* The first failure is told by the next flush. */
 static void tell(struct behind *behind, int rc)
 {
 	if (behind->rc == TERRACE_OK)
 		behind->rc = rc;
 }
 
-static void prepare(struct write *write)
-{
-	struct pending *pending = write->pending;
-	struct terrace_cache *cache = pending->cache;
-	struct entry *entry = pending->entry;
-	int rc = TERRACE_OK;
-
-	write->kind = WRITE_BEHIND;
-	write->cache = cache;
-	write->file_fd = -1;
-	write->put.key = cache_key(cache, entry_key_slice(entry));
-	if (!pending->dead)
-		rc = terrace__entry_encode(cache, entry_ref(entry), write);
-	if (rc == TERRACE_OK)
-		return;
-	if (rc == TERRACE_ETOOBIG)
-		count_add(&cache->counts, COUNT_rejected, 1);
-	else
-		terrace__swallow(cache->store, cache, "preparing a value to be written");
-	pthread_mutex_lock(&cache->store->behind.lock);
-	pending->dead = true;
-	tell(&cache->store->behind, rc);
-	pthread_mutex_unlock(&cache->store->behind.lock);
-}
-
-/* The value is written or given up: under the lock, after the commit. */
-static void finish(struct terrace *store, struct write *write)
-{
-	struct behind *behind = &store->behind;
-	struct pending *pending = write->pending;
-	struct shared *shared = store->shared;
-	uint64_t now;
-
-	if (!pending->superseded)
-		unlink_slot(behind, pending);
-	if (!waits_here(behind, pending->slot))
-		terrace__version_unmark(shared, pending->slot, VERSION_BEHIND);
-	now = version_load(shared, pending->slot);
-	/* The copy in memory is as good as the row. */
-	if (write->rc == TERRACE_OK && version_number(now) == pending->number)
-		atomic_store(&pending->entry->stamp,
-		             word_make(shared, pending->slot, word_value(now) & ~VERSION_WRITING));
-	behind->bytes -= weight(pending->entry);
-	atomic_fetch_sub(&behind->count, 1);
-	entry_unref(pending->entry);
-	free(pending);
-}
-
-/* It could not be written: what is to be tried again stands in front. Under the lock. */
-static void put_back(struct behind *behind, struct write *writes, size_t count, bool give_up)
-{
-	struct pending *first = NULL, **last = &first;
-
-	for (size_t i = 0; i < count; i++) {
-		struct pending *pending = writes[i].pending;
-
-		pending->flushing = false;
-		pending->dead |= give_up;
-		*last = pending;
-		last = &pending->next;
-	}
-	*last = behind->first;
-	if (!behind->first)
-		behind->last = last;
-	behind->first = first;
-}
-
-static void give_bytes(struct terrace *store, const uint64_t *hashes, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		terrace__flight_byte_give(store, hashes[i]);
-}
-
 /* One batch. Called and returns under the lock, but lets go of it. */
 static int flush_once(struct terrace *store)
 {
 	struct behind *behind = &store->behind;
-	struct shared_lane *lane = &store->shared->lanes[atomic_load(&behind->lane)];
-	uint64_t turn = behind->turn, tail = atomic_load(&lane->tail);
-	uint64_t held[FLIGHT_BYTES];
-	size_t count, held_count = behind->held_count;
-	struct write *writes = take_all(behind, &count);
-	int rc = behind->first ? no_memory("values that wait") : TERRACE_OK;
+	struct drain drain = { .store = store, .lane = my_lane(store), .still = true };
+	struct terrace_cache *caches[MARKS];
+	int rc;
 
-	memcpy(held, behind->held, held_count * sizeof *held);
-	behind->held_count = 0;
+	find_batch(&drain);
+	drain.give_up = drain.from < behind->given_up;
+	if (drain.give_up && drain.to > behind->given_up)
+		drain.to = behind->given_up;
+	memcpy(caches, behind->caches, sizeof caches);
 	behind->flushing = true;
-	behind->hurry = false;
 	pthread_mutex_unlock(&behind->lock);
-	for (size_t i = 0; i < count; i++)
-		prepare(&writes[i]);
-	if (count)
-		rc = terrace__write(store, writes, count);
-	for (size_t i = 0; i < count; i++)
-		terrace__write_done(&writes[i]);
+	rc = terrace__drain(&drain, caches);
 	if (rc != TERRACE_OK)
 		terrace__swallow(store, NULL, "writing values that waited");
 	pthread_mutex_lock(&behind->lock);
-	if (rc == TERRACE_OK) {
-		for (size_t i = 0; i < count; i++)
-			finish(store, &writes[i]);
-		if (count && !behind->abandoned)
-			atomic_store(&lane->head, tail);
-		behind->done_turn = turn;
-	} else {
-		/* Who could not get the lock may still write; else the value is lost. */
-		put_back(behind, writes, count, rc != TERRACE_EBUSY);
-		tell(behind, rc);
-	}
+	if (rc != TERRACE_OK || drain.rc != TERRACE_OK)
+		tell(behind, rc != TERRACE_OK ? rc : drain.rc);
+	/* Who could not get the lock may still write; else the value is lost. */
+	if (rc != TERRACE_OK && rc != TERRACE_EBUSY)
+		behind->given_up = drain.to;
 	behind->failing = rc != TERRACE_OK;
 	behind->flushing = false;
 	pthread_cond_broadcast(&behind->done);
-	pthread_mutex_unlock(&behind->lock);
-	give_bytes(store, held, held_count);
-	free(writes);
-	pthread_mutex_lock(&behind->lock);
 	return rc;
 }
 
-/* Until what waits now is written, or a flush has failed twice. Under the lock. */
+static bool has_passed(struct terrace *store, uint64_t goal)
+{
+	uint64_t head, tail;
+
+	return terrace__lane_span(store->shared, my_lane(store), &head, &tail) && head >= goal;
+}
+
+/* Until what waits now is written, or a flush has failed twice. */
 static void flush(struct terrace *store)
 {
 	struct behind *behind = &store->behind;
-	uint64_t turn = behind->turn;
+	uint64_t head, goal;
 	int failures = 0;
 
-	while (behind->done_turn < turn && failures < 2) {
+	if (!terrace__lane_span(store->shared, my_lane(store), &head, &goal))
+		goal = 0; /* until it is mended */
+	while (!has_passed(store, goal) && failures < 2) {
 		if (behind->flushing)
 			pthread_cond_wait(&behind->done, &behind->lock);
 		else if (flush_once(store) != TERRACE_OK)
@@ -704,7 +182,7 @@ int terrace__behind_flush(struct terrace *store)
 	struct behind *behind = &store->behind;
 	int rc;
 
-	if (!atomic_load(&behind->started))
+	if (my_lane(store) < 0)
 		return TERRACE_OK;
 	pthread_mutex_lock(&behind->lock);
 	flush(store);
@@ -714,45 +192,403 @@ int terrace__behind_flush(struct terrace *store)
 	return rc;
 }
 
+static void flush_mine(struct terrace *store)
+{
+	if (my_lane(store) < 0 || terrace__lane_is_empty(store->shared, my_lane(store)))
+		return;
+	pthread_mutex_lock(&store->behind.lock);
+	flush(store);
+	pthread_mutex_unlock(&store->behind.lock);
+}
+
+void terrace__behind_settle_all(struct terrace *store)
+{
+	bool others = false;
+
+	if (store->read_only)
+		return;
+	flush_mine(store);
+	for (int i = 0; i < LANES; i++)
+		others |= i != my_lane(store) && !terrace__lane_is_empty(store->shared, i);
+	if (!others)
+		return;
+	pthread_mutex_lock(&store->behind.lanes);
+	drain_others(store, false);
+	pthread_mutex_unlock(&store->behind.lanes);
+}
+
 void terrace__behind_settle(struct terrace *store, uint32_t slot)
 {
-	struct behind *behind = &store->behind;
+	struct lane_item item;
+	int lane;
 
 	if (store->read_only || !version_is_behind(version_load(store->shared, slot)))
 		return;
-	pthread_mutex_lock(&behind->lock);
-	if (waits_here(behind, slot))
-		flush(store);
-	pthread_mutex_unlock(&behind->lock);
+	if (terrace__lane_find(store->shared, slot, &lane, &item) && lane != my_lane(store)) {
+		pthread_mutex_lock(&store->behind.lanes);
+		drain_other(store, lane, false);
+		pthread_mutex_unlock(&store->behind.lanes);
+	}
 	if (version_is_behind(version_load(store->shared, slot)))
-		reap_slot(store, slot);
+		flush_mine(store);
+	if (version_is_behind(version_load(store->shared, slot)))
+		look_for_stray(store, slot);
 }
 
-bool terrace__behind_hold_byte(struct terrace *store, uint64_t hash)
+void terrace__behind_settle_now(struct terrace *store, uint32_t slot)
+{
+	struct drain drain = { .store = store };
+	struct lane_item item;
+
+	if (!version_is_behind(version_load(store->shared, slot)))
+		return;
+	if (terrace__lane_find(store->shared, slot, &drain.lane, &item) &&
+	    terrace__lane_span(store->shared, drain.lane, &drain.from, &drain.to)) {
+		if (terrace__drain_now(&drain) != TERRACE_OK)
+			terrace__swallow(store, NULL, "writing what waits");
+	}
+	if (version_is_behind(version_load(store->shared, slot)))
+		terrace__lane_unmark_stray(store->shared, slot);
+}
+
+int terrace__behind_value(struct terrace *store, int lane, const struct lane_item *item,
+                          struct entry **ret)
+{
+	int rc;
+
+	if (lane != my_lane(store))
+		return terrace__lane_value(store, lane, item, ret);
+	pthread_mutex_lock(&store->behind.lock);
+	rc = terrace__lane_value(store, lane, item, ret);
+	pthread_mutex_unlock(&store->behind.lock);
+	return rc;
+}
+
+int terrace__behind_get(struct terrace_cache *cache, const struct tier_key *key, uint64_t version,
+                        struct entry **ret)
+{
+	struct terrace *store = cache->store;
+	struct behind *behind = &store->behind;
+	struct lane_item item;
+	uint64_t head;
+	int lane, rc = TERRACE_MISS;
+	bool found = terrace__lane_find(store->shared, key->slot, &lane, &item) && item.seq &&
+	             item.version == version;
+
+	if (!found) {
+		int64_t now = terrace__clock_ms(CLOCK_MONOTONIC);
+
+		if (!store->read_only && now - atomic_load(&behind->looked) >= REAP_AFTER_MS) {
+			atomic_store(&behind->looked, now);
+			look_for_stray(store, key->slot);
+		}
+		return TERRACE_EBUSY;
+	}
+	while (item.hash != key->hash || item.cache != key->cache) {
+		if (!terrace__lane_head(store->shared, lane, &head))
+			return TERRACE_EBUSY;
+		if (item.prev <= head)
+			return TERRACE_EXISTS; /* the key's own is a row, if it has one */
+		if (!terrace__lane_prev(store->shared, lane, &item) || item.version != version)
+			return TERRACE_EBUSY;
+	}
+	if (item.epoch != atomic_load(&cache->shared->epoch))
+		return TERRACE_MISS;
+	rc = terrace__behind_value(store, lane, &item, ret);
+	if (rc == TERRACE_MISS)
+		return TERRACE_EBUSY; /* it has just become a row */
+	if (rc == TERRACE_OK && ((*ret)->key_size != key->key.size ||
+	                         memcmp(entry_key(*ret), key->key.data, key->key.size) != 0)) {
+		entry_unref(*ret);
+		rc = TERRACE_MISS;
+	}
+	if (rc == TERRACE_ECORRUPT)
+		count_add(&cache->counts, COUNT_damaged, 1);
+	return rc == TERRACE_OK ? TERRACE_OK : TERRACE_MISS;
+}
+
+/* --- putting --------------------------------------------------------------------------------------- */
+
+static void *run(void *ctx);
+
+/* Lane i, whose lock we have, which is free. Under behind.lock. */
+static void take_lane(struct terrace *store, int i)
 {
 	struct behind *behind = &store->behind;
-	bool held = false;
 
-	if (atomic_load(&behind->count) == 0)
-		return false;
+	atomic_store(&behind->started, true);
+	if (terrace__lane_make(store, i, &behind->ring) != TERRACE_OK)
+		terrace__swallow(store, NULL, "making a lane");
+	else if (terrace__thread_start(&behind->thread, run, store))
+		atomic_store(&behind->lane, i); /* it waits for the lock to look at it */
+}
+
+/* A lane of our own, and the thread. Without behind.lock. */
+static void start_lane(struct terrace *store)
+{
+	struct behind *behind = &store->behind;
+
+	pthread_mutex_lock(&behind->lanes);
+	drain_others(store, true);
 	pthread_mutex_lock(&behind->lock);
-	if (behind->held_count < FLIGHT_BYTES && behind->done_turn < behind->turn) {
-		behind->held[behind->held_count++] = hash;
-		held = true;
+	for (int i = 0; i < LANES && !atomic_load(&behind->started); i++) {
+		if (terrace__lock_try(store->lock_fd, lane_byte(i), true) != 0)
+			continue;
+		if (terrace__lane_is_empty(store->shared, i))
+			take_lane(store, i);
+		if (my_lane(store) != i)
+			terrace__unlock(store->lock_fd, lane_byte(i));
 	}
+	atomic_store(&behind->started, true);
 	pthread_mutex_unlock(&behind->lock);
-	return held;
+	pthread_mutex_unlock(&behind->lanes);
+}
+
+static size_t record_bytes(const struct entry *entry)
+{
+	size_t size = RECORD_HEAD_FIXED + RECORD_HEAD_IDLE + entry->key_size +
+	              entry_extra(entry).size + (size_t)entry->value_size;
+
+	return (size + 63) & ~(size_t)63;
+}
+
+/* For a value to be put: its number, and where in the ring its record begins. */
+struct place {
+	uint64_t at, start;
+};
+
+/* Where so many bytes would go, in one piece; false when that is not free. */
+static bool find_place(struct terrace *store, uint64_t size, struct place *ret)
+{
+	struct behind *behind = &store->behind;
+	uint64_t head, tail, start, used;
+
+	/* A lane that is damaged is full, until a flush has seen to it. */
+	if (!terrace__lane_span(store->shared, my_lane(store), &head, &tail) ||
+	    tail - head >= MARKS)
+		return false;
+	if (head == tail)
+		behind->end = 0;
+	start = behind->end;
+	if (start % behind->ring + size > behind->ring)
+		start += behind->ring - start % behind->ring;
+	used = head == tail ? start : behind->starts[head % MARKS];
+	*ret = (struct place){ tail, start };
+	return start + size - used <= behind->ring;
+}
+
+/* Under the lock. False when it stays full. */
+static bool wait_room(struct terrace *store, uint64_t size, struct place *ret)
+{
+	struct behind *behind = &store->behind;
+	int64_t deadline = terrace__clock_ms(CLOCK_MONOTONIC) + store->wait_ms;
+	struct timespec until = { deadline / 1000, (long)(deadline % 1000) * 1000000 };
+
+	while (!find_place(store, size, ret)) {
+		if (behind->failing)
+			return false;
+		/* The thread is busy, or not awake yet: then it is done sooner by who needs it. */
+		if (!behind->flushing)
+			flush_once(store);
+		else if (pthread_cond_timedwait(&behind->done, &behind->lock, &until) == ETIMEDOUT)
+			return false;
+	}
+	return true;
+}
+
+/* What waits for the slot when a value is put; it is in one lane, if it is at all. */
+enum { NEIGHBOURS = 8 };
+struct neighbours {
+	uint64_t version;        /* while this stands, it can be taken; 0: nothing waits */
+	uint64_t prev;           /* see struct lane_item */
+	uint64_t at[NEIGHBOURS]; /* of other keys, in our lane */
+	size_t count;
+};
+
+/*
+ * False when the slot is not to be had: too many wait for it, or one of another key in
+ * another lane. What waits there for this key is replaced.
+ */
+static bool find_neighbours(struct terrace *store, const struct tier_key *key,
+                            struct neighbours *ret)
+{
+	const struct shared *shared = store->shared;
+	struct lane_item item;
+	uint64_t head;
+	int lane;
+	bool more = terrace__lane_find(shared, key->slot, &lane, &item);
+
+	*ret = (struct neighbours){ 0 };
+	if (!more)
+		return true;
+	ret->version = item.version;
+	if (lane != my_lane(store))
+		return item.hash == key->hash && terrace__lane_head(shared, lane, &head) &&
+		       item.prev <= head;
+	/* A value that is replaced is passed by. */
+	ret->prev = item.hash == key->hash ? item.prev : item.at + 1;
+	while (more) {
+		if (ret->count == NEIGHBOURS)
+			return false;
+		if (item.hash != key->hash)
+			ret->at[ret->count++] = item.at;
+		more = terrace__lane_prev(shared, lane, &item);
+	}
+	return true;
+}
+
+/*
+ * Mark the slot as ours. The value stands in the lane already, so that a bulk
+ * change that we do not see has seen it. TERRACE_OK with the version, and a sequence
+ * number that is above that of every row which we are to replace: a transaction
+ * draws its own before it marks a slot, so it has to be drawn after our mark.
+ */
+static int take_slot(struct terrace_cache *cache, struct lane_item *item,
+                     struct neighbours *neighbours, const struct write_lease *lease)
+{
+	struct shared *shared = cache->store->shared;
+	_Atomic uint64_t *version = &shared->versions[item->slot];
+	uint64_t old = atomic_load(version), new;
+
+	do {
+		if (UNLIKELY(!word_holds(shared, item->slot, old)))
+			return TERRACE_EXISTS;
+		if (lease && (!version_stands(shared, item->slot, lease->version, old) ||
+		              atomic_load(&cache->shared->bulk) != lease->bulk))
+			return TERRACE_MISS;
+		if (version_is_behind(old) && old != neighbours->version)
+			return TERRACE_EXISTS;
+		new = word_make(shared, item->slot,
+		                (word_value(old) + VERSION_STEP) | VERSION_BEHIND);
+	} while (!atomic_compare_exchange_strong(version, &old, new));
+	if (!version_is_behind(old))
+		neighbours->count = 0; /* none of them waited any more */
+	item->version = new;
+	item->seq = terrace__draw(shared);
+	return TERRACE_OK;
+}
+
+static int add(struct terrace_cache *cache, const struct tier_key *key, struct entry *entry,
+               const struct write_lease *lease, uint64_t epoch, struct place place)
+{
+	struct terrace *store = cache->store;
+	struct behind *behind = &store->behind;
+	terrace_slice value = terrace_bytes(entry_value(entry), (size_t)entry->value_size);
+	struct lane_item item = {
+		.at = place.at,
+		.epoch = epoch,
+		.hash = key->hash,
+		.slot = key->slot,
+		.cache = key->cache,
+		.offset = (uint32_t)(place.start % behind->ring),
+		.size = (uint32_t)record_bytes(entry),
+	};
+	struct neighbours neighbours;
+	struct record record;
+	int rc;
+
+	if (!find_neighbours(store, key, &neighbours))
+		return TERRACE_EXISTS;
+	item.prev = neighbours.prev;
+	terrace__record_fill(key->cache, entry, &record);
+	record.seq = item.at + 1;
+	record.codec = TERRACE_CODEC_NONE;
+	record.payload_size = value.size;
+	terrace__record_sum(value, record.payload_sum);
+	behind->head.size = 0;
+	terrace__record_write(&record, &behind->head);
+	if (behind->head.failed) {
+		terrace__buf_done(&behind->head);
+		return TERRACE_EXISTS;
+	}
+	terrace__lane_write(store, my_lane(store), &item,
+	                    terrace_bytes(behind->head.data, behind->head.size), value);
+	behind->caches[item.at % MARKS] = cache;
+	behind->starts[item.at % MARKS] = place.start;
+	terrace__lane_tail_set(store->shared, my_lane(store), item.at + 1);
+	/* Who begins a transaction sees the value in the lane, or we see that. */
+	rc = atomic_load(&store->shared->transaction) ? TERRACE_EXISTS :
+	                                                take_slot(cache, &item, &neighbours, lease);
+	if (rc != TERRACE_OK) {
+		terrace__lane_tail_set(store->shared, my_lane(store), item.at);
+		return rc;
+	}
+	entry_rest(entry)->seq = item.seq;
+	atomic_store(&entry->stamp, item.version);
+	atomic_store(&entry->epoch, epoch);
+	terrace__lane_finish(store->shared, my_lane(store), &item);
+	/* Those that were good are so still. Not before ours can be found: who finds another key's
+	 * value alone, under our version, takes the row of our key for good, and keeps it. */
+	for (size_t i = 0; i < neighbours.count; i++)
+		terrace__lane_restamp(store->shared, my_lane(store), neighbours.at[i],
+		                      neighbours.version, item.version);
+	behind->end = place.start + item.size;
+	return TERRACE_OK;
+}
+
+/* There is something to write; it need not be at once. */
+static void wake(struct terrace *store)
+{
+	struct behind *behind = &store->behind;
+
+	if (behind->awake && count_of(store) != MARKS / 2)
+		return;
+	behind->awake = true;
+	pthread_cond_signal(&behind->work);
+}
+
+/* A transaction for each value pays for a few of them alone. */
+static bool is_worth_waiting(struct terrace_cache *cache, const struct entry *entry)
+{
+	enum { PUTS_ALONE = 32, LARGE = 16 << 10 };
+
+	if (cache->write_behind)
+		return true;
+	return entry->value_size <= LARGE && !terrace__too_big_for_disk(cache, entry->value_size) &&
+	       (my_lane(cache->store) >= 0 ||
+	        atomic_fetch_add(&cache->store->behind.alone, 1) >= PUTS_ALONE);
+}
+
+int terrace__behind_put(struct terrace_cache *cache, const struct tier_key *key,
+                        struct entry *entry, const struct write_lease *lease)
+{
+	struct terrace *store = cache->store;
+	struct behind *behind = &store->behind;
+	uint64_t epoch = lease ? lease->epoch : atomic_load(&cache->shared->epoch);
+	struct place place;
+	size_t size = record_bytes(entry);
+	int rc;
+
+	if (store->read_only || !is_worth_waiting(cache, entry))
+		return TERRACE_EXISTS;
+	if (UNLIKELY(!atomic_load(&behind->started)))
+		start_lane(store);
+	if (my_lane(store) < 0 || size > behind->ring / 4 ||
+	    atomic_load(&store->shared->transaction))
+		return TERRACE_EXISTS;
+	rc = terrace__power_note(cache);
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = TERRACE_EXISTS;
+	pthread_mutex_lock(&behind->lock);
+	if (wait_room(store, size, &place))
+		rc = add(cache, key, entry, lease, epoch, place);
+	if (rc == TERRACE_OK)
+		wake(store);
+	pthread_mutex_unlock(&behind->lock);
+	return rc;
 }
 
 /* --- the thread --------------------------------------------------------------------------------------- */
 
 /* Let values gather, but not for long. Under the lock. */
-static void gather(struct behind *behind, int64_t wait_ms)
+static void gather(struct terrace *store, int64_t wait_ms)
 {
+	struct behind *behind = &store->behind;
 	int64_t deadline = terrace__clock_ms(CLOCK_MONOTONIC) + wait_ms;
 	struct timespec until = { deadline / 1000, (long)(deadline % 1000) * 1000000 };
 
-	while (!behind->hurry && !behind->stopping && atomic_load(&behind->count) < MARKS / 2) {
+	while (!behind->stopping && count_of(store) < MARKS / 2) {
 		if (pthread_cond_timedwait(&behind->work, &behind->lock, &until) == ETIMEDOUT)
 			return;
 	}
@@ -766,12 +602,13 @@ static void *run(void *ctx)
 
 	pthread_mutex_lock(&behind->lock);
 	while (!behind->stopping) {
-		if (behind->done_turn == behind->turn) {
+		if (terrace__lane_is_empty(store->shared, my_lane(store))) {
 			behind->awake = false;
+			pthread_cond_broadcast(&behind->done); /* another process has made room */
 			pthread_cond_wait(&behind->work, &behind->lock);
 			continue;
 		}
-		gather(behind, wait_ms);
+		gather(store, wait_ms);
 		if (behind->flushing)
 			pthread_cond_wait(&behind->done, &behind->lock);
 		else
@@ -781,67 +618,38 @@ static void *run(void *ctx)
 	return NULL;
 }
 
-/* Those of a cache, or all (NULL). Under the lock. What stays in the lane is another process's to remove. */
-static void abandon(struct behind *behind, const struct terrace_cache *cache)
-{
-	struct pending **at = &behind->first, *pending;
-
-	while ((pending = *at)) {
-		if (cache && pending->cache != cache) {
-			at = &pending->next;
-			continue;
-		}
-		*at = pending->next;
-		if (!pending->superseded)
-			unlink_slot(behind, pending);
-		behind->abandoned = true;
-		atomic_fetch_sub(&behind->count, 1);
-		entry_unref(pending->entry);
-		free(pending);
-	}
-	behind->last = at;
-}
-
-void terrace__behind_leave(struct terrace_cache *cache, bool force)
+void terrace__behind_leave(struct terrace_cache *cache)
 {
 	struct behind *behind = &cache->store->behind;
 
-	if (!atomic_load(&behind->started))
+	if (my_lane(cache->store) < 0)
 		return;
 	pthread_mutex_lock(&behind->lock);
 	flush(cache->store);
 	while (behind->flushing)
 		pthread_cond_wait(&behind->done, &behind->lock);
-	if (force)
-		abandon(behind, cache);
+	/* What could not be written is written later, by whom it may be. */
+	for (size_t i = 0; i < MARKS; i++) {
+		if (behind->caches[i] == cache)
+			behind->caches[i] = NULL;
+	}
 	pthread_mutex_unlock(&behind->lock);
-}
-
-bool terrace__behind_waits(struct terrace_cache *cache)
-{
-	struct behind *behind = &cache->store->behind;
-	struct pending *pending;
-
-	pthread_mutex_lock(&behind->lock);
-	pending = behind->first;
-	while (pending && pending->cache != cache)
-		pending = pending->next;
-	pthread_mutex_unlock(&behind->lock);
-	return pending != NULL;
 }
 
 void terrace__behind_close(struct terrace *store)
 {
 	struct behind *behind = &store->behind;
 
-	if (!atomic_load(&behind->started))
-		return;
-	terrace__behind_flush(store);
-	pthread_mutex_lock(&behind->lock);
-	behind->stopping = true;
-	pthread_cond_signal(&behind->work);
-	pthread_mutex_unlock(&behind->lock);
-	if (behind->running)
+	if (my_lane(store) >= 0) {
+		terrace__behind_flush(store);
+		pthread_mutex_lock(&behind->lock);
+		behind->stopping = true;
+		pthread_cond_signal(&behind->work);
+		pthread_mutex_unlock(&behind->lock);
 		pthread_join(behind->thread, NULL);
-	abandon(behind, NULL);
+		if (terrace__lane_is_empty(store->shared, my_lane(store)))
+			terrace__lane_unmake(store, my_lane(store));
+	}
+	terrace__buf_done(&behind->head);
+	terrace__lanes_close(store);
 }

@@ -2,6 +2,7 @@
 
 #include "core/behind.h"
 #include "core/events.h"
+#include "core/lane.h"
 #include "core/power.h"
 #include "core/sources.h"
 #include "util/util.h"
@@ -10,7 +11,7 @@
 #include <stdlib.h>
 
 /* Rows that go in one transaction: others wait no longer than for that. */
-enum { ROWS_AT_ONCE = 512 };
+enum { ROWS_AT_ONCE = 64 };
 
 /* --- rows of the disk, some at a time --------------------------------------------------------- */
 
@@ -92,6 +93,8 @@ static int remove_batch(struct terrace *store, void *ctx)
 		terrace__transaction_rollback(&transaction);
 	if (rc != TERRACE_OK)
 		doomed->removed = removed;
+	else if (doomed->mark) /* these could be read until now, and others be made of them */
+		terrace__bulk_move(store->shared, doomed->cache->shared);
 	return rc;
 }
 
@@ -191,8 +194,8 @@ static int memory_invalidate(struct terrace_cache *cache, const terrace_match *m
 	struct reader reader;
 
 	pthread_mutex_lock(&store->bulk_lock);
-	m.old_epoch = atomic_load(&cache->shared->epoch);
-	m.new_epoch = terrace__epoch_move(store->shared, cache->shared);
+	/* What was void before that, by another process, stays so. */
+	m.new_epoch = terrace__epoch_move(store->shared, cache->shared, &m.old_epoch);
 	cache->memory_ops->each(cache->memory, cache->number, &all, sort_entry, &m);
 	if (cache->encoded)
 		cache->memory_ops->each(cache->encoded, cache->number, &all, sort_entry, &m);
@@ -228,11 +231,14 @@ static int memory_invalidate(struct terrace_cache *cache, const terrace_match *m
  */
 static int void_unwritten(struct terrace *store, void *ctx)
 {
+	struct transaction *mine = terrace__transaction_mine(store);
 	struct terrace_cache *cache = ctx;
 
+	if (mine)
+		terrace__transaction_bulk(mine, cache->number);
 	terrace__bulk_move(store->shared, cache->shared);
-	if (terrace__behind_any(store, cache))
-		terrace__epoch_move(store->shared, cache->shared);
+	if (terrace__lanes_any(store, cache))
+		terrace__epoch_move(store->shared, cache->shared, NULL);
 	return TERRACE_OK;
 }
 
@@ -245,8 +251,48 @@ static int void_rowless(struct terrace *store, void *ctx)
 	struct terrace_cache *cache = ctx;
 
 	if (atomic_exchange(&cache->shared->rows, ROWS_WHOLE) != ROWS_WHOLE)
-		terrace__epoch_move(store->shared, cache->shared);
+		terrace__epoch_move(store->shared, cache->shared, NULL);
 	return TERRACE_OK;
+}
+
+/* *ret_went: something that could be read until then. */
+static int look_and_remove(struct doomed *doomed, bool *ret_went)
+{
+	struct terrace_cache *cache = doomed->cache;
+	uint64_t removed = doomed->removed;
+	int rc = terrace__write_alone(cache->store, void_unwritten, cache);
+
+	if (rc == TERRACE_OK)
+		rc = remove_all(doomed);
+	*ret_went = doomed->removed > removed;
+	if (rc == TERRACE_OK && atomic_load(&cache->shared->rows) != ROWS_WHOLE) {
+		rc = terrace__write_alone(cache->store, void_rowless, cache);
+		*ret_went = true;
+	}
+	return rc;
+}
+
+/*
+ * Until an entry has gone it can be read, and another be made of it and stored behind who
+ * looked for rows. So where any went, and something was put meanwhile, rows are looked for again.
+ */
+static int remove_until_quiet(struct doomed *doomed)
+{
+	enum { TRIES = 4 };
+	struct terrace *store = doomed->cache->store;
+	bool again = true;
+	int rc = TERRACE_OK;
+
+	for (int tries = 0; again && rc == TERRACE_OK && tries < TRIES; tries++) {
+		uint64_t put;
+
+		terrace__behind_settle_all(store);
+		put = atomic_load(&store->shared->put_entries);
+		rc = look_and_remove(doomed, &again);
+		again &= atomic_load(&store->shared->put_entries) != put ||
+		         terrace__lanes_any(store, doomed->cache);
+	}
+	return rc;
 }
 
 /* Row by row, each key's version marked. */
@@ -263,12 +309,7 @@ static int remove_matching(struct terrace_cache *cache, const terrace_match *mat
 	doomed->tiers = TERRACE_L2 | TERRACE_L3;
 	doomed->mark = true;
 	doomed->note = *note;
-	terrace__behind_flush(cache->store);
-	rc = terrace__write_alone(cache->store, void_unwritten, cache);
-	if (rc == TERRACE_OK)
-		rc = remove_all(doomed);
-	if (rc == TERRACE_OK && atomic_load(&cache->shared->rows) != ROWS_WHOLE)
-		rc = terrace__write_alone(cache->store, void_rowless, cache);
+	rc = remove_until_quiet(doomed);
 	*ret_count = doomed->removed;
 	free(doomed);
 	return rc;
@@ -314,7 +355,7 @@ static int raise_floor(struct terrace *store, void *ctx)
 		return rc;
 	terrace__floor_set(store->shared, cache->shared, floor);
 	atomic_store(&cache->shared->rows, ROWS_WHOLE);
-	terrace__epoch_move(store->shared, cache->shared);
+	terrace__epoch_move(store->shared, cache->shared, NULL);
 	return TERRACE_OK;
 }
 
@@ -356,7 +397,7 @@ int terrace__clear(struct terrace_cache *cache, uint64_t *ret_count)
 		/* A floor cannot be rolled back. */
 		rc = remove_matching(cache, &all, &note, ret_count);
 	} else {
-		terrace__behind_flush(cache->store); /* so that it is counted */
+		terrace__behind_settle_all(cache->store); /* so that it is counted */
 		/* Dead in one stroke; then the rows are swept away, in turns with others. */
 		rc = terrace__write_alone(cache->store, raise_floor, cache);
 		if (rc == TERRACE_OK)
@@ -385,7 +426,7 @@ int terrace__clear_tiers(struct terrace_cache *cache, unsigned tiers, uint64_t *
 	doomed->note.reason = TERRACE_REASON_CLEARED;
 	doomed->note.when = terrace__now(cache->store);
 	if (cache->on_disk && doomed->tiers) {
-		terrace__behind_flush(cache->store);
+		terrace__behind_settle_all(cache->store);
 		rc = remove_all(doomed);
 	}
 	*ret_count = max_u64(in_memory, doomed->removed);
@@ -469,7 +510,7 @@ int terrace__cleanup(struct terrace_cache *cache, uint64_t *ret_count)
 		return TERRACE_OK;
 	}
 	cache->store->disk_ops->sweep(cache->store->disk);
-	terrace__behind_flush(cache->store); /* it may take the place of what is expired */
+	terrace__behind_settle_all(cache->store); /* it may take the place of what is expired */
 	before = rows_of(cache);
 	do {
 		rc = terrace__write_alone(cache->store, expire_some, &some);

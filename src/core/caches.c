@@ -2,10 +2,10 @@
 
 #include "core/ahead.h"
 #include "core/behind.h"
-#include "core/events.h"
-
-#include "core/lookup.h"
+#include "core/hit.h"
+#include "core/idle.h"
 #include "core/keeper.h"
+#include "core/lookup.h"
 #include "core/power.h"
 #include "core/watch.h"
 #include "util/message.h"
@@ -137,14 +137,15 @@ static int declare_immutable(struct terrace *store, void *ctx)
 		rc = terrace__transaction_begin(store, &transaction);
 	if (rc != TERRACE_OK)
 		return rc;
+	/* Before the database knows it: if we die in between, all is synced all the same. */
+	terrace__immutable_set(store->shared, cache->shared, true);
 	rc = store->disk_ops->cache_immutable(store->disk, cache->number);
-	if (rc != TERRACE_OK) {
-		terrace__transaction_rollback(&transaction);
-		return rc;
-	}
-	rc = terrace__transaction_commit(&transaction);
 	if (rc == TERRACE_OK)
-		terrace__immutable_set(store->shared, cache->shared, true);
+		rc = terrace__transaction_commit(&transaction);
+	else
+		terrace__transaction_rollback(&transaction);
+	if (rc != TERRACE_OK)
+		terrace__immutable_set(store->shared, cache->shared, false);
 	return rc;
 }
 
@@ -164,6 +165,8 @@ static int number_cache(struct terrace *store, struct terrace_cache *cache)
 		return rc;
 	cache->number = new.number;
 	cache->shared = &store->shared->caches[new.number];
+	cache->first_slot = cache->on_disk ? 0 : VERSIONS;
+	cache->slot_mask = (cache->on_disk ? VERSIONS : MEMORY_VERSIONS) - 1;
 	/* Caches must not share hashes: their rows share an index. */
 	cache->seed = terrace__hash64(&new.number, sizeof new.number, store->head.seed);
 	if (cache->settings[CACHE_immutable].number && !store->read_only &&
@@ -301,6 +304,19 @@ static int check_strategy(const struct terrace_cache *cache)
 	return TERRACE_ECONFIG;
 }
 
+/* One for all caches: an entry's epoch is that of the watch that it is in. */
+static int have_watch(struct terrace *store)
+{
+	bool made;
+
+	pthread_mutex_lock(&store->caches_lock);
+	if (!store->watch)
+		store->watch = terrace__watch_new(store);
+	made = store->watch != NULL;
+	pthread_mutex_unlock(&store->caches_lock);
+	return made ? TERRACE_OK : no_memory("the watch on sources");
+}
+
 static int cache_make(struct terrace *store, const char *name, const terrace_policy *policy,
                       struct terrace_cache **ret)
 {
@@ -324,18 +340,24 @@ static int cache_make(struct terrace *store, const char *name, const terrace_pol
 	}
 	if (cache->tiers == 0)
 		return TERRACE_OK;
-	if (cache->watches && !store->watch)
-		store->watch = terrace__watch_new(store);
-	if (cache->watches && !store->watch)
-		return no_memory("the watch on sources");
 	cache->name_next = policy->next;
 	cache->next_ctx = policy->next_ctx;
-	rc = check_strategy(cache);
+	if (cache->watches)
+		rc = have_watch(store);
+	if (rc == TERRACE_OK)
+		rc = check_strategy(cache);
 	if (rc == TERRACE_OK)
 		rc = check_promise(cache);
 	if (rc == TERRACE_OK)
 		rc = number_cache(store, cache);
-	return rc == TERRACE_OK ? open_memory(cache) : rc;
+	if (rc == TERRACE_OK)
+		rc = open_memory(cache);
+	hits_settle(cache);
+	cache->puts_simply = rc == TERRACE_OK && cache->memory && !cache->on_disk &&
+	                     !cache->has_form && !store->read_only &&
+	                     cache->ttl_ms == TERRACE_TTL_FOREVER &&
+	                     terrace__idle_ms(cache, 0) == 0;
+	return rc;
 }
 
 static void cache_free(struct terrace_cache *cache)
@@ -412,15 +434,15 @@ void terrace__cache_close(struct terrace_cache *cache, bool force)
 	bool last;
 
 	if (cache->on_disk)
-		terrace__behind_leave(cache, force);
+		terrace__behind_leave(cache);
 	pthread_mutex_lock(&store->caches_lock);
 	last = force || --cache->handles == 0;
-	/* Values that could not be written hold on to their cache. */
-	last = last && (force || !cache->on_disk || !terrace__behind_waits(cache));
 	if (last) {
 		for (at = &store->caches; *at != cache; at = &(*at)->next)
 			;
 		*at = cache->next;
+		/* At once: who opens it again has the same lock. */
+		terrace__memory_leave(cache);
 		terrace__keeper_await(store, cache);
 	}
 	pthread_mutex_unlock(&store->caches_lock);
@@ -430,7 +452,6 @@ void terrace__cache_close(struct terrace_cache *cache, bool force)
 	if (cache->tiers)
 		terrace__stats_fold(cache);
 	terrace__memory_clear(cache);
-	terrace__memory_leave(cache);
 	cache_free(cache);
 }
 

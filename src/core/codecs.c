@@ -153,16 +153,21 @@ static terrace_codec default_codec(const struct terrace_cache *cache, uint64_t v
 static void look(struct terrace_cache *cache)
 {
 	struct codecs *codecs = &cache->codecs;
+	struct terrace *store = cache->store;
 	terrace_stats stats = TERRACE_STATS_INIT;
+	int rc;
 
 	codecs->looked = true;
-	codecs->dictionary = terrace__dictionary_latest(cache->store->dir_fd, cache->number);
+	codecs->dictionary = terrace__dictionary_latest(store->dir_fd, cache->number);
 	if (codecs->dictionary)
 		codecs->train_at = UINT64_MAX; /* until it is worth less */
 	if (cache->codec != TERRACE_CODEC_AUTO)
 		return;
-	if (terrace__stats_file_read(cache->store->dir_fd, cache->store->lock_fd, cache->number,
-	                             &stats) == 0)
+	/* The file's lock is the process's: a thread that adds to it must not lose it. */
+	pthread_mutex_lock(&store->stats_lock);
+	rc = terrace__stats_file_read(store->dir_fd, store->lock_fd, cache->number, &stats);
+	pthread_mutex_unlock(&store->stats_lock);
+	if (rc == 0)
 		cost_of_stats(&stats, &codecs->cost);
 	while (codecs->cost.values >= MEASURED_MOST)
 		fade(&codecs->cost);

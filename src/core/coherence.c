@@ -95,25 +95,14 @@ uint64_t terrace__version_mend(struct shared *shared, uint32_t slot, uint64_t ve
 	return version;
 }
 
-uint64_t terrace__version_mark(struct shared *shared, uint32_t slot)
+uint64_t terrace__version_mark(struct shared *shared, uint32_t slot, bool always)
 {
 	uint64_t old = version_load(shared, slot), new;
 
 	/* No copy can carry the next number, even if the write fails. */
 	do {
 		old = version_look(shared, slot, old);
-		new = word_make(shared, slot, (word_value(old) + VERSION_STEP) | VERSION_WRITING);
-	} while (!atomic_compare_exchange_weak(&shared->versions[slot], &old, new));
-	return new;
-}
-
-uint64_t terrace__version_mark_if(struct shared *shared, uint32_t slot, uint64_t number)
-{
-	uint64_t old = version_load(shared, slot), new;
-
-	do {
-		old = version_look(shared, slot, old);
-		if (version_number(old) != number)
+		if (version_is_behind(old) && !always)
 			return 0;
 		new = word_make(shared, slot, (word_value(old) + VERSION_STEP) | VERSION_WRITING);
 	} while (!atomic_compare_exchange_weak(&shared->versions[slot], &old, new));
@@ -159,13 +148,15 @@ static uint32_t number_of(const struct shared *shared, const struct shared_cache
 	return (uint32_t)(cache - shared->caches);
 }
 
-uint64_t terrace__epoch_move(struct shared *shared, struct shared_cache *cache)
+uint64_t terrace__epoch_move(struct shared *shared, struct shared_cache *cache, uint64_t *ret_old)
 {
 	uint64_t epoch = word_make(shared, PLACE_EPOCHS + number_of(shared, cache),
-	                           terrace__draw(shared));
+	                           terrace__draw(shared)),
+		 old = atomic_exchange(&cache->epoch, epoch);
 
-	atomic_store(&cache->epoch, epoch);
 	atomic_store(&cache->bulk, epoch);
+	if (ret_old)
+		*ret_old = old;
 	return epoch;
 }
 
@@ -226,12 +217,12 @@ void terrace__cache_name(struct shared *shared, uint32_t number, const char *nam
 
 /* --- marks of lanes ------------------------------------------------------------------------ */
 
-static uint32_t place_of(const struct shared *shared, const struct shared_mark *mark)
+static uint32_t index_of(const struct shared *shared, const struct shared_mark *mark)
 {
 	size_t lane = (size_t)((const char *)mark - (const char *)shared->lanes) /
 	              sizeof shared->lanes[0];
 
-	return PLACE_MARKS + (uint32_t)lane * MARKS + (uint32_t)(mark - shared->lanes[lane].marks);
+	return (uint32_t)lane * MARKS + (uint32_t)(mark - shared->lanes[lane].marks);
 }
 
 bool terrace__mark_where(const struct shared *shared, const struct shared_mark *mark,
@@ -241,7 +232,7 @@ bool terrace__mark_where(const struct shared *shared, const struct shared_mark *
 
 	*ret_slot = (uint32_t)word_value(where) & (VERSIONS - 1);
 	*ret_cache = (uint32_t)(word_value(where) / VERSIONS) % CACHES_MAX;
-	return word_holds(shared, place_of(shared, mark), where);
+	return word_holds(shared, PLACE_MARKS + index_of(shared, mark), where);
 }
 
 void terrace__mark_set(struct shared *shared, struct shared_mark *mark, uint32_t slot,
@@ -249,7 +240,25 @@ void terrace__mark_set(struct shared *shared, struct shared_mark *mark, uint32_t
 {
 	uint64_t where = (uint64_t)cache * VERSIONS + slot;
 
-	atomic_store(&mark->where, word_make(shared, place_of(shared, mark), where));
+	atomic_store_explicit(&mark->where,
+	                      word_make(shared, PLACE_MARKS + index_of(shared, mark), where),
+	                      memory_order_release);
+}
+
+bool terrace__mark_seq(const struct shared *shared, const struct shared_mark *mark,
+                       uint64_t *ret_seq)
+{
+	uint64_t seq = atomic_load(&mark->seq);
+
+	*ret_seq = word_value(seq);
+	return seq == 0 || word_holds(shared, PLACE_MARK_SEQS + index_of(shared, mark), seq);
+}
+
+void terrace__mark_seq_set(struct shared *shared, struct shared_mark *mark, uint64_t seq)
+{
+	uint32_t place = PLACE_MARK_SEQS + index_of(shared, mark);
+
+	atomic_store_explicit(&mark->seq, word_make(shared, place, seq), memory_order_release);
 }
 
 /* --- repair -------------------------------------------------------------------------------- */
@@ -274,7 +283,7 @@ static void repair_caches(struct shared *shared)
 		struct shared_cache *cache = &shared->caches[i];
 
 		if (!word_holds(shared, PLACE_EPOCHS + i, atomic_load(&cache->epoch)))
-			terrace__epoch_move(shared, cache);
+			terrace__epoch_move(shared, cache, NULL);
 		/* It may have been higher: what was cleared must not come back. */
 		if (terrace__floor(shared, cache) == UINT64_MAX)
 			terrace__floor_set(shared, cache, terrace__draw(shared));

@@ -25,11 +25,10 @@
  * everybody reads the database, which has the transaction or has it not; the
  * next writer sees `writing` below and takes the marks off.
  *
- * `behind` says that a value of the slot waits to be written (see behind.h):
- * the row is not to be trusted, and who has not the value itself misses. One
- * process at a time has values waiting for a slot. What they are stands in its
- * lane before the slot is marked, so that when it dies, the rows that it meant
- * to replace are removed before the mark comes off.
+ * `behind` says that a value of the slot waits in a lane to be written (see
+ * lane.h): it is read there, and its row is not to be trusted. In one lane at a
+ * time values wait for a slot. They stand there before the slot is marked, so
+ * that whoever finds the mark can write them down, their process alive or dead.
  *
  * A cache's epoch moves when more changes than can be named by key: then all
  * copies of the cache in memory are void. `bulk` moves with every such change,
@@ -60,7 +59,7 @@ enum {
 	VERSIONS = 1 << 19,        /* slots of keys that are on disk */
 	MEMORY_VERSIONS = 1 << 17, /* behind them, slots of keys in memory alone */
 	OUTCOMES = 256,
-	LANES = 32,   /* processes that write behind at the same time */
+	LANES = 16,   /* processes whose values wait at the same time */
 	MARKS = 2048, /* values that may wait in each */
 	ACCESSES = 1024,
 };
@@ -88,14 +87,17 @@ enum {
 	PLACE_EPOCHS = VERSIONS + MEMORY_VERSIONS,
 	PLACE_FLOORS = PLACE_EPOCHS + CACHES_MAX,
 	PLACE_MARKS = PLACE_FLOORS + CACHES_MAX,
-	PLACE_IMMUTABLE = PLACE_MARKS + LANES * MARKS,
+	PLACE_MARK_SEQS = PLACE_MARKS + LANES * MARKS,
+	PLACE_IMMUTABLE = PLACE_MARK_SEQS + LANES * MARKS,
 	PLACE_SEQ = PLACE_IMMUTABLE + CACHES_MAX,
 	PLACE_COMMITS,
 	PLACE_COMMITTED,
 	PLACE_TIME,
 	PLACE_UNSYNCED,
 	PLACE_LOOSE,
-	PLACES,
+	PLACE_HEADS,
+	PLACE_TAILS = PLACE_HEADS + LANES,
+	PLACES = PLACE_TAILS + LANES,
 };
 _Static_assert(PLACES <= 1 << CHECK_BITS, "a place must fit beside a value");
 
@@ -127,18 +129,27 @@ struct shared_outcome {
 	_Atomic int32_t code;
 };
 
-/* A value that waits: the rows of the hash up to `seq` are out of date. */
+/*
+ * A value that waits; see lane.h. A cache line, because whoever reads one of
+ * another process waits for it.
+ */
 struct shared_mark {
+	_Alignas(64) _Atomic uint64_t seq; /* word: rows up to it are out of date; 0: unfinished */
+	_Atomic uint64_t where;            /* word: slot, and the cache's number above it */
+	_Atomic uint64_t version;          /* of the slot, as a word: good while that is so */
+	_Atomic uint64_t epoch;            /* of the cache, the same */
 	_Atomic uint64_t hash;
-	_Atomic uint64_t seq;
-	_Atomic uint64_t where; /* word: slot, and the cache's number above it */
+	_Atomic uint64_t place; /* of the record: where in the lane's part of the file, and size */
+	_Atomic uint64_t prev;  /* 1 + the number of the one before it for the slot; 0: none */
+	_Atomic uint64_t check; /* of hash, place, prev and number */
 };
 
 /* The values of one process that wait, from head to tail, round and round. Its
  * lock is a byte of this file. */
 struct shared_lane {
-	_Alignas(64) _Atomic uint64_t head;
-	_Atomic uint64_t tail;
+	_Alignas(64) _Atomic uint64_t head; /* word */
+	_Atomic uint64_t bytes;             /* that its part of the file has on the device */
+	_Alignas(64) _Atomic uint64_t tail; /* word */
 	struct shared_mark marks[MARKS];
 };
 
@@ -191,6 +202,8 @@ struct shared {
 	uint32_t access_turn; /* the next to be written down; under the writers' lock */
 	struct shared_access accesses[ACCESSES];
 	struct shared_lane lanes[LANES];
+	_Atomic uint32_t
+	    waiting[VERSIONS]; /* lane and place of what waits, if it does; see lane.c */
 	_Alignas(64) _Atomic uint64_t versions[VERSIONS + MEMORY_VERSIONS];
 	struct shared_head spare; /* the head once more, far from it */
 };
@@ -297,20 +310,36 @@ void terrace__loose_set(struct shared *shared, bool loose);
 /* A transaction has ended: step 3. Under the writers' lock. */
 void terrace__commits_count(struct shared *shared);
 
+/*
+ * Has nothing but the row of what waited been written since? A number moves with
+ * every write; that a value which waited under it has become its row takes a mark off.
+ */
+static inline bool version_stands(const struct shared *shared, uint32_t slot, uint64_t was,
+                                  uint64_t now)
+{
+	return was == now || (word_value(was) == (word_value(now) | VERSION_BEHIND) &&
+	                      word_holds(shared, slot, now));
+}
+
 /* A lane's mark; false where it is damaged, and may be of any slot. */
 bool terrace__mark_where(const struct shared *shared, const struct shared_mark *mark,
                          uint32_t *ret_slot, uint32_t *ret_cache);
 void terrace__mark_set(struct shared *shared, struct shared_mark *mark, uint32_t slot,
                        uint32_t cache);
+/* Its sequence number, 0 while it is unfinished; false where that is damaged. */
+bool terrace__mark_seq(const struct shared *shared, const struct shared_mark *mark,
+                       uint64_t *ret_seq);
+void terrace__mark_seq_set(struct shared *shared, struct shared_mark *mark, uint64_t seq);
 
 /* Is the entry's name what it was when it was given? */
 bool terrace__cache_is_named(const struct shared *shared, uint32_t number);
 void terrace__cache_name(struct shared *shared, uint32_t number, const char *name);
 
-/* Step 1, giving the new version. Only under the writers' lock. */
-uint64_t terrace__version_mark(struct shared *shared, uint32_t slot);
-/* The same if the slot still has this number; 0 when it has not. */
-uint64_t terrace__version_mark_if(struct shared *shared, uint32_t slot, uint64_t number);
+/*
+ * Step 1, giving the new version; 0 when a value waits for the slot, but `always`. Only
+ * under the writers' lock.
+ */
+uint64_t terrace__version_mark(struct shared *shared, uint32_t slot, bool always);
 /*
  * Step 4, of what was marked with the number; false when the mark was off
  * already. *ret is what a copy of this write may carry; 0 when a value that
@@ -326,8 +355,8 @@ uint64_t terrace__version_move(struct shared *shared, uint32_t slot);
  */
 void terrace__shared_repair(struct shared *shared);
 
-/* Void all copies in memory of a cache's entries. */
-uint64_t terrace__epoch_move(struct shared *shared, struct shared_cache *cache);
+/* Void all copies in memory of a cache's entries. *ret_old, which may be NULL: the epoch until then. */
+uint64_t terrace__epoch_move(struct shared *shared, struct shared_cache *cache, uint64_t *ret_old);
 /* Many entries of the cache change or go: loads under way are outdated. */
 void terrace__bulk_move(struct shared *shared, struct shared_cache *cache);
 

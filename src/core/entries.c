@@ -109,13 +109,12 @@ int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
 	return TERRACE_OK;
 }
 
-void terrace__record_fill(const struct terrace_cache *cache, const struct entry *entry,
-                          struct record *ret)
+void terrace__record_fill(uint32_t cache, const struct entry *entry, struct record *ret)
 {
 	const struct entry_rest *rest = entry_rest(entry);
 
 	*ret = (struct record){
-		.cache = cache->number,
+		.cache = cache,
 		.flags = (uint8_t)((entry->kind == ENTRY_ABSENT ? RECORD_ABSENT : 0) |
 		                   (rest->idle ? RECORD_IDLE : 0)),
 		.created = entry->created,
@@ -140,7 +139,7 @@ void terrace__record_fill(const struct terrace_cache *cache, const struct entry 
 static int worth_of(const struct terrace_cache *cache, uint64_t size, uint64_t cost_us)
 {
 	int by_size = (log2_16(1024) - log2_16(size + 1)) * 6 / 5;
-	const char *eviction = cache->settings[CACHE_eviction].text;
+	const char *eviction = cache ? cache->settings[CACHE_eviction].text : "";
 
 	if (strcmp(eviction, "bytes") == 0)
 		return 0;
@@ -207,18 +206,26 @@ int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, stru
 		                     value.size);
 		return TERRACE_ETOOBIG;
 	}
-	terrace__record_fill(cache, entry, &write->record);
+	terrace__record_fill(cache->number, entry, &write->record);
 	if (value.size > max_u64(BLOCK_BYTES, in_row))
 		rc = encode_blocks(cache, value, write);
 	else
 		rc = encode_whole(cache, value, write);
 	terrace__write_weigh(write);
-	/* What has waited is in memory already, and may be read as we speak. */
-	if (!write->pending) {
-		entry_rest(entry)->codec = write->record.codec;
-		entry_rest(entry)->stored_size = write->record.payload_size;
-	}
+	entry_rest(entry)->codec = write->record.codec;
+	entry_rest(entry)->stored_size = write->record.payload_size;
 	return rc;
+}
+
+void terrace__entry_raw(uint32_t cache, struct entry *entry, struct write *write)
+{
+	write->put.entry = entry;
+	write->put.payload = terrace_bytes(entry_value(entry), (size_t)entry->value_size);
+	terrace__record_fill(cache, entry, &write->record);
+	write->record.codec = TERRACE_CODEC_NONE;
+	write->record.payload_size = entry->value_size;
+	terrace__record_sum(write->put.payload, write->record.payload_sum);
+	terrace__write_weigh(write);
 }
 
 void terrace__write_done(struct write *write)
@@ -354,4 +361,20 @@ int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes
 	terrace__entry_facts_of(entry, bytes);
 	*ret = entry;
 	return TERRACE_OK;
+}
+
+int terrace__entry_in_form(struct terrace_cache *cache, struct entry *entry, struct entry **ret)
+{
+	int rc;
+
+	if (!cache->has_form || entry->kind == ENTRY_ABSENT) {
+		*ret = entry;
+		return TERRACE_OK;
+	}
+	rc = terrace__entry_decode(cache, entry, ret);
+	if (rc == TERRACE_ECORRUPT) {
+		terrace__message_set("cache %s cannot decode the value that was put", cache->name);
+		rc = TERRACE_EINVAL;
+	}
+	return rc;
 }

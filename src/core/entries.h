@@ -25,14 +25,15 @@ int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
 /* What it is worth when room is made, once its record is filled. */
 void terrace__write_weigh(struct write *write);
 /* What the entry says, without codec, payload and sum. */
-void terrace__record_fill(const struct terrace_cache *cache, const struct entry *entry,
-                          struct record *ret);
+void terrace__record_fill(uint32_t cache, const struct entry *entry, struct record *ret);
 
 /*
  * Fill in a put: its record, encoded payload and place; a file is written at
  * once. TERRACE_ETOOBIG when the disk of this cache does not take it.
  */
 int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, struct write *write);
+/* The same for a cache that is not open here: into a row, as it is. */
+void terrace__entry_raw(uint32_t cache, struct entry *entry, struct write *write);
 void terrace__write_done(struct write *write);
 
 /* Expired, from the future, or cleared; LIVE when neither. Sources are another matter. */
@@ -50,5 +51,10 @@ int terrace__number_sum(const struct entry *old, int64_t initial, int64_t delta,
 /* Decode with the cache's form. TERRACE_ECORRUPT when it refuses. */
 int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes,
                           struct entry **ret);
+/*
+ * What is put: the bytes themselves, or with a form what they decode to, because nothing
+ * else has them; that is the caller's, to be dropped.
+ */
+int terrace__entry_in_form(struct terrace_cache *cache, struct entry *entry, struct entry **ret);
 
 #endif

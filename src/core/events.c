@@ -1,10 +1,12 @@
 #include "core/events.h"
 
+#include "core/caches.h"
+#include "core/hit.h"
+#include "util/thread.h"
 #include "util/time.h"
 #include "util/util.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +21,7 @@ struct queued {
 struct terrace_subscription {
 	terrace_subscription *next; /* of the store's */
 	struct terrace *store;      /* NULL: it has been closed */
+	uint64_t number;            /* in order of their beginning */
 	struct terrace_cache *cache;
 	terrace_event_fn *fn;
 	void *ctx;
@@ -33,7 +36,8 @@ struct terrace_subscription {
 	size_t count;
 	uint64_t lost;  /* since the last one that was taken out */
 	bool ending;    /* when the queue is empty */
-	bool abandoned; /* by its own thread, which is to end at once and free it */
+	bool abandoned; /* by its own thread, which is to end at once */
+	bool detached;  /* and then to free it */
 };
 
 /* --- the queue ----------------------------------------------------------------------------------- */
@@ -184,7 +188,7 @@ static void *run(void *arg)
 		pthread_mutex_lock(&subscription->lock);
 	}
 	pthread_mutex_unlock(&subscription->lock);
-	if (subscription->abandoned)
+	if (subscription->detached)
 		subscription_free(subscription);
 	return NULL;
 }
@@ -199,6 +203,7 @@ static void count_kinds(struct terrace_cache *cache)
 	for (terrace_subscription *at = cache->store->subscriptions; at; at = at->next)
 		kinds |= at->cache == cache ? at->kinds : 0;
 	atomic_store(&cache->events, kinds);
+	hits_settle(cache);
 }
 
 int terrace__subscribe(struct terrace_cache *cache, const terrace_subscribe_options *options,
@@ -207,8 +212,6 @@ int terrace__subscribe(struct terrace_cache *cache, const terrace_subscribe_opti
 	struct terrace *store = cache->store;
 	terrace_subscription *made = calloc(1, sizeof *made);
 	pthread_condattr_t monotonic;
-	sigset_t all, old;
-	int err;
 
 	if (!made)
 		return no_memory("a subscription");
@@ -225,12 +228,7 @@ int terrace__subscribe(struct terrace_cache *cache, const terrace_subscribe_opti
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&made->some, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	/* The program's signals are for the program's threads. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = pthread_create(&made->thread, NULL, run, made);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (err) {
+	if (!terrace__thread_start(&made->thread, run, made)) {
 		subscription_free(made);
 		return TERRACE_EIO;
 	}
@@ -238,6 +236,7 @@ int terrace__subscribe(struct terrace_cache *cache, const terrace_subscribe_opti
 	cache->handles++;
 	pthread_mutex_unlock(&store->caches_lock);
 	pthread_mutex_lock(&store->events_lock);
+	made->number = ++store->subscribed;
 	made->next = store->subscriptions;
 	store->subscriptions = made;
 	count_kinds(cache);
@@ -246,15 +245,18 @@ int terrace__subscribe(struct terrace_cache *cache, const terrace_subscribe_opti
 	return TERRACE_OK;
 }
 
-/* Nothing is added to its queue any more. Under events_lock. */
-static void leave(terrace_subscription *subscription)
+/* Nothing is added to its queue any more. False when that was so before. Under events_lock. */
+static bool leave(terrace_subscription *subscription)
 {
 	terrace_subscription **at = &subscription->store->subscriptions;
 
-	while (*at != subscription)
+	while (*at && *at != subscription)
 		at = &(*at)->next;
+	if (!*at)
+		return false;
 	*at = subscription->next;
 	count_kinds(subscription->cache);
+	return true;
 }
 
 /* What is queued is delivered still; the thread is over when this returns. */
@@ -267,39 +269,81 @@ static void finish(terrace_subscription *subscription)
 	pthread_join(subscription->thread, NULL);
 }
 
-struct terrace_cache *terrace__unsubscribe(terrace_subscription *subscription)
+/* By its own thread. Where the store is being closed, that sees to the rest. */
+static void abandon(terrace_subscription *subscription)
 {
-	struct terrace_cache *cache = subscription->cache;
 	struct terrace *store = subscription->store;
 
+	pthread_mutex_lock(&store->events_lock);
+	subscription->abandoned = true;
+	subscription->detached = leave(subscription);
+	store->leaving += subscription->detached;
+	pthread_mutex_unlock(&store->events_lock);
+	if (!subscription->detached)
+		return;
+	pthread_detach(subscription->thread);
+	terrace__cache_close(subscription->cache, false);
+	pthread_mutex_lock(&store->events_lock);
+	if (--store->leaving == 0)
+		pthread_cond_broadcast(&store->left);
+	pthread_mutex_unlock(&store->events_lock);
+}
+
+void terrace__unsubscribe(terrace_subscription *subscription)
+{
+	struct terrace *store = subscription->store;
+
+	if (store && pthread_equal(subscription->thread, pthread_self())) {
+		abandon(subscription);
+		return;
+	}
 	if (store) {
 		pthread_mutex_lock(&store->events_lock);
 		leave(subscription);
 		pthread_mutex_unlock(&store->events_lock);
-		if (pthread_equal(subscription->thread, pthread_self())) {
-			pthread_detach(subscription->thread);
-			subscription->abandoned = true; /* seen by this thread alone */
-			return cache;
-		}
 		finish(subscription);
+		terrace__cache_close(subscription->cache, false);
 	}
 	subscription_free(subscription);
-	return store ? cache : NULL;
 }
 
-void terrace__events_end(struct terrace *store)
+bool terrace__events_any(struct terrace *store, uint64_t *ret_last)
+{
+	bool any;
+
+	pthread_mutex_lock(&store->events_lock);
+	any = store->subscriptions || store->leaving > 0;
+	*ret_last = store->subscribed;
+	pthread_mutex_unlock(&store->events_lock);
+	return any;
+}
+
+/* Under events_lock. */
+static terrace_subscription *one_until(const struct terrace *store, uint64_t last)
+{
+	terrace_subscription *at = store->subscriptions;
+
+	while (at && at->number > last)
+		at = at->next;
+	return at;
+}
+
+void terrace__events_end(struct terrace *store, uint64_t last)
 {
 	terrace_subscription *subscription;
 
-	for (;;) {
-		pthread_mutex_lock(&store->events_lock);
-		subscription = store->subscriptions;
-		if (subscription)
-			leave(subscription);
+	pthread_mutex_lock(&store->events_lock);
+	while ((subscription = one_until(store, last))) {
+		leave(subscription);
 		pthread_mutex_unlock(&store->events_lock);
-		if (!subscription)
-			return;
 		finish(subscription);
 		subscription->store = NULL;
+		if (subscription->abandoned)
+			subscription_free(subscription);
+		pthread_mutex_lock(&store->events_lock);
 	}
+	/* Who has just ended its own has the cache open until it has closed it. */
+	while (store->leaving > 0)
+		pthread_cond_wait(&store->left, &store->events_lock);
+	pthread_mutex_unlock(&store->events_lock);
 }

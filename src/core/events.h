@@ -16,10 +16,12 @@ struct event_facts {
 
 int terrace__subscribe(struct terrace_cache *cache, const terrace_subscribe_options *options,
                        terrace_event_fn *fn, void *ctx, terrace_subscription **ret);
-/* The cache that it held open is the caller's to close; NULL when its store is closed. */
-struct terrace_cache *terrace__unsubscribe(terrace_subscription *subscription);
-/* The store is being closed: end all deliveries. */
-void terrace__events_end(struct terrace *store);
+/* Closes the cache that it held open. */
+void terrace__unsubscribe(terrace_subscription *subscription);
+/* Does anybody listen, or has just ended itself? *ret_last is for terrace__events_end(). */
+bool terrace__events_any(struct terrace *store, uint64_t *ret_last);
+/* The store is being closed: end all deliveries to those who had subscribed by then. */
+void terrace__events_end(struct terrace *store, uint64_t last);
 
 /* Put it into the queues of all who want it. Takes and gives back a lock, and waits for nobody. */
 void terrace__event(struct terrace_cache *cache, terrace_event_kind kind,

@@ -4,6 +4,7 @@
 #include "core/entries.h"
 #include "core/locks.h"
 #include "core/lookup.h"
+#include "core/sources.h"
 #include "util/lock.h"
 #include "util/message.h"
 #include "util/time.h"
@@ -218,7 +219,9 @@ void terrace__flight_byte_give(struct terrace *store, uint64_t hash)
 bool terrace__lease_holds(struct terrace_cache *cache, const struct tier_key *key,
                           const struct write_lease *lease)
 {
-	return version_load(cache->store->shared, key->slot) == lease->version &&
+	const struct shared *shared = cache->store->shared;
+
+	return version_stands(shared, key->slot, lease->version, version_load(shared, key->slot)) &&
 	       atomic_load(&cache->shared->bulk) == lease->bulk &&
 	       !(lease->outdated && atomic_load(lease->outdated));
 }
@@ -344,12 +347,28 @@ static int look(struct terrace_cache *cache, terrace_slice key, enum flight_shap
 }
 
 /*
- * This thread owns the flight. With others at work on the same key in another
- * process, wait for them; then look again before computing.
+ * Nobody has written the key since `before`, and nobody else can be computing it:
+ * what was not there then is not there now. In memory alone a version may stand
+ * still all the same.
  */
-static int own_flight(struct terrace_cache *cache, struct flight *flight, int64_t deadline,
-                      enum flight_shape shape, struct terrace_lease **ret_lease,
-                      struct entry **ret_entry, unsigned *ret_tier)
+static bool is_untouched(const struct terrace_cache *cache, const struct tier_key *key,
+                         const struct write_lease *before)
+{
+	uint64_t version = version_load(cache->store->shared, key->slot);
+
+	return version == before->version && !version_is_writing(version) &&
+	       !version_is_behind(version);
+}
+
+/*
+ * This thread owns the flight. With others at work on the same key in another
+ * process, wait for them; then look again before computing, unless nothing
+ * happened since the key was missed, which was after `before`.
+ */
+static int own_flight(struct terrace_cache *cache, struct flight *flight,
+                      const struct write_lease *before, int64_t deadline, enum flight_shape shape,
+                      struct terrace_lease **ret_lease, struct entry **ret_entry,
+                      unsigned *ret_tier)
 {
 	struct terrace *store = cache->store;
 	struct tier_key hashed = cache_key(cache, flight->key.key);
@@ -371,13 +390,20 @@ static int own_flight(struct terrace_cache *cache, struct flight *flight, int64_
 			return TERRACE_OK;
 		}
 	}
-	if (cache->tiers)
+	if (cache->tiers && !(has_byte && is_untouched(cache, &hashed, before)))
 		rc = look(cache, flight->key.key, shape, false, ret_entry, ret_tier);
+	else
+		rc = TERRACE_MISS;
 	if (cache->tiers && (rc == TERRACE_OK || rc == TERRACE_ABSENT)) {
 		if (has_byte)
 			terrace__flight_byte_give(store, hashed.hash);
-		flight_land(&store->flights, flight, rc == TERRACE_OK ? *ret_entry : NULL, rc,
-		            NULL);
+		/* In memory alone nobody tells us, who have no lease, that it is written: a
+		 * version may stand still. Who has joined looks for itself. */
+		if (cache->on_disk)
+			flight_land(&store->flights, flight, rc == TERRACE_OK ? *ret_entry : NULL,
+			            rc, NULL);
+		else
+			flight_land(&store->flights, flight, NULL, 0, NULL);
 		return rc;
 	}
 	lease_new(cache, flight->key.key, flight, shape, ret_lease);
@@ -393,6 +419,19 @@ static int own_flight(struct terrace_cache *cache, struct flight *flight, int64_
 	flight->lease = (*ret_lease)->lease;
 	pthread_mutex_unlock(&store->flights.lock);
 	return TERRACE_MISS;
+}
+
+/* Who joined may have come after a source changed; as a hit, it is looked at. */
+static bool sources_stand(struct terrace_cache *cache, struct entry *entry)
+{
+	uint64_t looked_at;
+
+	if (!entry_extra(entry).size || cache->check_ms < 0 ||
+	    terrace__sources_check(cache->store, entry_extra(entry), &looked_at, NULL, 0) ==
+	        SOURCE_SAME)
+		return true;
+	entry_unref(entry);
+	return false;
 }
 
 /* The entry of a flight that this caller joined, in the shape that it wants. */
@@ -418,19 +457,26 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
                          struct entry **ret_entry, unsigned *ret_tier)
 {
 	struct flights *flights = &cache->store->flights;
-	int64_t deadline = add_sat_i64(terrace__clock_ms(CLOCK_MONOTONIC), wait_ms);
 	bool looked = false; /* for an expired value */
+	int64_t deadline;
+	int code;
 
 	if (holds(cache, key)) {
 		terrace__message_set("the loader of a key of cache %s asked for that very key",
 		                     cache->name);
 		return TERRACE_ECYCLE;
 	}
+	/* Most are here: before anything else that takes time. */
+	if (cache->tiers && shape == FLIGHT_OBJECT) {
+		code = terrace__get_near(cache, key, ret_entry, ret_tier);
+		if (code == TERRACE_OK || code == TERRACE_ABSENT)
+			return code;
+	}
+	deadline = add_sat_i64(terrace__clock_ms(CLOCK_MONOTONIC), wait_ms);
 	for (;;) {
-		struct write_lease mine;
+		struct write_lease mine = terrace__lease_take(cache, key);
 		struct flight *flight;
 		enum wait_outcome outcome;
-		int code;
 
 		if (cache->tiers) {
 			code = look(cache, key, shape, true, ret_entry, ret_tier);
@@ -441,7 +487,6 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 		 * be handed what may yet be rolled back. */
 		if (terrace__transaction_mine(cache->store))
 			return lease_new(cache, key, NULL, shape, ret_lease);
-		mine = terrace__lease_take(cache, key);
 		pthread_mutex_lock(&flights->lock);
 		flight = flight_find(flights, cache, key);
 		if (!flight) {
@@ -450,7 +495,7 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 			if (flight)
 				flight->lease = mine;
 			pthread_mutex_unlock(&flights->lock);
-			return flight ? own_flight(cache, flight, deadline, shape, ret_lease,
+			return flight ? own_flight(cache, flight, &mine, deadline, shape, ret_lease,
 			                           ret_entry, ret_tier) :
 			                lease_new(cache, key, NULL, shape, ret_lease);
 		}
@@ -469,7 +514,8 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 		}
 		outcome = flight_join(flights, flight, &mine, deadline, ret_entry, ret_tier, &code);
 		pthread_mutex_unlock(&flights->lock);
-		if (outcome == WAIT_VALUE && code == 0 && !reshape(cache, shape, ret_entry))
+		if (outcome == WAIT_VALUE && code == 0 &&
+		    (!sources_stand(cache, *ret_entry) || !reshape(cache, shape, ret_entry)))
 			continue;
 		if (outcome == WAIT_VALUE) {
 			count_add(&cache->counts, COUNT_shared_loads, 1);
@@ -518,11 +564,11 @@ void terrace__lease_end(struct terrace_lease *lease, struct entry *entry, int co
 
 		if (code && code != TERRACE_ABSENT)
 			publish_outcome(store, hash, code);
-		/* What waits to be written is not there yet for other processes. */
-		if (!cache->write_behind || !terrace__behind_hold_byte(store, hash))
-			terrace__flight_byte_give(store, hash);
+		terrace__flight_byte_give(store, hash);
 	}
-	if (lease->flight)
+	if (lease->flight && lease->for_one)
+		flight_land(&store->flights, lease->flight, NULL, 0, NULL);
+	else if (lease->flight)
 		flight_land(&store->flights, lease->flight, entry, code, terrace__message());
 	terrace__lease_leave(lease);
 	lease_unregister(lease);

@@ -47,6 +47,7 @@ struct terrace_lease {
 	struct flight *flight;     /* NULL: alongside another one, waiting for nobody */
 	enum flight_shape shape;   /* what the caller wants */
 	bool has_byte;             /* holds the lock among processes */
+	bool for_one;              /* who joined cannot tell whether it still holds: not for them */
 	terrace_strategy strategy; /* of the call, for what is computed; 0: the cache's */
 	struct write_lease lease;
 	_Atomic bool outdated;       /* in memory alone: the key was written since */

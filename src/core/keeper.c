@@ -4,13 +4,13 @@
 #include "core/idle.h"
 #include "core/processes.h"
 #include "core/lookup.h"
+#include "util/thread.h"
 #include "util/time.h"
 #include "util/util.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <malloc.h>
-#include <signal.h>
 
 /* Processes that are done within this time never have the thread. */
 #define START_AFTER_NS UINT64_C(1000000000)
@@ -175,17 +175,12 @@ static void *run(void *ctx)
 void terrace__keeper_start(struct terrace *store)
 {
 	struct keeper *keeper = &store->keeper;
-	sigset_t all, old;
 
 	pthread_mutex_lock(&keeper->lock);
 	if (!keeper->started) {
 		keeper->started = true;
 		atomic_store(&keeper->due_ns, UINT64_MAX);
-		/* The program's signals are for the program's threads. */
-		sigfillset(&all);
-		pthread_sigmask(SIG_SETMASK, &all, &old);
-		keeper->running = pthread_create(&keeper->thread, NULL, run, store) == 0;
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
+		keeper->running = terrace__thread_start(&keeper->thread, run, store);
 	}
 	pthread_mutex_unlock(&keeper->lock);
 }

@@ -47,7 +47,7 @@ int terrace__keys_start(struct terrace_cache *cache, const terrace_match *match,
 		ret->match.text = terrace_bytes(ret->match_text.data, ret->match_text.size);
 	}
 	if (cache->on_disk)
-		terrace__behind_flush(cache->store); /* to be listed, it must be there */
+		terrace__behind_settle_all(cache->store); /* to be listed, it must be there */
 	ret->at_end = cache->tiers == 0;
 	return TERRACE_OK;
 }

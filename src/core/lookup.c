@@ -1,5 +1,5 @@
 /* Reading: nearest tier first, and what makes a copy good. */
-#include "core/lookup.h"
+#include "core/hit.h"
 
 #include "core/keeper.h"
 
@@ -14,25 +14,7 @@
 #include "util/time.h"
 #include "util/util.h"
 
-/* One key in so many has its hits in L1 timed. */
-enum { SAMPLE_MASK = 1023 };
-
-/* Nobody has written the key or voided the cache since this copy was made. */
-static inline bool is_current(struct terrace_cache *cache, const struct tier_key *key,
-                              const struct entry *entry)
-{
-	return atomic_load_explicit(&entry->stamp, memory_order_relaxed) ==
-	           version_load(cache->store->shared, key->slot) &&
-	       atomic_load_explicit(&entry->epoch, memory_order_relaxed) ==
-	           atomic_load_explicit(&cache->shared->epoch, memory_order_acquire);
-}
-
-/* Neither time nor a source ends it. */
-static inline bool never_ends(const struct entry *entry)
-{
-	return atomic_load_explicit(&entry->expires, memory_order_relaxed) == INT64_MAX &&
-	       !entry->has_sources;
-}
+#include <sched.h>
 
 bool terrace__is_expired(struct terrace_cache *cache, const struct entry *entry)
 {
@@ -109,12 +91,28 @@ static bool may_serve_stale(const struct terrace_cache *cache)
 	return cache->stale_ms > 0 || cache->stale_error_ms > 0;
 }
 
+/* Or what waited then is a row by now; it is the same value. */
+static bool still_stands(struct terrace_cache *cache, const struct tier_key *key,
+                         struct entry *entry)
+{
+	uint64_t stamp = atomic_load(&entry->stamp),
+		 version = version_load(cache->store->shared, key->slot);
+
+	if (!version_stands(cache->store->shared, key->slot, stamp, version) ||
+	    atomic_load(&entry->epoch) != atomic_load(&cache->shared->epoch))
+		return false;
+	/* Nobody gives it another stamp but to the same end. */
+	if (stamp != version)
+		atomic_store(&entry->stamp, version);
+	return true;
+}
+
 /* A copy that was found, and that its head alone does not say to be good. */
 static __attribute__((noinline)) bool is_good_after_all(struct terrace_cache *cache,
                                                         const struct tier_key *key,
                                                         struct entry *entry)
 {
-	if (!is_current(cache, key, entry))
+	if (!still_stands(cache, key, entry))
 		return false;
 	if (!terrace__is_expired(cache, entry)) {
 		if (entry->has_sources && !sources_hold(cache, key, entry))
@@ -130,15 +128,11 @@ static __attribute__((noinline)) bool is_good_after_all(struct terrace_cache *ca
 	return false;
 }
 
-/* A copy in one of the memory tiers that is good; hits that are not are not counted. */
-static inline int memory_get(struct terrace_cache *cache, void *tier, const struct tier_key *key,
-                             struct entry **ret)
+/* A copy that was found and is not counted as a hit yet; let go of when it is not good. */
+static inline int memory_found(struct terrace_cache *cache, const struct tier_key *key,
+                               struct entry *entry, struct entry **ret)
 {
-	struct entry *entry;
-
-	if (cache->memory_ops->get(tier, key, false, &entry) != TERRACE_OK)
-		return TERRACE_MISS;
-	if (LIKELY(is_current(cache, key, entry) && never_ends(entry)) ||
+	if (LIKELY(is_current(cache, key->slot, entry) && never_ends(entry)) ||
 	    is_good_after_all(cache, key, entry)) {
 		entry_hit(entry);
 		*ret = entry;
@@ -146,6 +140,17 @@ static inline int memory_get(struct terrace_cache *cache, void *tier, const stru
 	}
 	entry_unref(entry);
 	return TERRACE_MISS;
+}
+
+/* A copy in one of the memory tiers that is good; hits that are not are not counted. */
+static int memory_get(struct terrace_cache *cache, void *tier, const struct tier_key *key,
+                      struct entry **ret)
+{
+	struct entry *entry;
+
+	if (cache->memory_ops->get(tier, key, false, &entry) != TERRACE_OK)
+		return TERRACE_MISS;
+	return memory_found(cache, key, entry, ret);
 }
 
 void terrace__damaged(struct terrace_cache *cache, const struct tier_key *key, uint64_t seq,
@@ -188,30 +193,41 @@ static uint64_t look_at(struct terrace *store, uint32_t slot, uint64_t version)
 	                                    version_look(store->shared, slot, version);
 }
 
-/* The row, or the value that waits to become it. */
-static int read_row(struct terrace_cache *cache, const struct tier_key *key, uint64_t version,
-                    bool *ret_waits, struct found *ret)
+/*
+ * The row, or the value that waits to become it. *version was loaded before, and is loaded
+ * again where something came in between.
+ */
+static int read_row(struct terrace_cache *cache, const struct tier_key *key, uint64_t *version,
+                    struct found *ret)
 {
 	struct terrace *store = cache->store;
 	const struct disk_ops *ops = store->disk_ops;
-	int rc;
+	enum { TRIES = 50, NAPS = 20 };
+	int rc, tries = 0;
 
-	*ret_waits = false;
 	if (!terrace__present(store))
 		return TERRACE_MISS;
-	version = look_at(store, key->slot, version);
-	while (UNLIKELY(version_is_behind(version))) {
-		uint64_t before = version;
+	*version = look_at(store, key->slot, *version);
+	while (UNLIKELY(version_is_behind(*version))) {
+		uint64_t before = *version;
 
-		rc = terrace__behind_get(cache, key, &ret->entry);
-		*ret_waits = rc == TERRACE_OK;
+		rc = terrace__behind_get(cache, key, before, &ret->entry);
 		if (rc == TERRACE_OK)
 			return TERRACE_OK;
-		version = look_at(store, key->slot, version_load(store->shared, key->slot));
 		if (rc == TERRACE_EXISTS)
 			break;
-		if (version == before)
+		if (rc != TERRACE_EBUSY)
 			return TERRACE_MISS;
+		*version = look_at(store, key->slot, version_load(store->shared, key->slot));
+		if (*version != before)
+			continue;
+		/* Its owner is done in a moment, or when it runs again; if it lives. */
+		if (++tries > TRIES + NAPS)
+			return TERRACE_MISS;
+		if (tries <= TRIES)
+			sched_yield();
+		else
+			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
 	if (ret->may_open)
 		rc = ops->open(store->disk, key, &ret->entry, &ret->blocks);
@@ -236,8 +252,7 @@ static int disk_get(struct terrace_cache *cache, const struct tier_key *key, str
 	uint64_t version = version_load(store->shared, key->slot);
 	uint64_t epoch = atomic_load(&cache->shared->epoch);
 	terrace_reason reason;
-	bool waits;
-	int rc = read_row(cache, key, version, &waits, ret);
+	int rc = read_row(cache, key, &version, ret);
 
 	if (rc != TERRACE_OK)
 		return TERRACE_MISS;
@@ -256,12 +271,9 @@ static int disk_get(struct terrace_cache *cache, const struct tier_key *key, str
 		if (!ret->ahead)
 			terrace__idle_used(cache, key, ret->entry);
 	}
-	/* What waits is in memory already, where there is room for it. */
-	ret->keep = !waits && !version_is_writing(version) && !ret->blocks;
-	if (!waits) {
-		atomic_init(&ret->entry->stamp, version);
-		atomic_init(&ret->entry->epoch, epoch);
-	}
+	ret->keep = !version_is_writing(version) && !ret->blocks;
+	atomic_init(&ret->entry->stamp, version);
+	atomic_init(&ret->entry->epoch, epoch);
 	return TERRACE_OK;
 }
 
@@ -369,51 +381,115 @@ static inline int found_rc(struct entry *entry)
 	return TERRACE_ABSENT;
 }
 
-static inline int get_hashed(struct terrace_cache *cache, const struct tier_key *hashed,
-                             struct entry **ret, unsigned *ret_tier)
+/* In L1 alone. With `found`, pinned, that is not asked again; it may be NULL. */
+static int get_near(struct terrace_cache *cache, const struct tier_key *key, struct entry *found,
+                    struct entry **ret, unsigned *ret_tier)
 {
-	bool timed = (hashed->hash & SAMPLE_MASK) ==
-	             atomic_load_explicit(&cache->sample, memory_order_relaxed);
+	bool timed = hit_is_timed(cache, key->hash);
 	uint64_t start = UNLIKELY(timed) ? terrace__now_ns() : 0;
-	int rc;
+	int rc = TERRACE_MISS;
 
-	if (LIKELY(cache->memory != NULL) &&
-	    LIKELY(memory_get(cache, cache->memory, hashed, ret) == TERRACE_OK)) {
-		if (UNLIKELY(timed)) {
-			keeper_at(cache->store, start);
-			terrace__count_time(&cache->counts, TIME_hit_l1, terrace__now_ns() - start);
-		}
-		event_of_key(cache, TERRACE_EVENT_HIT, hashed->key, TERRACE_L1);
-		*ret_tier = TERRACE_L1;
-		return found_rc(*ret);
+	if (found)
+		rc = memory_found(cache, key, found, ret);
+	else if (cache->memory)
+		rc = memory_get(cache, cache->memory, key, ret);
+	if (rc != TERRACE_OK)
+		return TERRACE_MISS;
+	if (UNLIKELY(timed)) {
+		keeper_at(cache->store, start);
+		terrace__count_time(&cache->counts, TIME_hit_l1, terrace__now_ns() - start);
 	}
-	rc = get_below(cache, hashed, true, ret, ret_tier);
+	event_of_key(cache, TERRACE_EVENT_HIT, key->key, TERRACE_L1);
+	*ret_tier = TERRACE_L1;
+	return found_rc(*ret);
+}
+
+static int get_hashed(struct terrace_cache *cache, const struct tier_key *key, struct entry *found,
+                      struct entry **ret, unsigned *ret_tier)
+{
+	int rc = get_near(cache, key, found, ret, ret_tier);
+
+	if (rc != TERRACE_MISS)
+		return rc;
+	rc = get_below(cache, key, true, ret, ret_tier);
 	return rc == TERRACE_OK ? found_rc(*ret) : rc;
+}
+
+int terrace__get_near(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                      unsigned *ret_tier)
+{
+	struct tier_key hashed = { key, 0, 0, cache->number };
+	struct hash128 hash;
+	struct entry *entry;
+
+	if (UNLIKELY(!hits_are_simple(cache))) {
+		hashed = cache_key_soon(cache, key);
+		return get_near(cache, &hashed, NULL, ret, ret_tier);
+	}
+	hash = hit_hash(cache, key);
+	entry = hit_look(cache, key, hash.low);
+	hashed.hash = hash.low;
+	hashed.slot = cache_slot(cache, hash);
+	if (UNLIKELY(!hit_is_good(cache, hashed.slot, entry)))
+		return get_near(cache, &hashed, entry, ret, ret_tier);
+	*ret = entry;
+	*ret_tier = TERRACE_L1;
+	return TERRACE_OK;
+}
+
+int terrace__get_long(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                      unsigned *ret_tier)
+{
+	const struct tier_key hashed = cache_key_soon(cache, key);
+
+	return get_hashed(cache, &hashed, NULL, ret, ret_tier);
+}
+
+int terrace__get_hashed(struct terrace_cache *cache, terrace_slice key, struct hash128 hash,
+                        struct entry *found, struct entry **ret, unsigned *ret_tier)
+{
+	const struct tier_key hashed = { key, hash.low, cache_slot(cache, hash), cache->number };
+
+	return get_hashed(cache, &hashed, found, ret, ret_tier);
 }
 
 int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                  unsigned *ret_tier)
 {
-	struct tier_key hashed = cache_key_soon(cache, key);
+	struct hash128 hash;
+	struct entry *entry;
 
-	return get_hashed(cache, &hashed, ret, ret_tier);
+	if (UNLIKELY(!hits_are_simple(cache)))
+		return terrace__get_long(cache, key, ret, ret_tier);
+	hash = hit_hash(cache, key);
+	entry = hit_look(cache, key, hash.low);
+	if (UNLIKELY(!hit_is_good(cache, cache_slot(cache, hash), entry)))
+		return terrace__get_hashed(cache, key, hash, entry, ret, ret_tier);
+	*ret = entry;
+	*ret_tier = TERRACE_L1;
+	return TERRACE_OK;
 }
 
 void terrace__get_some(struct terrace_cache *cache, const terrace_slice *keys, size_t count,
                        struct entry **ret, unsigned *ret_tiers)
 {
 	struct tier_key hashed[GET_AT_ONCE];
+	bool simple = hits_are_simple(cache);
 
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < count; i++)
 		hashed[i] = cache_key_soon(cache, keys[i]);
-		if (cache->memory)
-			cache->memory_ops->soon(cache->memory, &hashed[i]);
-	}
-	for (size_t i = 0; i < count && cache->memory; i++)
-		cache->memory_ops->sooner(cache->memory, &hashed[i]);
+	if (cache->memory && count > 0)
+		cache->memory_ops->soon(cache->memory, hashed, count);
 	for (size_t i = 0; i < count; i++) {
-		if (get_hashed(cache, &hashed[i], &ret[i], &ret_tiers[i]) != TERRACE_OK)
+		struct entry *entry = simple ? hit_look(cache, keys[i], hashed[i].hash) : NULL;
+
+		if (LIKELY(hit_is_good(cache, hashed[i].slot, entry))) {
+			ret[i] = entry;
+			ret_tiers[i] = TERRACE_L1;
+		} else if (get_hashed(cache, &hashed[i], entry, &ret[i], &ret_tiers[i]) !=
+		           TERRACE_OK) {
 			ret[i] = NULL;
+		}
 	}
 }
 
@@ -502,7 +578,7 @@ int terrace__look_ahead(struct terrace_cache *cache, const struct tier_key *key,
 	int rc;
 
 	if (cache->memory_ops->get(cache->memory, key, false, &old) == TERRACE_OK &&
-	    is_current(cache, key, old) && !terrace__is_expired(cache, old)) {
+	    still_stands(cache, key, old) && !terrace__is_expired(cache, old)) {
 		entry_unref(old);
 		return TERRACE_EXISTS;
 	}
@@ -550,7 +626,7 @@ int terrace__get_stale(struct terrace_cache *cache, terrace_slice key, int64_t w
 		return TERRACE_MISS;
 	if (cache->memory &&
 	    cache->memory_ops->get(cache->memory, &hashed, false, ret) == TERRACE_OK) {
-		if (is_current(cache, &hashed, *ret) && is_stale(cache, *ret, window))
+		if (still_stands(cache, &hashed, *ret) && is_stale(cache, *ret, window))
 			return TERRACE_OK;
 		entry_unref(*ret);
 	}
@@ -573,7 +649,7 @@ int terrace__get_stale(struct terrace_cache *cache, terrace_slice key, int64_t w
 void terrace__entry_facts(const struct entry *entry, struct tier_facts *ret)
 {
 	const struct entry_rest *rest = entry_rest(entry);
-	int64_t stored = entry->plain ? entry->created : rest->stored;
+	int64_t stored = entry_stored(entry);
 
 	*ret = (struct tier_facts){
 		.tier = TERRACE_L1,
@@ -624,7 +700,7 @@ int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tie
 	     cache->memory_ops->get(cache->memory, &hashed, false, &entry) == TERRACE_OK) ||
 	    (cache->encoded &&
 	     cache->memory_ops->get(cache->encoded, &hashed, false, &entry) == TERRACE_OK)) {
-		in_memory = is_current(cache, &hashed, entry);
+		in_memory = still_stands(cache, &hashed, entry);
 		hits = entry_hits(entry);
 		if (in_memory && !cache->on_disk)
 			terrace__entry_facts(entry, ret);
@@ -639,7 +715,7 @@ int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tie
 			return TERRACE_MISS;
 		terrace__behind_settle(cache->store, hashed.slot);
 		if (version_is_behind(version_load(cache->store->shared, hashed.slot)))
-			return TERRACE_MISS; /* another process knows */
+			return TERRACE_MISS; /* it could not be written */
 		rc = cache->store->disk_ops->describe(cache->store->disk, &hashed, ret);
 		if (rc != TERRACE_OK)
 			return rc;

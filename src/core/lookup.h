@@ -15,6 +15,14 @@
  */
 int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                  unsigned *ret_tier);
+/* The same of L1 alone, where no miss is counted: one that counts is to follow. */
+int terrace__get_near(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                      unsigned *ret_tier);
+/* The same, the long way: see hit.h. With `found`, pinned, L1 is not asked again; it may be NULL. */
+int terrace__get_long(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                      unsigned *ret_tier);
+int terrace__get_hashed(struct terrace_cache *cache, terrace_slice key, struct hash128 hash,
+                        struct entry *found, struct entry **ret, unsigned *ret_tier);
 /* As many gets, at most GET_AT_ONCE, that wait for memory together; NULL where there is none. */
 enum { GET_AT_ONCE = 16 };
 void terrace__get_some(struct terrace_cache *cache, const terrace_slice *keys, size_t count,
@@ -67,6 +75,9 @@ enum put_shape {
 	SHAPE_DECODED, /* the caller goes on with the object */
 	SHAPE_ENCODED, /* the caller goes on with the bytes: decode nothing */
 };
+
+/* Is this one to be timed? */
+bool terrace__put_is_timed(const struct terrace_cache *cache);
 
 /* One put of terrace__put_many(). */
 struct put_item {
@@ -127,15 +138,19 @@ bool terrace__memory_fits(struct terrace_cache *cache, uint64_t bytes);
  * (which may be NULL), only while that holds: else TERRACE_MISS. TERRACE_ETOOBIG
  * when it would push too much out; what was there is gone all the same.
  */
-int terrace__memory_keep(struct terrace_cache *cache, const struct tier_put *put,
+int terrace__memory_keep(struct terrace_cache *cache, struct tier_put *put,
                          const struct write_lease *lease);
 /* The same for what nobody has asked for: room is made in this cache alone. */
 int terrace__memory_keep_weak(struct terrace_cache *cache, const struct tier_put *put);
 /* In memory alone, before the first put: be a holder. */
 int terrace__memory_join(struct terrace_cache *cache);
+/* It is not used any more. Under caches_lock. */
 void terrace__memory_leave(struct terrace_cache *cache);
 /* In memory alone: the stamp of an entry that is about to be put; load the epoch before. */
 uint64_t terrace__memory_stamp(struct terrace_cache *cache, const struct tier_key *key);
+/* The same of what was made from an entry that was good at the version; false when it is not any more. */
+bool terrace__memory_stamp_from(struct terrace_cache *cache, const struct tier_key *key,
+                                uint64_t version, uint64_t *ret);
 /* The bytes beside a form: as terrace__memory_keep(). */
 int terrace__encoded_keep(struct terrace_cache *cache, const struct tier_key *key,
                           struct entry *entry, const struct write_lease *lease);

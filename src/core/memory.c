@@ -15,14 +15,11 @@
 /* Count what eviction has taken out, and tell the catalogue of its hits. */
 static void note_evicted(struct terrace_cache *cache, const struct tier_evicted *evicted)
 {
-	int64_t now = evicted->chain ? terrace__now(cache->store) : 0;
+	int64_t now = evicted->chain && cache->on_disk ? terrace__now(cache->store) : 0;
 
 	count_add(&cache->counts, COUNT_evicted_l1, evicted->entries_l1);
 	for (struct entry *entry = evicted->chain; entry; entry = entry->next) {
-		if (!cache->on_disk)
-			terrace__note_put(cache->store, entry->hash, TERRACE_REASON_EVICTED, now,
-			                  "to keep memory within its limit");
-		else if (entry_hits(entry))
+		if (cache->on_disk && entry_hits(entry))
 			terrace__access_note(cache->store, entry->hash, entry_hits(entry), now);
 		event_of_key(cache, TERRACE_EVENT_EVICT, entry_key_slice(entry), TERRACE_L1);
 		ahead_evicted(cache, entry->hash);
@@ -61,6 +58,16 @@ static struct terrace_cache *borrower(struct terrace *store, bool encoded, uint6
 	return found;
 }
 
+/* From L1, with a note of each. */
+static void evict(struct terrace_cache *cache, uint64_t bytes, uint64_t entries,
+                  struct tier_evicted *ret)
+{
+	const struct tier_note note = { .when = terrace__now(cache->store) };
+
+	cache->memory_ops->evict(cache->memory, cache->number, bytes, entries, &note, ret);
+	note_evicted(cache, ret);
+}
+
 /* From the one that has borrowed most; false when nobody has. */
 static bool take_back(struct terrace *store, uint64_t bytes, uint64_t entries)
 {
@@ -72,23 +79,27 @@ static bool take_back(struct terrace *store, uint64_t bytes, uint64_t entries)
 	 * it lets go may run a program's destructor, so that comes after. */
 	pthread_mutex_lock(&store->caches_lock);
 	victim = borrower(store, false, &lent);
+	atomic_store_explicit(&store->giver, victim, memory_order_relaxed);
 	if (victim) {
-		victim->memory_ops->evict(victim->memory, victim->number, min_u64(bytes, lent),
-		                          entries, NULL, &evicted);
-		note_evicted(victim, &evicted);
+		evict(victim, min_u64(bytes, lent), entries, &evicted);
 	}
 	pthread_mutex_unlock(&store->caches_lock);
 	entry_unlinked_all(evicted.chain);
 	return evicted.entries_l1 > 0;
 }
 
-static void keep_within(struct terrace_cache *cache)
+/* What went as the put went on, and what must go besides. */
+static void keep_within(struct terrace_cache *cache, const struct tier_evicted *evicted)
 {
 	struct terrace *store = cache->store;
 	uint64_t bytes = above(terrace__tiers_memory_bytes(cache->memory), cache->memory_bytes);
 	uint64_t entries = above(terrace__tiers_memory_entries(cache->memory),
 	                         cache->memory_entries);
 
+	if (evicted->chain) {
+		note_evicted(cache, evicted);
+		entry_unlinked_all(evicted->chain);
+	}
 	if (bytes || entries)
 		terrace__memory_evict(cache, bytes, entries);
 	bytes = above(atomic_load(&store->pool.bytes), limit_load(&store->memory));
@@ -144,9 +155,26 @@ static int put_leased(struct terrace_cache *cache, void *tier, const struct tier
 	return rc;
 }
 
-int terrace__memory_keep(struct terrace_cache *cache, const struct tier_put *put,
+/* Of the store's limits alone when the cache would be the one to give. */
+static struct tier_limits limits_of(const struct terrace_cache *cache)
+{
+	struct terrace *store = cache->store;
+	struct tier_limits limits = { .bytes = cache->memory_bytes,
+		                      .entries = cache->memory_entries };
+
+	if (atomic_load_explicit(&store->giver, memory_order_relaxed) == cache &&
+	    terrace__tiers_memory_bytes(cache->memory) > cache->memory_min_bytes) {
+		limits.pool_bytes = limit_load(&store->memory);
+		limits.pool_entries = store->memory_entries;
+	}
+	return limits;
+}
+
+int terrace__memory_keep(struct terrace_cache *cache, struct tier_put *put,
                          const struct write_lease *lease)
 {
+	struct tier_limits limits = limits_of(cache);
+	struct tier_evicted evicted = { 0 };
 	int rc;
 
 	if (!terrace__memory_fits(cache, terrace__entry_charge(put->entry))) {
@@ -154,9 +182,12 @@ int terrace__memory_keep(struct terrace_cache *cache, const struct tier_put *put
 		cache->memory_ops->remove(cache->memory, &put->key, NULL);
 		return TERRACE_ETOOBIG;
 	}
+	put->limits = &limits;
+	put->evicted = &evicted;
 	rc = lease ? put_leased(cache, cache->memory, put, lease) :
 	             cache->memory_ops->put(cache->memory, put);
-	keep_within(cache);
+	put->limits = NULL;
+	keep_within(cache, &evicted);
 	if (UNLIKELY(atomic_load_explicit(&cache->store->pool.bytes, memory_order_relaxed) >
 	             KEEPER_BYTES))
 		keeper_at(cache->store, UINT64_MAX - 1);
@@ -195,6 +226,10 @@ int terrace__memory_join(struct terrace_cache *cache)
 	if (atomic_load_explicit(&cache->joined, memory_order_relaxed))
 		return TERRACE_OK;
 	pthread_mutex_lock(&store->bulk_lock);
+	if (atomic_load(&cache->joined)) { /* another thread was faster */
+		pthread_mutex_unlock(&store->bulk_lock);
+		return TERRACE_OK;
+	}
 	rc = terrace__lock_try(store->lock_fd, byte, true);
 	if (rc == 0) {
 		/* Nobody else has it: what a dead process left is void. */
@@ -207,7 +242,7 @@ int terrace__memory_join(struct terrace_cache *cache)
 			 * what it puts without moving a version carries the epoch
 			 * that it read before it looked who holds the cache. */
 			atomic_store(&cache->shared->holder, HELD_BY_MANY);
-			terrace__epoch_move(store->shared, cache->shared);
+			terrace__epoch_move(store->shared, cache->shared, NULL);
 		}
 	}
 	atomic_store(&cache->joined, rc == 0);
@@ -224,15 +259,36 @@ void terrace__memory_leave(struct terrace_cache *cache)
 		terrace__unlock(cache->store->lock_fd, LOCK_HOLDERS + cache->number);
 }
 
+/*
+ * May a write leave the version as it is? With a form, bytes may be being decoded that this
+ * write makes old: their object must not come in behind it under the same stamp.
+ */
+static bool version_stays(const struct terrace_cache *cache)
+{
+	return !cache->has_form && atomic_load(&cache->shared->holder) == cache->store->token;
+}
+
 uint64_t terrace__memory_stamp(struct terrace_cache *cache, const struct tier_key *key)
 {
 	struct shared *shared = cache->store->shared;
 
-	/* With a form, bytes may be being decoded that this write makes old: their
-	 * object must not come in behind it under the same stamp. */
-	if (!cache->has_form && atomic_load(&cache->shared->holder) == cache->store->token)
-		return version_load(shared, key->slot);
-	return terrace__version_move(shared, key->slot);
+	return version_stays(cache) ? version_load(shared, key->slot) :
+	                              terrace__version_move(shared, key->slot);
+}
+
+bool terrace__memory_stamp_from(struct terrace_cache *cache, const struct tier_key *key,
+                                uint64_t version, uint64_t *ret)
+{
+	struct shared *shared = cache->store->shared;
+
+	if (version_look(shared, key->slot, version) != version)
+		return false;
+	*ret = version;
+	/* Who moves it from now on voids what is put under it. */
+	if (version_stays(cache))
+		return version_load(shared, key->slot) == version;
+	*ret = word_make(shared, key->slot, word_value(version) + VERSION_STEP);
+	return atomic_compare_exchange_strong(&shared->versions[key->slot], &version, *ret);
 }
 
 static void evict_encoded(struct terrace_cache *cache, uint64_t bytes)
@@ -342,8 +398,7 @@ uint64_t terrace__memory_evict(struct terrace_cache *cache, uint64_t bytes, uint
 
 	if (!cache->memory)
 		return 0;
-	cache->memory_ops->evict(cache->memory, cache->number, bytes, entries, NULL, &evicted);
-	note_evicted(cache, &evicted);
+	evict(cache, bytes, entries, &evicted);
 	entry_unlinked_all(evicted.chain);
 	return evicted.entries_l1;
 }

@@ -41,6 +41,20 @@ static bool note_find(struct terrace *store, uint64_t hash, terrace_why *ret)
 	return found;
 }
 
+/* What memory alone held and evicted says so itself, unless something came after that. */
+static bool note_in_memory(struct terrace_cache *cache, uint64_t hash, bool other, terrace_why *ret)
+{
+	int64_t when;
+
+	if (!cache->memory || !terrace__tiers_memory_gone(cache->memory, hash, &when) ||
+	    (other && ret->when_ms >= when))
+		return false;
+	ret->reason = TERRACE_REASON_EVICTED;
+	ret->when_ms = when;
+	snprintf(ret->detail, sizeof ret->detail, "to keep memory within its limit");
+	return true;
+}
+
 static bool note_on_disk(struct terrace *store, uint64_t hash, terrace_why *ret)
 {
 	struct tier_note note;
@@ -59,6 +73,7 @@ bool terrace__note_get(struct terrace_cache *cache, uint64_t hash, terrace_why *
 	terrace_why why = *ret;
 	bool found = note_find(store, hash, &why);
 
+	found = note_in_memory(cache, hash, found, &why) || found;
 	found = note_on_disk(store, hash, &why) || found ||
 	        (cache->on_disk && note_on_disk(store, NOTE_ON_ALL, &why));
 	if (!found || terrace__now(store) - why.when_ms > NOTE_LIFE_MS)

@@ -1,6 +1,6 @@
 #include "core/power.h"
 
-#include "core/behind.h"
+#include "core/lane.h"
 #include "core/locks.h"
 #include "core/write.h"
 #include "util/fs.h"
@@ -83,16 +83,30 @@ static uint64_t check_of(const struct unsynced *unsynced)
 	return terrace__hash64(unsynced, offsetof(struct unsynced, check), 0);
 }
 
-/* False when it is not there, or not whole. */
-static bool unsynced_read(const struct terrace *store, struct unsynced *ret)
+/* That it cannot be read just now does not make it another boot's. */
+static bool may_pass(int err)
+{
+	return err == EMFILE || err == ENFILE || err == ENOMEM || err == EIO;
+}
+
+/* *ret_whole: it is there, and whole. */
+static int unsynced_read(const struct terrace *store, struct unsynced *ret, bool *ret_whole)
 {
 	CLEANUP(terrace__fd_done) int fd = -1;
 	size_t got = 0;
+	int rc;
 
 	fd = openat(store->dir_fd, UNSYNCED_NAME, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	return fd >= 0 && terrace__read_full(fd, ret, sizeof *ret, 0, &got) == 0 &&
-	       got == sizeof *ret && memcmp(ret->magic, magic, sizeof magic) == 0 &&
-	       ret->check == check_of(ret);
+	rc = fd < 0 ? -errno : terrace__read_full(fd, ret, sizeof *ret, 0, &got);
+	if (may_pass(-rc)) {
+		terrace__message_set("cannot read %s/v%d/" UNSYNCED_NAME ": %s; try again, or "
+		                     "remove it, and with it what the store has",
+		                     store->dir, FORMAT_VERSION, strerror(-rc));
+		return rc == -ENOMEM ? TERRACE_ENOMEM : TERRACE_EIO;
+	}
+	*ret_whole = rc == 0 && got == sizeof *ret &&
+	             memcmp(ret->magic, magic, sizeof magic) == 0 && ret->check == check_of(ret);
+	return TERRACE_OK;
 }
 
 /*
@@ -135,11 +149,12 @@ int terrace__power_mark(struct terrace *store)
 
 /* --- syncing ------------------------------------------------------------------------------------ */
 
+/* Is any, or may one be? A word that is damaged does not say that it is not. */
 static bool has_immutable(const struct shared *shared)
 {
 	for (uint32_t i = 0; i < CACHES_MAX; i++) {
-		if (terrace__cache_is_named(shared, i) &&
-		    cache_is_immutable(shared, &shared->caches[i]))
+		if (atomic_load(&shared->caches[i].immutable) !=
+		    word_make(shared, PLACE_IMMUTABLE + i, 0))
 			return true;
 	}
 	return false;
@@ -212,20 +227,27 @@ int terrace__power_drop(struct terrace *store, const char *why)
 	return terrace__write_alone(store, drop, NULL);
 }
 
-/*
- * May the latest writes be lost? *ret_this_boot: no, but they are not synced
- * either. *ret_all: and with nothing that is immutable, all of them; without a
- * mark, a database that has no caches is a new one.
- */
-static bool may_be_lost(const struct terrace *store, bool *ret_this_boot, bool *ret_all)
+/* What may be lost. */
+struct losses {
+	bool any;       /* the latest writes */
+	bool this_boot; /* nothing, but it is not synced either */
+	bool all;       /* with nothing that is immutable, all that there is; without a mark, a
+	                   database that has no caches is a new one */
+};
+
+static int look_at_losses(const struct terrace *store, struct losses *ret)
 {
 	struct unsynced unsynced;
-	bool whole = unsynced_read(store, &unsynced);
+	bool whole;
+	int rc = unsynced_read(store, &unsynced, &whole);
 
-	*ret_this_boot = whole && terrace__boot_same(unsynced.boot, store->head.boot_id);
-	*ret_all = !has_immutable(store->shared) &&
+	if (rc != TERRACE_OK)
+		return rc;
+	ret->this_boot = whole && terrace__boot_same(unsynced.boot, store->head.boot_id);
+	ret->all = !has_immutable(store->shared) &&
 	           (whole || terrace__cache_is_named(store->shared, 0));
-	return !*ret_this_boot && !(whole && memcmp(unsynced.boot, none, sizeof none) == 0);
+	ret->any = !ret->this_boot && !(whole && memcmp(unsynced.boot, none, sizeof none) == 0);
+	return TERRACE_OK;
 }
 
 /* What was not synced may be of any age, page by page: nothing in it is believed. */
@@ -244,35 +266,39 @@ static int drop_all(struct terrace *store)
 	return terrace__write_alone(store, discard, NULL);
 }
 
-void terrace__power_check_snapshot(struct terrace *store)
+int terrace__power_check_snapshot(struct terrace *store)
 {
-	bool this_boot, all, lost = may_be_lost(store, &this_boot, &all);
+	struct losses losses = { .any = false };
+	int rc = look_at_losses(store, &losses);
 
-	for (uint32_t i = 0; i < CACHES_MAX && lost; i++) {
+	for (uint32_t i = 0; i < CACHES_MAX && losses.any; i++) {
 		struct shared_cache *cache = &store->shared->caches[i];
 
 		if (!cache_is_immutable(store->shared, cache))
 			terrace__floor_set(store->shared, cache, WORD_MASK);
 	}
+	return rc;
 }
 
 int terrace__power_check(struct terrace *store, bool waiting_lost)
 {
 	struct shared *shared = store->shared;
-	bool this_boot, all, lost = may_be_lost(store, &this_boot, &all);
-	int rc = TERRACE_OK;
+	struct losses losses;
+	int rc = look_at_losses(store, &losses);
 
+	if (rc != TERRACE_OK)
+		return rc;
 	/* This boot's: what was written is still there, synced or not. */
-	terrace__unsynced_set(shared, this_boot);
-	if (lost && all)
+	terrace__unsynced_set(shared, losses.this_boot);
+	if (losses.any && losses.all)
 		rc = drop_all(store);
-	else if (terrace__cache_is_named(shared, 0) && lost)
+	else if (terrace__cache_is_named(shared, 0) && losses.any)
 		rc = terrace__power_drop(store, "the machine went down while the store was in use, "
 		                                "so the latest writes may be lost");
 	else if (terrace__cache_is_named(shared, 0) && waiting_lost)
 		rc = terrace__power_drop(store, "the shared file was missing or damaged, so rows "
 		                                "may be there that were to be replaced");
-	if (rc == TERRACE_OK && lost)
+	if (rc == TERRACE_OK && losses.any)
 		rc = unsynced_write(store, none, false);
 	return rc;
 }
@@ -316,11 +342,13 @@ void terrace__power_leave(struct terrace *store)
 	if (!shared_is_unsynced(shared) || !lock_attach(store))
 		return;
 	/* Values of a dead process that wait leave rows that are out of date. */
-	if (is_last(store) && !terrace__behind_any(store, NULL) &&
-	    terrace__write_alone(store, sync_all, NULL) == TERRACE_OK &&
-	    unsynced_write(store, none, false) == TERRACE_OK) {
+	if (is_last(store) && !terrace__lanes_any(store, NULL) &&
+	    terrace__write_alone(store, sync_all, NULL) == TERRACE_OK) {
+		/* Before the file says so: if we die in between, who comes next marks anew. */
 		terrace__loose_set(shared, false);
 		terrace__unsynced_set(shared, false);
+		if (unsynced_write(store, none, false) != TERRACE_OK)
+			terrace__unsynced_set(shared, true);
 	}
 	/* We write no more. Of several that leave together the one after us is last, if not we. */
 	terrace__unlock(store->attach_fd, LOCK_ATTACHED);

@@ -32,7 +32,7 @@ int terrace__power_drop(struct terrace *store, const char *why);
 int terrace__floors_raise(struct terrace *store);
 
 /* The same for what is only read: here it is dropped, and for nobody else. */
-void terrace__power_check_snapshot(struct terrace *store);
+int terrace__power_check_snapshot(struct terrace *store);
 
 /* See terrace__power_note(). */
 int terrace__power_mark(struct terrace *store);

@@ -85,6 +85,7 @@ static int open_shared(struct terrace *store)
 
 static int open_parts(struct terrace *store, const char *path)
 {
+	uint32_t latest = 1;
 	int rc = open_shared(store);
 
 	if (rc != TERRACE_OK)
@@ -92,15 +93,17 @@ static int open_parts(struct terrace *store, const char *path)
 	store->head = store->shared->head;
 	rc = terrace__attach_database(store, path);
 	if (rc == TERRACE_OK && store->snapshot.taken)
-		atomic_store(&store->shared->disk.generation,
-		             (uint32_t)max_u64(store->disk_ops->latest(store->disk), 1));
+		rc = store->disk_ops->latest(store->disk, &latest);
+	if (rc == TERRACE_OK && store->snapshot.taken)
+		atomic_store(&store->shared->disk.generation, (uint32_t)max_u64(latest, 1));
 	if (rc == TERRACE_OK)
 		rc = store->disk_ops->look(store->disk);
 	if (rc == TERRACE_MISS)
 		rc = TERRACE_ECORRUPT;
 	if (rc == TERRACE_OK && store->snapshot.taken) {
 		rc = terrace__attach_restore(store);
-		terrace__power_check_snapshot(store);
+		if (rc == TERRACE_OK)
+			rc = terrace__power_check_snapshot(store);
 	}
 	terrace__clock_start(store);
 	return rc;
@@ -177,7 +180,7 @@ static void void_copies(struct terrace *store)
 {
 	for (uint32_t i = 0; i < CACHES_MAX && !store->read_only; i++) {
 		if (terrace__cache_is_named(store->shared, i))
-			terrace__epoch_move(store->shared, &store->shared->caches[i]);
+			terrace__epoch_move(store->shared, &store->shared->caches[i], NULL);
 	}
 }
 

@@ -1,12 +1,14 @@
 /* Writing: put, add, count up, delete, touch. */
 #include "core/lookup.h"
 
+#include "core/alone.h"
 #include "core/behind.h"
 #include "core/entries.h"
 #include "core/events.h"
 #include "core/flight.h"
 #include "core/immediate.h"
 #include "core/keeper.h"
+#include "core/spool.h"
 #include "util/message.h"
 #include "util/time.h"
 #include "util/util.h"
@@ -25,175 +27,6 @@ struct write_lease terrace__lease_take(struct terrace_cache *cache, terrace_slic
 		.bulk = atomic_load(&cache->shared->bulk),
 		.epoch = atomic_load(&cache->shared->epoch),
 	};
-}
-
-/* --- caches that live in memory alone --------------------------------------------------------- */
-
-/* Good, whatever was found in the table. */
-static bool is_good(struct terrace_cache *cache, const struct tier_key *key,
-                    const struct entry *entry)
-{
-	return atomic_load(&entry->stamp) == version_load(cache->store->shared, key->slot) &&
-	       atomic_load(&entry->epoch) == atomic_load(&cache->shared->epoch) &&
-	       terrace__entry_alive(cache, entry);
-}
-
-/* The entry of a table, good or not, without counting a hit; NULL when there is none. */
-static struct entry *peek(struct terrace_cache *cache, void *tier, const struct tier_key *key)
-{
-	struct entry *entry;
-
-	if (!tier || cache->memory_ops->get(tier, key, false, &entry) != TERRACE_OK)
-		return NULL;
-	return entry;
-}
-
-static bool has_good(struct terrace_cache *cache, void *tier, const struct tier_key *key)
-{
-	struct entry *entry = peek(cache, tier, key);
-	bool good = entry && is_good(cache, key, entry);
-
-	entry_unref(entry);
-	return good;
-}
-
-/*
- * What is put: the bytes themselves, or with a form what they decode to, because nothing
- * else has them; that is the caller's, to be dropped.
- */
-static int in_form(struct terrace_cache *cache, struct entry *entry, struct entry **ret)
-{
-	int rc;
-
-	if (!cache->has_form || entry->kind == ENTRY_ABSENT) {
-		*ret = entry;
-		return TERRACE_OK;
-	}
-	rc = terrace__entry_decode(cache, entry, ret);
-	if (rc == TERRACE_ECORRUPT) {
-		terrace__message_set("cache %s cannot decode the value that was put", cache->name);
-		rc = TERRACE_EINVAL;
-	}
-	return rc;
-}
-
-/*
- * Put under the stamp of now. `put` has key and condition, and the bytes as
- * its entry; epoch was loaded before anything else was looked at.
- */
-static int memory_store(struct terrace_cache *cache, struct tier_put *put, uint64_t epoch,
-                        const struct write_lease *lease, struct entry **ret_decoded)
-{
-	struct entry *bytes = put->entry, *entry;
-	uint64_t stamp;
-	int kept, rc = in_form(cache, bytes, &entry);
-
-	if (rc != TERRACE_OK) {
-		terrace__memory_forget(cache, &put->key);
-		return rc;
-	}
-	if (ret_decoded && cache->has_form)
-		*ret_decoded = entry_ref(entry);
-	if (!lease)
-		terrace__lease_outdate(cache, put->key.key);
-	/* With a lease the stamp is given when it is seen to hold. */
-	stamp = lease ? lease->version : terrace__memory_stamp(cache, &put->key);
-	/* Nobody sees it yet, and the table shows it whole: nothing here has to wait. */
-	atomic_store_explicit(&entry->stamp, stamp, memory_order_relaxed);
-	atomic_store_explicit(&entry->epoch, epoch, memory_order_relaxed);
-	put->entry = entry;
-	rc = terrace__memory_keep(cache, put, lease);
-	if ((rc == TERRACE_OK || rc == TERRACE_ETOOBIG) && cache->encoded) {
-		/* An object that is too large for memory leaves bytes that may not be. */
-		atomic_store(&bytes->stamp, rc == TERRACE_OK ? atomic_load(&entry->stamp) : stamp);
-		atomic_store(&bytes->epoch, epoch);
-		kept = terrace__encoded_keep(cache, &put->key, bytes, lease);
-		rc = rc == TERRACE_OK ? TERRACE_OK : kept;
-	}
-	put->entry = bytes;
-	if (entry != bytes)
-		entry_unref(entry);
-	return rc;
-}
-
-/*
- * The bytes alone, for a caller that computed them and wants no object. An
- * object of what was there before must not stay beside them.
- */
-static int memory_store_encoded(struct terrace_cache *cache, const struct tier_key *key,
-                                struct entry *bytes, uint64_t epoch,
-                                const struct write_lease *lease)
-{
-	int rc;
-
-	if (!cache->encoded)
-		return TERRACE_OK;
-	atomic_store(&bytes->epoch, epoch);
-	rc = terrace__encoded_keep(cache, key, bytes, lease);
-	cache->memory_ops->remove(cache->memory, key, NULL);
-	return rc;
-}
-
-static int memory_add(struct terrace_cache *cache, struct tier_put *put, uint64_t epoch)
-{
-	int rc;
-
-	do {
-		struct entry *old = peek(cache, cache->memory, &put->key);
-
-		if ((old && is_good(cache, &put->key, old)) ||
-		    has_good(cache, cache->encoded, &put->key)) {
-			entry_unref(old);
-			return TERRACE_EXISTS;
-		}
-		put->conditional = true;
-		put->expected = old;
-		rc = memory_store(cache, put, epoch, NULL, NULL);
-		entry_unref(old);
-	} while (rc == TERRACE_EXISTS); /* somebody was faster: look again */
-	return rc;
-}
-
-static int memory_put(struct terrace_cache *cache, const struct tier_key *key,
-                      struct put_item *item)
-{
-	struct tier_put put = { .key = *key, .entry = item->entry };
-	uint64_t epoch;
-	int rc = terrace__memory_join(cache);
-
-	if (rc != TERRACE_OK)
-		return rc;
-	epoch = item->lease ? item->lease->epoch : atomic_load(&cache->shared->epoch);
-	if (item->kind == WRITE_ADD)
-		return memory_add(cache, &put, epoch);
-	if (item->shape == SHAPE_ENCODED && item->lease && cache->has_form)
-		return memory_store_encoded(cache, key, item->entry, epoch, item->lease);
-	return memory_store(cache, &put, epoch, item->lease,
-	                    item->shape == SHAPE_DECODED ? &item->decoded : NULL);
-}
-
-static int memory_incr(struct terrace_cache *cache, struct write *write)
-{
-	const struct tier_key *key = &write->put.key;
-	int rc = terrace__memory_join(cache);
-
-	while (rc == TERRACE_OK) {
-		uint64_t epoch = atomic_load(&cache->shared->epoch);
-		struct entry *old = peek(cache, cache->memory, key);
-
-		rc = terrace__number_write(write, old && is_good(cache, key, old) ? old : NULL);
-		if (rc == TERRACE_OK) {
-			write->put.conditional = true;
-			write->put.expected = old;
-			rc = memory_store(cache, &write->put, epoch, NULL, NULL);
-		}
-		entry_unref(old);
-		if (rc != TERRACE_EXISTS)
-			break;
-		terrace__write_done(write);
-		rc = TERRACE_OK;
-	}
-	return rc;
 }
 
 /* --- put ----------------------------------------------------------------------------------------- */
@@ -231,6 +64,7 @@ static void prepare(struct terrace_cache *cache, struct put_item *item, struct w
 		.file_fd = -1,
 		.lease = item->lease,
 	};
+	terrace__count_what_waits(cache, item->entry->value_size);
 	item->rc = terrace__entry_encode(cache, entry_ref(item->entry), write);
 	if (item->rc == TERRACE_ETOOBIG)
 		count_add(&cache->counts, COUNT_rejected, 1);
@@ -255,7 +89,8 @@ static void keep_copy(struct terrace_cache *cache, const struct write *write, st
 		if (cache->encoded)
 			terrace__encoded_keep(cache, key, entry, NULL);
 		/* Who computed it goes on with the object: it is decoded once, here. */
-		if (shape == SHAPE_DECODED && in_form(cache, entry, ret_decoded) == TERRACE_OK) {
+		if (shape == SHAPE_DECODED &&
+		    terrace__entry_in_form(cache, entry, ret_decoded) == TERRACE_OK) {
 			struct tier_put put = { .key = *key, .entry = *ret_decoded };
 
 			if (put.entry == entry)
@@ -300,12 +135,12 @@ static void disk_put(struct terrace_cache *cache, struct put_item *items, struct
 }
 
 /* Let it wait. False when it has to be written through. */
-static bool behind_put(struct terrace_cache *cache, struct put_item *item)
+static bool behind_put(struct terrace_cache *cache, struct put_item *item, bool single)
 {
 	struct tier_key key = cache_key(cache, item->key);
 	int rc;
 
-	if (!cache->write_behind || item->kind != WRITE_PUT)
+	if (item->kind != WRITE_PUT || !(single || cache->write_behind))
 		return false;
 	rc = terrace__behind_put(cache, &key, item->entry, item->lease);
 	if (rc == TERRACE_EXISTS)
@@ -336,6 +171,8 @@ static void add_to_disk(struct terrace_cache *cache, struct put_item *item)
 static void store_items(struct terrace_cache *cache, struct put_item *items, struct write *writes,
                         size_t count)
 {
+	bool single = count == 1;
+
 	if (UNLIKELY(count > 0 && items->immediate)) {
 		for (size_t i = 0; i < count; i++)
 			terrace__immediate_put(cache, &items[i]);
@@ -347,7 +184,7 @@ static void store_items(struct terrace_cache *cache, struct put_item *items, str
 		return;
 	}
 	/* What is written through comes after what waits: its slots are looked at. */
-	while (count > 0 && cache->on_disk && behind_put(cache, items)) {
+	while (count > 0 && cache->on_disk && behind_put(cache, items, single)) {
 		items++;
 		count--;
 	}
@@ -358,21 +195,20 @@ static void store_items(struct terrace_cache *cache, struct put_item *items, str
 		return;
 	}
 	for (size_t i = 0; i < count; i++) {
-		const struct tier_key *key = &items[i].hashed;
-
-		items[i].rc = memory_put(cache, key, &items[i]);
+		items[i].rc = terrace__alone_put(cache, &items[i]);
 		if (items[i].rc == TERRACE_ETOOBIG) {
 			count_add(&cache->counts, COUNT_rejected, 1);
-			terrace__note_put(cache->store, key->hash, TERRACE_REASON_REJECTED,
-			                  terrace__now(cache->store), "too large");
+			terrace__note_put(cache->store, items[i].hashed.hash,
+			                  TERRACE_REASON_REJECTED, terrace__now(cache->store),
+			                  "too large");
 		}
 	}
 }
 
 /* Looking at the clock twice is a good part of a put into memory: one of 16 is timed. */
-static bool is_timed(const struct terrace_cache *cache)
+bool terrace__put_is_timed(const struct terrace_cache *cache)
 {
-	static _Thread_local unsigned turn;
+	static __attribute__((tls_model("initial-exec"))) _Thread_local unsigned turn;
 
 	return cache->on_disk || turn++ % 16 == 0;
 }
@@ -402,7 +238,7 @@ int terrace__put_many(struct terrace_cache *cache, struct put_item *items, size_
 int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, size_t count,
                         terrace_slice extra, int64_t ttl_ms, int64_t idle_ms, uint64_t cost_us)
 {
-	bool timed = is_timed(cache);
+	bool timed = terrace__put_is_timed(cache);
 	uint64_t start = timed ? terrace__now_ns() : 0;
 	struct write single, *writes = &single;
 	uint64_t stored = 0;
@@ -415,7 +251,7 @@ int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, siz
 	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
 		items[i].hashed = cache_key_soon(cache, items[i].key);
 		if (cache->memory)
-			cache->memory_ops->soon(cache->memory, &items[i].hashed);
+			cache->memory_ops->soon(cache->memory, &items[i].hashed, 1);
 		rc = terrace__entry_make(cache, &items[i].hashed, items[i].value, extra, ttl_ms,
 		                         idle_ms, cost_us, &items[i].entry);
 		if (rc == TERRACE_OK && items[i].absent)
@@ -545,7 +381,7 @@ int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta,
 		if (rc == TERRACE_OK)
 			keep_copy(cache, &write, write.put.entry, epoch, SHAPE_ANY, NULL);
 	} else if (!cache->on_disk) {
-		rc = memory_incr(cache, &write);
+		rc = terrace__alone_incr(cache, &write);
 	}
 	if (rc == TERRACE_OK) {
 		count_add(&cache->counts, COUNT_puts, 1);
@@ -558,28 +394,6 @@ int terrace__incr(struct terrace_cache *cache, terrace_slice key, int64_t delta,
 }
 
 /* --- delete, touch ---------------------------------------------------------------------------------- */
-
-static uint64_t memory_delete(struct terrace_cache *cache, const terrace_slice *keys, size_t count)
-{
-	uint64_t deleted = 0;
-
-	for (size_t i = 0; i < count; i++) {
-		struct tier_key key = cache_key(cache, keys[i]);
-		bool was_there = has_good(cache, cache->memory, &key) ||
-		                 has_good(cache, cache->encoded, &key);
-
-		/* First what is being computed, then what is there. */
-		terrace__lease_outdate(cache, keys[i]);
-		terrace__memory_stamp(cache, &key);
-		terrace__memory_forget(cache, &key);
-		if (was_there) {
-			deleted++;
-			terrace__note_put(cache->store, key.hash, TERRACE_REASON_DELETED,
-			                  terrace__now(cache->store), NULL);
-		}
-	}
-	return deleted;
-}
 
 static int disk_delete(struct terrace_cache *cache, const terrace_slice *keys, size_t count,
                        uint64_t *ret_deleted)
@@ -625,56 +439,9 @@ int terrace__delete_many(struct terrace_cache *cache, const terrace_slice *keys,
 	if (cache->on_disk)
 		rc = disk_delete(cache, keys, count, &deleted);
 	else
-		deleted = memory_delete(cache, keys, count);
+		deleted = terrace__alone_delete(cache, keys, count);
 	count_add(&cache->counts, COUNT_deletes, deleted);
 	*ret_count = deleted;
-	return rc;
-}
-
-static void set_times(struct entry *entry, const struct write *write)
-{
-	struct entry_rest *rest = entry_rest(entry);
-
-	atomic_store(&rest->ttl, write->ttl);
-	atomic_store(&rest->deadline, write->expires);
-	atomic_store(&entry->expires,
-	             rest->idle ? entry_idle_expires(rest->idle, write->expires, write->now) :
-	                          write->expires);
-}
-
-/* An entry that has no place for a time to live is replaced by one that has. */
-static int touch_plain(struct terrace_cache *cache, void *tier, const struct write *write,
-                       struct entry *entry)
-{
-	struct tier_put put = { .key = write->put.key, .conditional = true, .expected = entry };
-	int rc;
-
-	put.entry = terrace__entry_copy(entry);
-	if (!put.entry)
-		return no_memory("an entry");
-	set_times(put.entry, write);
-	rc = cache->memory_ops->put(tier, &put);
-	entry_unref(put.entry);
-	return rc;
-}
-
-static int memory_touch(struct terrace_cache *cache, void *tier, const struct write *write)
-{
-	int rc;
-
-	do {
-		struct entry *entry = peek(cache, tier, &write->put.key);
-
-		rc = TERRACE_MISS;
-		if (entry && is_good(cache, &write->put.key, entry)) {
-			rc = TERRACE_OK;
-			if (entry->plain)
-				rc = touch_plain(cache, tier, write, entry);
-			else
-				set_times(entry, write);
-		}
-		entry_unref(entry);
-	} while (rc == TERRACE_EXISTS); /* somebody was faster: look again */
 	return rc;
 }
 
@@ -687,7 +454,6 @@ int terrace__touch(struct terrace_cache *cache, terrace_slice key, int64_t ttl_m
 		.file_fd = -1,
 	};
 	struct entry *alone;
-	int rc;
 
 	write.now = terrace__now(cache->store);
 	write.expires = terrace__expires(cache, write.now, ttl_ms, &write.ttl);
@@ -698,7 +464,5 @@ int terrace__touch(struct terrace_cache *cache, terrace_slice key, int64_t ttl_m
 		terrace__memory_forget(cache, &write.put.key);
 		return write.rc;
 	}
-	rc = memory_touch(cache, cache->memory, &write);
-	/* Bytes beside an object, or without one. */
-	return memory_touch(cache, cache->encoded, &write) == TERRACE_OK ? TERRACE_OK : rc;
+	return terrace__alone_touch(cache, &write);
 }

@@ -77,11 +77,15 @@ static int renew(struct terrace *store, bool keeps_old)
 	struct shared *shared = store->shared;
 	const struct disk_ops *ops = store->disk_ops;
 	uint32_t old = atomic_load(&shared->disk.generation);
-	/* None that anybody may have open, whatever the shared file says. */
-	uint32_t new = (uint32_t)max_u64(old, ops->latest(store->disk)) + 1;
 	uint64_t seq = terrace__draw(shared);
-	int rc = ops->make(store->disk, new);
+	uint32_t new;
+	int rc = ops->latest(store->disk, &new);
 
+	if (rc != TERRACE_OK)
+		return rc;
+	/* None that anybody may have open, whatever the shared file says. */
+	new = (uint32_t)max_u64(old, new) + 1;
+	rc = ops->make(store->disk, new);
 	if (rc == TERRACE_OK)
 		rc = fill(store, keeps_old ?
 		                     "or never stored: the database was set aside, with all that "

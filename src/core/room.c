@@ -1,12 +1,15 @@
 /* Making room on disk: expired entries first, then by value. */
+#include "core/lane.h"
 #include "core/power.h"
 #include "core/write.h"
 
 #include "util/fs.h"
 #include "util/util.h"
 
-/* Rows that one transaction removes: others wait no longer than for that. */
-enum { ROWS_AT_ONCE = 512 };
+/* Rows that one transaction removes: others wait no longer than for that, 1 to 2 ms. */
+enum { ROWS_AT_ONCE = 64 };
+/* Keys whose hits one that evicts writes down before. */
+enum { HITS_AT_ONCE = 128 };
 
 struct rows {
 	struct tier_row rows[ROWS_AT_ONCE]; /* without their slices */
@@ -91,7 +94,7 @@ static bool counts_pages(const struct terrace *store, uint32_t cache)
 	return cache == DISK_ANY_CACHE && store->disk_bytes >= REAL_BYTES;
 }
 
-/* A limit's hundredth, and more: what room is made beyond need, so that not every put must. */
+/* What room is welcome beyond need, so that not every put must make some. */
 static uint64_t slack(uint64_t limit)
 {
 	return limit / 256;
@@ -110,7 +113,8 @@ static int usage_of(struct terrace *store, uint32_t cache, struct tier_usage *re
 	if (rc == TERRACE_OK && counts_pages(store, cache)) {
 		rc = store->disk_ops->size(store->disk, &database, &free_pages);
 		l2.bytes = database - free_pages + sizeof *store->shared + SMALL_FILES +
-		           atomic_load(&store->shared->aside_bytes);
+		           atomic_load(&store->shared->aside_bytes) +
+		           terrace__lanes_bytes(store->shared);
 	}
 	if (rc == TERRACE_OK)
 		*ret = (struct tier_usage){ l2.entries + l3.entries, l2.bytes + l3.bytes };
@@ -212,8 +216,9 @@ static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_
 
 	if (rc != TERRACE_OK)
 		return rc;
-	/* Now it matters what was hit; but on a full disk every page of the log does. */
-	rc = why ? terrace__access_flush(store, ACCESSES) : TERRACE_OK;
+	/* Now it matters what was hit; but not all at once, because each is a page, and on a
+	 * full disk every page of the log matters. */
+	rc = why ? terrace__access_flush(store, HITS_AT_ONCE) : TERRACE_OK;
 	while (rc == TERRACE_OK && found && gone < ROWS_AT_ONCE &&
 	       (evicted.bytes < bytes || gone < entries)) {
 		struct tier_row row;
@@ -231,33 +236,35 @@ static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_
 	return rc == TERRACE_OK && gone == 0 ? TERRACE_MISS : rc;
 }
 
-/* How much too much there is; with `more`, until there is some room to spare. */
+/* How much too much there is. */
 static int excess(struct terrace *store, uint32_t number, uint64_t bytes_limit,
-                  uint64_t entries_limit, bool more, uint64_t *ret_bytes, uint64_t *ret_entries)
+                  uint64_t entries_limit, uint64_t *ret_bytes, uint64_t *ret_entries)
 {
 	struct tier_usage used;
 	int rc = usage_of(store, number, &used, NULL);
 
-	if (more && counts_pages(store, number))
-		bytes_limit -= slack(bytes_limit);
 	*ret_bytes = above(used.bytes, bytes_limit);
 	*ret_entries = above(used.entries, entries_limit);
 	return rc;
 }
 
-/* Of one cache, or of all. */
+/*
+ * Of one cache, or of all. Who puts waits for it: no more than a batch goes
+ * beyond need, however much room to spare would be welcome.
+ */
 static int shrink(struct terrace *store, uint32_t number, uint64_t bytes_limit,
                   uint64_t entries_limit, const char *why)
 {
-	bool expired_first = true, began = false;
+	bool expired_first = true;
 
 	for (;;) {
 		uint64_t bytes, entries, count = 0;
-		int rc = excess(store, number, bytes_limit, entries_limit, began, &bytes, &entries);
+		int rc = excess(store, number, bytes_limit, entries_limit, &bytes, &entries);
 
 		if (rc != TERRACE_OK || (bytes == 0 && entries == 0))
 			return rc;
-		began = true;
+		if (counts_pages(store, number) && bytes)
+			bytes += slack(bytes_limit);
 		if (expired_first) {
 			rc = terrace__expire(store, ROWS_AT_ONCE, &count);
 			expired_first = rc == TERRACE_OK && count > 0;
@@ -269,6 +276,9 @@ static int shrink(struct terrace *store, uint32_t number, uint64_t bytes_limit,
 			return rc == TERRACE_MISS ? TERRACE_OK : rc; /* nothing left to evict */
 	}
 }
+
+/* Who puts waits while pages move. */
+enum { GIVE_BACK_BYTES = 1 << 20 };
 
 /* Files have grown where rows were before: the database's free pages go back to the system. */
 static int give_pages_back(struct terrace *store)
@@ -287,8 +297,8 @@ static int give_pages_back(struct terrace *store)
 	rc = terrace__transaction_begin(store, &transaction);
 	if (rc != TERRACE_OK)
 		return rc;
-	/* More than is needed, because it takes two fsyncs. */
-	bytes = max_u64(bytes, store->disk_bytes / 64);
+	/* Back to where nothing is done, and some more: it takes a move of the log. */
+	bytes = bytes - slack(store->disk_bytes) + GIVE_BACK_BYTES;
 	rc = store->disk_ops->give_back(store->disk, min_u64(bytes, free_pages));
 	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);

@@ -91,6 +91,10 @@ void terrace__shared_fill(struct shared *shared)
 		atomic_init(&cache->immutable, word_make(shared, PLACE_IMMUTABLE + i, 0));
 		atomic_init(&cache->rows, ROWS_WHOLE);
 	}
+	for (uint32_t i = 0; i < LANES; i++) {
+		atomic_init(&shared->lanes[i].head, word_make(shared, PLACE_HEADS + i, 0));
+		atomic_init(&shared->lanes[i].tail, word_make(shared, PLACE_TAILS + i, 0));
+	}
 	atomic_init(&shared->seq, word_make(shared, PLACE_SEQ, 0));
 	atomic_init(&shared->commits, word_make(shared, PLACE_COMMITS, 0));
 	atomic_init(&shared->committed, word_make(shared, PLACE_COMMITTED, 0));

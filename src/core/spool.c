@@ -1,5 +1,6 @@
 #include "core/spool.h"
 
+#include "core/behind.h"
 #include "tiers/status.h"
 #include "util/message.h"
 #include "util/util.h"
@@ -14,14 +15,30 @@ static uint64_t disk_used(const struct terrace *store, uint32_t whose)
 	return l2.bytes + l3.bytes;
 }
 
+/* 0: none. */
+static uint64_t limit_of(const struct terrace_cache *cache)
+{
+	const struct terrace *store = cache->store;
+
+	if (cache->disk_bytes && store->disk_bytes)
+		return min_u64(cache->disk_bytes, store->disk_bytes);
+	return cache->disk_bytes ? cache->disk_bytes : store->disk_bytes;
+}
+
+void terrace__count_what_waits(struct terrace_cache *cache, uint64_t size)
+{
+	uint64_t limit = limit_of(cache);
+
+	if (limit && size > limit / 8)
+		terrace__behind_settle_all(cache->store);
+}
+
 bool terrace__too_big_for_disk(const struct terrace_cache *cache, uint64_t stored_size)
 {
 	const struct terrace *store = cache->store;
-	uint64_t limit = cache->disk_bytes ? cache->disk_bytes : store->disk_bytes;
+	uint64_t limit = limit_of(cache);
 	uint32_t whose = cache->disk_bytes ? cache->number : DISK_ANY_CACHE;
 
-	if (cache->disk_bytes && store->disk_bytes)
-		limit = min_u64(cache->disk_bytes, store->disk_bytes);
 	if (limit == 0 || stored_size <= limit / 8 ||
 	    disk_used(store, whose) + stored_size <= limit)
 		return false;
@@ -110,6 +127,8 @@ int terrace__spool_add(struct spool *spool, terrace_slice bytes)
 	rc = ops->block_add(spool->blocks, bytes);
 	if (made_room(spool->cache, rc))
 		rc = ops->block_add(spool->blocks, bytes);
+	if (rc == TERRACE_OK)
+		terrace__count_what_waits(spool->cache, ops->blocks_stored(spool->blocks));
 	if (rc == TERRACE_OK &&
 	    terrace__too_big_for_disk(spool->cache, ops->blocks_stored(spool->blocks)))
 		rc = TERRACE_ETOOBIG;

@@ -7,6 +7,8 @@
 
 #include "core/write.h"
 
+/* Before the next is asked of a large value: what waits to be written counts as well. */
+void terrace__count_what_waits(struct terrace_cache *cache, uint64_t size);
 /*
  * Would a value that takes so much push too much else out? An object over an
  * eighth of the disk may have what is free, and no more. The message is set.

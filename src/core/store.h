@@ -7,6 +7,7 @@
  *   leader without it
  *   caches_lock > events_lock > a subscription's lock
  *   bulk_lock > a shard's lock
+ *   a cache's codecs.lock > stats_lock
  *   behind.lock > flights.lock
  *   keeper.lock > caches_lock
  *   flights.lock, uses.lock, note_lock, stats_lock, watch.lock, a shard's lock: leaves
@@ -38,12 +39,13 @@ struct writer {
 	pthread_mutex_t lock;
 	pthread_cond_t done;
 	struct write_batch *first, **last; /* waiting */
+	uint64_t arrived, taken;           /* batches, ever; of those, how many were taken up */
+	uint32_t turn;                     /* the lock's when it was let go by who leads alone */
 	bool leading;                      /* a thread is working the queue */
 	_Atomic uintptr_t leader;          /* which; see terrace__write_leads() */
 };
 
 /* behind.c: values that wait to be written */
-enum { BUCKETS = 1024, FLIGHT_BYTES = 256 };
 struct behind {
 	/* The lanes' locks are the process's, not a thread's: one thread at a time
 	 * takes them or gives them back. Before the writers' lock, and `lock`. */
@@ -53,21 +55,24 @@ struct behind {
 	pthread_t thread;
 	_Atomic bool started; /* a lane was looked for */
 	_Atomic int lane;     /* -1: none */
-	bool running, stopping;
-	bool awake;                       /* the thread knows that there is something */
-	bool hurry;                       /* somebody waits for room */
-	bool flushing;                    /* a batch is being written */
-	bool failing;                     /* the last one could not be */
-	bool abandoned;                   /* what stands in the lane was given up */
-	int rc;                           /* the first failure that nobody has been told of */
-	struct pending *first, **last;    /* in order of arrival; not those being written */
-	struct pending *buckets[BUCKETS]; /* by slot; all */
-	_Atomic unsigned count;           /* all */
-	uint64_t bytes;
-	uint64_t turn, done_turn;    /* values that came, and how many of them are written */
-	uint64_t held[FLIGHT_BYTES]; /* keys whose byte goes with the next batch */
-	size_t held_count;
-	int64_t reaped; /* when the lanes were last looked at */
+	bool stopping;
+	bool awake;             /* the thread knows that there is something */
+	bool flushing;          /* a batch is being written */
+	bool failing;           /* the last one could not be */
+	int rc;                 /* the first failure that nobody has been told of */
+	uint64_t given_up;      /* marks below it are not written any more */
+	_Atomic unsigned alone; /* puts that were written through, each in a transaction */
+	_Atomic int64_t looked; /* when the lanes were last looked at for a stray mark */
+
+	/* The lane's part of the file: a ring, whose places are counted on and on. */
+	uint64_t ring, end;
+	uint64_t starts[MARKS];
+	struct terrace_cache *caches[MARKS]; /* whose values they are; NULL: closed since */
+	struct buf head;                     /* of a record, for a moment */
+
+	/* lane.c: the file of all lanes, mapped; NULL until it is needed */
+	_Atomic(uint8_t *) values;
+	_Atomic ino_t values_inode;
 };
 
 /* flight.c: who computes which key, in this process. */
@@ -196,7 +201,9 @@ struct terrace {
 	struct uses uses;
 	struct notes notes;
 	struct keeper keeper;
-	struct tier_pool pool;         /* L1 of all caches */
+	struct tier_pool pool; /* L1 of all caches */
+	/* Who gave last when that was over its limit; never looked into, it may be closed. */
+	_Atomic(const struct terrace_cache *) giver;
 	struct tier_pool encoded_pool; /* encoded bytes beside forms, of all caches */
 
 	pthread_mutex_t caches_lock;
@@ -204,9 +211,12 @@ struct terrace {
 	struct terrace_cache *digests; /* ".files"; NULL until it is needed */
 	struct watch *watch;           /* NULL until a cache wants it; caches_lock */
 	pthread_mutex_t events_lock;
+	pthread_cond_t left;
 	struct terrace_subscription *subscriptions; /* of all caches; events_lock */
-	pthread_mutex_t stats_lock;                 /* over the statistics file */
-	pthread_mutex_t bulk_lock; /* many entries of a cache in memory alone: one at a time */
+	uint64_t subscribed;                        /* how often, ever; events_lock */
+	unsigned leaving;           /* subscribers that are ending themselves; events_lock */
+	pthread_mutex_t stats_lock; /* over the statistics file */
+	pthread_mutex_t bulk_lock;  /* many entries of a cache in memory alone: one at a time */
 };
 
 struct terrace_cache {
@@ -216,7 +226,10 @@ struct terrace_cache {
 	struct terrace *store;
 	struct terrace_cache *next;
 	struct shared_cache *shared;
-	uint64_t seed; /* of its keys' hashes */
+	uint64_t seed;                  /* of its keys' hashes */
+	uint32_t first_slot, slot_mask; /* of their versions */
+	_Atomic bool hits_simply;       /* see hit.h */
+	bool puts_simply;               /* into memory alone, as it is, for good */
 
 	/* L1: `memory` holds what get gives, decoded with a form; `encoded`
 	 * holds the bytes of a cache with a form. NULL where not wanted. */
@@ -319,6 +332,12 @@ static inline uint64_t terrace__value_max(const struct terrace *store)
 	return disk && memory ? (uint64_t)(disk > memory ? disk : memory) : 0;
 }
 
+/* Where the version of a key stands. */
+static inline uint32_t cache_slot(const struct terrace_cache *cache, struct hash128 hash)
+{
+	return cache->first_slot + ((uint32_t)hash.high & cache->slot_mask);
+}
+
 /* A key of a cache, hashed. */
 static inline struct tier_key cache_key(const struct terrace_cache *cache, terrace_slice key)
 {
@@ -327,8 +346,7 @@ static inline struct tier_key cache_key(const struct terrace_cache *cache, terra
 	return (struct tier_key){
 		.key = key,
 		.hash = hash.low,
-		.slot = cache->on_disk ? (uint32_t)hash.high & (VERSIONS - 1) :
-		                         VERSIONS + ((uint32_t)hash.high & (MEMORY_VERSIONS - 1)),
+		.slot = cache_slot(cache, hash),
 		.cache = cache->number,
 	};
 }

@@ -141,7 +141,7 @@ static int commit_spooled(struct terrace_writer *writer)
 		                         writer->ttl_ms, writer->idle_ms, writer->cost_us,
 		                         &write.put.entry);
 	if (rc == TERRACE_OK) {
-		terrace__record_fill(cache, write.put.entry, &write.record);
+		terrace__record_fill(cache->number, write.put.entry, &write.record);
 		write.record.value_size = writer->size;
 		rc = terrace__spool_keep(&writer->spool, &write);
 	}

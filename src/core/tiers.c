@@ -33,6 +33,11 @@ void terrace__tiers_memory_hits(void *tier, uint64_t *ret_hits, uint64_t *ret_sa
 	terrace__memory_hits(tier, ret_hits, ret_saved_us);
 }
 
+bool terrace__tiers_memory_gone(void *tier, uint64_t hash, int64_t *ret_when)
+{
+	return terrace__memory_gone(tier, hash, ret_when);
+}
+
 int terrace__tiers_disk(int dir_fd, const char *path, struct disk_shared *shared, bool read_only,
                         uint64_t log_bytes, uint64_t value_max, const struct disk_ops **ret_ops,
                         void **ret_disk)

@@ -14,6 +14,8 @@ uint64_t terrace__tiers_memory_bytes(const void *tier);
 uint64_t terrace__tiers_memory_entries(const void *tier);
 void terrace__tiers_memory_hits(void *tier, uint64_t *ret_hits, uint64_t *ret_saved_us);
 
+bool terrace__tiers_memory_gone(void *tier, uint64_t hash, int64_t *ret_when);
+
 /* L2 and L3; see disk.h. */
 int terrace__tiers_disk(int dir_fd, const char *path, struct disk_shared *shared, bool read_only,
                         uint64_t log_bytes, uint64_t value_max, const struct disk_ops **ret_ops,

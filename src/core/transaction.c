@@ -1,6 +1,7 @@
 /* Transactions that a program holds open over several calls. */
 #include "core/behind.h"
 #include "core/caches.h"
+#include "core/lane.h"
 #include "core/locks.h"
 #include "core/write.h"
 
@@ -21,6 +22,7 @@ struct open_transaction {
 	int broken;                     /* the failure after which only rollback is left */
 	uint64_t *files;                /* that its writes have made */
 	size_t file_count, file_capacity;
+	bool bulk[CACHES_MAX]; /* caches that were invalidated as a whole, or in part */
 };
 
 /* In a forked child this still names the parent's store, which no call of the child does. */
@@ -44,6 +46,11 @@ void terrace__transaction_break(struct transaction *mine, int rc)
 {
 	if (whole(mine)->broken == TERRACE_OK)
 		whole(mine)->broken = rc;
+}
+
+void terrace__transaction_bulk(struct transaction *mine, uint32_t cache)
+{
+	whole(mine)->bulk[cache] = true;
 }
 
 int terrace__transaction_broken(const struct transaction *mine)
@@ -104,7 +111,7 @@ static int lock_all(struct terrace *store, int64_t wait_ms)
 		/* So that others can tell whether we live. */
 		terrace__lock_try(store->lock_fd, LOCK_BEGINNER, true);
 		atomic_store(&shared->transaction, 1);
-		if (!terrace__behind_any(store, NULL))
+		if (!terrace__lanes_any(store, NULL))
 			return TERRACE_OK;
 		if (left <= 0)
 			atomic_store(&shared->transaction, 0);
@@ -115,8 +122,7 @@ static int lock_all(struct terrace *store, int64_t wait_ms)
 			                     wait_ms);
 			return TERRACE_EBUSY;
 		}
-		terrace__behind_flush(store);
-		terrace__behind_reap(store);
+		terrace__behind_settle_all(store);
 		terrace__futex_wait(&shared->writer_turn, turn, LOOK_AGAIN_MS);
 	}
 }
@@ -184,6 +190,24 @@ static void rolled_back(struct open_transaction *mine)
 		store->disk_ops->file_remove(store->disk, mine->files[i]);
 }
 
+/*
+ * Until it was committed everybody saw what was there before: what they have
+ * computed of that since it was invalidated is outdated as well, and where it may
+ * have been put past the writers' lock, all copies are void. With the lock still held.
+ */
+static void void_bulk(struct terrace *store, const struct open_transaction *mine)
+{
+	for (uint32_t i = 0; i < CACHES_MAX; i++) {
+		struct shared_cache *cache = &store->shared->caches[i];
+
+		if (!mine->bulk[i])
+			continue;
+		terrace__bulk_move(store->shared, cache);
+		if (atomic_exchange(&cache->rows, ROWS_WHOLE) != ROWS_WHOLE)
+			terrace__epoch_move(store->shared, cache, NULL);
+	}
+}
+
 /* With the writers' lock still held. */
 static void keep_limits(struct terrace *store, struct terrace_cache **caches, size_t count)
 {
@@ -207,6 +231,8 @@ int terrace__commit(struct terrace *store)
 		rc = terrace__transaction_commit(transaction);
 	else
 		terrace__transaction_rollback(transaction);
+	if (rc == TERRACE_OK)
+		void_bulk(store, mine);
 	if (rc == TERRACE_OK)
 		keep_limits(store, caches, count);
 	else

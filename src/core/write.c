@@ -27,6 +27,9 @@ enum { LOOK_AGAIN_MS = 5 };
 /* How long to look before sleeping. */
 enum { SPIN_NS = 30000 };
 
+/* How long who comes again and again waits for another process to take its turn. */
+enum { GIVE_WAY_MS = 1 };
+
 static void spin_pause(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -97,6 +100,23 @@ static int lock_processes(struct terrace *store, int64_t wait_ms)
 	return TERRACE_OK;
 }
 
+/*
+ * Whoever sleeps for the lock of the processes is awake only after we have taken
+ * it again. So who had it last, and alone, sees to it that one of them has it in
+ * between. One that has died as it slept costs a moment each time.
+ */
+static void give_way(struct terrace *store)
+{
+	struct shared *shared = store->shared;
+	uint32_t turn = atomic_load(&shared->writer_turn);
+
+	if (turn != store->writer.turn || atomic_load(&shared->writer_waiters) == 0)
+		return;
+	atomic_fetch_add(&shared->writer_waiters, 1);
+	terrace__futex_wait(&shared->writer_turn, turn, GIVE_WAY_MS);
+	atomic_fetch_sub(&shared->writer_waiters, 1);
+}
+
 static void unlock_processes(struct terrace *store)
 {
 	if (UNLIKELY(store->disk_ops->suspected(store->disk)))
@@ -151,6 +171,7 @@ static void remember_slot(struct transaction *transaction, uint32_t slot, uint64
 int terrace__transaction_mark(struct transaction *transaction, uint32_t slot)
 {
 	struct shared *shared = transaction->store->shared;
+	uint64_t version;
 
 	if (transaction->within)
 		return terrace__transaction_mark(transaction->within, slot);
@@ -158,22 +179,10 @@ int terrace__transaction_mark(struct transaction *transaction, uint32_t slot)
 		return TERRACE_OK; /* by this transaction: we hold the lock */
 	if (!reserve_slot(transaction))
 		return no_memory("a transaction");
-	remember_slot(transaction, slot, version_number(terrace__version_mark(shared, slot)));
-	return TERRACE_OK;
-}
-
-int terrace__transaction_mark_if(struct transaction *transaction, uint32_t slot, uint64_t number,
-                                 uint64_t *ret_number)
-{
-	uint64_t version;
-
-	if (!reserve_slot(transaction))
-		return no_memory("a transaction");
-	version = terrace__version_mark_if(transaction->store->shared, slot, number);
+	version = terrace__version_mark(shared, slot, !transaction->yields);
 	if (!version)
-		return TERRACE_MISS;
-	*ret_number = version_number(version);
-	remember_slot(transaction, slot, *ret_number);
+		return WRITE_SETTLE;
+	remember_slot(transaction, slot, version_number(version));
 	return TERRACE_OK;
 }
 
@@ -234,13 +243,18 @@ void terrace__transaction_rollback(struct transaction *transaction)
 
 /* --- single writes ------------------------------------------------------------------------ */
 
+/* TERRACE_MISS: who puts without the lock was there since the lease was looked at. */
 static int mark(struct transaction *transaction, struct write *write)
 {
 	uint32_t slot = write->put.key.slot;
+	uint64_t expected = write->number;
 	int rc = terrace__transaction_mark(transaction, slot);
 
 	write->number = version_number(version_load(transaction->store->shared, slot));
-	return rc;
+	if (rc != TERRACE_OK || !write->held || write->number == expected)
+		return rc;
+	write->held = false;
+	return TERRACE_MISS;
 }
 
 /* A later value of another process waits: what the row says is out of date. */
@@ -363,8 +377,9 @@ static int vacate_inside(struct transaction *transaction, struct write *write)
 	struct terrace *store = transaction->store;
 	int rc = mark(transaction, write);
 
-	if (rc == TERRACE_OK)
-		rc = store->disk_ops->tier.remove(store->disk, &write->put.key, &write->note);
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = store->disk_ops->tier.remove(store->disk, &write->put.key, &write->note);
 	return rc == TERRACE_MISS ? TERRACE_OK : rc;
 }
 
@@ -399,7 +414,7 @@ struct write_batch {
 };
 
 /* What is tried again finds the version as its own first try has left it. */
-static bool lease_holds(const struct write *write)
+static bool lease_holds(struct write *write)
 {
 	uint64_t version = version_load(write->cache->store->shared, write->put.key.slot);
 	struct write_lease lease = *write->lease;
@@ -407,6 +422,8 @@ static bool lease_holds(const struct write *write)
 	if (write->marked && version_number(version) == write->marked &&
 	    !version_is_writing(version))
 		lease.version = version;
+	/* What the slot is to be marked with, if nobody else comes. */
+	write->number = version_number(version) + !version_is_writing(version);
 	return terrace__lease_holds(write->cache, &write->put.key, &lease);
 }
 
@@ -447,8 +464,6 @@ static int apply(struct transaction *transaction, struct write *write)
 		return change_inside(transaction, write);
 	case WRITE_DROP:
 		return drop_inside(transaction, write);
-	case WRITE_BEHIND:
-		return terrace__behind_apply(transaction, write);
 	case WRITE_VACATE:
 		return vacate_inside(transaction, write);
 	}
@@ -473,13 +488,19 @@ int terrace__write_inside(struct transaction *transaction, struct write *writes,
 	return rc;
 }
 
-static int apply_all(struct transaction *transaction, struct write_batch *batches)
+int terrace__write_uses(struct terrace *store)
 {
-	struct terrace *store = transaction->store;
 	int rc = terrace__idle_flush(store, ACCESSES_AT_ONCE);
 
 	if (rc == TERRACE_OK && terrace__access_crowded(store))
 		rc = terrace__access_flush(store, ACCESSES_AT_ONCE);
+	return rc;
+}
+
+static int apply_all(struct transaction *transaction, struct write_batch *batches)
+{
+	int rc = terrace__write_uses(transaction->store);
+
 	for (struct write_batch *batch = batches; batch && rc == TERRACE_OK; batch = batch->next)
 		rc = terrace__write_inside(transaction, batch->writes, batch->count);
 	return rc;
@@ -505,10 +526,28 @@ static void stamp_batch(struct shared *shared, struct write_batch *batch)
 	}
 }
 
-/* Runs of writes to one cache need its limits looked at once. */
-static bool is_first_of_cache(const struct write_batch *batch, size_t i)
+/* Runs of writes to one cache need its limits looked at once; what is not open here has none. */
+static bool is_first_of_cache(const struct write *writes, size_t i)
 {
-	return i == 0 || batch->writes[i].cache != batch->writes[i - 1].cache;
+	return writes[i].cache && (i == 0 || writes[i].cache != writes[i - 1].cache);
+}
+
+bool terrace__caches_need_room(struct terrace *store, const struct write *writes, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (is_first_of_cache(writes, i) && terrace__over_limits(store, writes[i].cache))
+			return true;
+	}
+	return false;
+}
+
+void terrace__caches_make_room(struct terrace *store, const struct write *writes, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (is_first_of_cache(writes, i) &&
+		    terrace__make_room(store, writes[i].cache) != TERRACE_OK)
+			terrace__swallow(store, writes[i].cache, "making room");
+	}
 }
 
 /* Is there more than the limits allow? Asked within the transaction, where it costs no locks. */
@@ -516,22 +555,29 @@ static bool needs_room(struct terrace *store, struct write_batch *batches)
 {
 	bool needs = terrace__over_limits(store, NULL);
 
-	for (; batches && !needs; batches = batches->next) {
-		for (size_t i = 0; i < batches->count && !needs; i++)
-			needs = is_first_of_cache(batches, i) &&
-			        terrace__over_limits(store, batches->writes[i].cache);
-	}
+	for (; batches && !needs; batches = batches->next)
+		needs = terrace__caches_need_room(store, batches->writes, batches->count);
 	return needs;
 }
 
-/* One transaction for these batches. */
-static int transact(struct terrace *store, struct write_batch *batches, bool *ret_needs_room)
+/* Values that came to wait for these slots since they were looked at. No transaction is open. */
+static void settle(struct terrace *store, struct write_batch *batches)
+{
+	for (; batches; batches = batches->next) {
+		for (size_t i = 0; i < batches->count; i++)
+			terrace__behind_settle_now(store, batches->writes[i].put.key.slot);
+	}
+}
+
+static int transact_once(struct terrace *store, struct write_batch *batches, bool yields,
+                         bool *ret_needs_room)
 {
 	struct transaction transaction;
 	int rc = terrace__transaction_begin(store, &transaction);
 
 	if (rc != TERRACE_OK)
 		return rc;
+	transaction.yields = yields;
 	rc = apply_all(&transaction, batches);
 	if (rc != TERRACE_OK) {
 		remember_marks(&transaction, batches);
@@ -545,6 +591,22 @@ static int transact(struct terrace *store, struct write_batch *batches, bool *re
 	else
 		remember_marks(&transaction, batches);
 	transaction_end(&transaction);
+	return rc;
+}
+
+/*
+ * One transaction for these batches. What waits for a slot has been put before us and is
+ * written first: under our mark it would be out of date, and the key a miss meanwhile.
+ */
+static int transact(struct terrace *store, struct write_batch *batches, bool *ret_needs_room)
+{
+	enum { TRIES = 8 };
+	int rc = transact_once(store, batches, true, ret_needs_room);
+
+	for (int tries = 1; rc == WRITE_SETTLE; tries++) {
+		settle(store, batches);
+		rc = transact_once(store, batches, tries < TRIES, ret_needs_room);
+	}
 	return rc;
 }
 
@@ -586,15 +648,8 @@ static void work(struct terrace *store, struct write_batch *batches, bool *ret_n
 
 static void tidy(struct terrace *store, struct write_batch *batches, bool needs_room)
 {
-	for (struct write_batch *batch = batches; batch && needs_room; batch = batch->next) {
-		for (size_t i = 0; i < batch->count; i++) {
-			struct terrace_cache *cache = batch->writes[i].cache;
-
-			if (is_first_of_cache(batch, i) &&
-			    terrace__make_room(store, cache) != TERRACE_OK)
-				terrace__swallow(store, cache, "making room");
-		}
-	}
+	for (struct write_batch *batch = batches; batch && needs_room; batch = batch->next)
+		terrace__caches_make_room(store, batch->writes, batch->count);
 	terrace__power_checkpoint(store, CHECKPOINT_WORKING);
 }
 
@@ -617,6 +672,19 @@ static void leave_queue(struct writer *writer, const struct write_batch *batch)
 	*at = batch->next;
 	if (writer->last == &batch->next)
 		writer->last = at;
+	pthread_cond_broadcast(&writer->done); /* who let it go first need not any more */
+}
+
+/*
+ * Who comes without a batch, as often as it has rows to remove, lets those go
+ * first that were there before: else they might never be awake in time.
+ */
+static bool must_wait(const struct writer *writer, const struct write_batch *batch,
+                      uint64_t arrived)
+{
+	if (batch)
+		return writer->leading && !batch->done;
+	return writer->leading || (writer->first && writer->taken < arrived);
 }
 
 /*
@@ -628,13 +696,14 @@ static int wait_lead(struct writer *writer, const struct write_batch *batch, int
 {
 	int64_t deadline = add_sat_i64(terrace__clock_ms(CLOCK_MONOTONIC), wait_ms);
 	struct timespec until = { deadline / 1000, (long)(deadline % 1000) * 1000000 };
+	const uint64_t arrived = writer->arrived;
 
-	while (writer->leading && !(batch && batch->done)) {
+	while (must_wait(writer, batch, arrived)) {
 		if (batch && batch->taken) {
 			pthread_cond_wait(&writer->done, &writer->lock);
 		} else if (pthread_cond_timedwait(&writer->done, &writer->lock, &until) ==
 		               ETIMEDOUT &&
-		           writer->leading && !(batch && batch->taken)) {
+		           must_wait(writer, batch, arrived) && !(batch && batch->taken)) {
 			if (batch)
 				leave_queue(writer, batch);
 			return busy(wait_ms);
@@ -667,6 +736,7 @@ static void lead(struct terrace *store)
 	batches = writer->first;
 	writer->first = NULL;
 	writer->last = &writer->first;
+	writer->taken = writer->arrived;
 	for (next = batches; next; next = next->next)
 		next->taken = true;
 	pthread_mutex_unlock(&writer->lock);
@@ -698,6 +768,7 @@ static void write_queued(struct terrace *store, struct write *writes, size_t cou
 	pthread_mutex_lock(&writer->lock);
 	*writer->last = &batch;
 	writer->last = &batch.next;
+	writer->arrived++;
 	rc = wait_lead(writer, &batch, store->wait_ms);
 	pthread_mutex_unlock(&writer->lock);
 	if (rc == TERRACE_OK)
@@ -727,6 +798,15 @@ static void write_mine(struct transaction *mine, struct write *writes, size_t co
 	terrace__transaction_break(mine, rc);
 }
 
+void terrace__write_file_done(struct terrace *store, struct write *write)
+{
+	if (write->put.file && write->rc != TERRACE_OK)
+		store->disk_ops->file_remove(store->disk, write->put.file);
+	if (write->file_fd >= 0)
+		close(write->file_fd);
+	write->file_fd = -1;
+}
+
 int terrace__write(struct terrace *store, struct write *writes, size_t count)
 {
 	struct transaction *mine = terrace__transaction_mine(store);
@@ -735,8 +815,7 @@ int terrace__write(struct terrace *store, struct write *writes, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		writes[i].rc = rc ? rc : TERRACE_EIO;
 		writes[i].stamp = 0;
-		if (rc == TERRACE_OK && writes[i].kind != WRITE_BEHIND &&
-		    writes[i].kind != WRITE_DROP)
+		if (rc == TERRACE_OK)
 			terrace__behind_settle(store, writes[i].put.key.slot);
 	}
 	if (count == 0)
@@ -747,14 +826,8 @@ int terrace__write(struct terrace *store, struct write *writes, size_t count)
 		write_mine(mine, writes, count);
 	else
 		write_queued(store, writes, count);
-	for (size_t i = 0; i < count; i++) {
-		/* A file without a row is of no use. */
-		if (writes[i].put.file && writes[i].rc != TERRACE_OK)
-			store->disk_ops->file_remove(store->disk, writes[i].put.file);
-		if (writes[i].file_fd >= 0)
-			close(writes[i].file_fd);
-		writes[i].file_fd = -1;
-	}
+	for (size_t i = 0; i < count; i++)
+		terrace__write_file_done(store, &writes[i]);
 	for (size_t i = 0; i < count; i++) {
 		if (writes[i].rc < 0)
 			return writes[i].rc;
@@ -774,6 +847,7 @@ int terrace__writer_lock(struct terrace *store, int64_t wait_ms)
 	pthread_mutex_unlock(&writer->lock);
 	if (rc != TERRACE_OK)
 		return rc;
+	give_way(store);
 	rc = lock_processes(store, wait_ms);
 	if (rc != TERRACE_OK)
 		leave_lead(writer);
@@ -784,6 +858,7 @@ void terrace__writer_unlock(struct terrace *store)
 {
 	terrace__power_checkpoint(store, CHECKPOINT_WORKING);
 	unlock_processes(store);
+	store->writer.turn = atomic_load(&store->shared->writer_turn);
 	leave_lead(&store->writer);
 }
 

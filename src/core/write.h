@@ -16,7 +16,6 @@ enum write_kind {
 	WRITE_DELETE,
 	WRITE_TOUCH,
 	WRITE_DROP,   /* a dead or damaged entry: remove this write of it, marking nothing */
-	WRITE_BEHIND, /* a value that has waited; see behind.h */
 	WRITE_VACATE, /* whatever is there goes, for a copy in memory alone; see immediate.h */
 };
 
@@ -43,7 +42,6 @@ struct write {
 	int64_t initial, delta, sum;     /* number: what an absent one is, and the sum after */
 	struct tier_note note;           /* delete, drop */
 	bool in_memory;                  /* number: no row is made of it */
-	struct pending *pending;         /* behind */
 	uint64_t number;                 /* of the version that the slot was marked with */
 
 	int rc;
@@ -70,6 +68,9 @@ int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store,
  */
 bool terrace__write_leads(const struct terrace *store);
 
+/* Within the core: what waits for a slot has to be written first, then all of it again. */
+enum { WRITE_SETTLE = -1000 };
+
 /*
  * For `fn` above: a transaction whose slots are marked as they change. Many
  * rows may go in several of them, so that others get their turn.
@@ -77,6 +78,7 @@ bool terrace__write_leads(const struct terrace *store);
 struct transaction {
 	struct terrace *store;
 	struct transaction *within; /* what belongs to this thread's open one goes to that */
+	bool yields;                /* marking a slot that a value waits for is WRITE_SETTLE */
 	uint64_t seq;
 	struct marked_slot {
 		uint32_t slot;
@@ -88,11 +90,19 @@ struct transaction {
 int terrace__transaction_begin(struct terrace *store, struct transaction *ret);
 /* The slot's copies in memory are no longer good when this commits. */
 int terrace__transaction_mark(struct transaction *transaction, uint32_t slot);
-/* Only while the slot's version has this number; else TERRACE_MISS. */
-int terrace__transaction_mark_if(struct transaction *transaction, uint32_t slot, uint64_t number,
-                                 uint64_t *ret_number);
 int terrace__transaction_commit(struct transaction *transaction);
 void terrace__transaction_rollback(struct transaction *transaction);
+
+/*
+ * What comes with every transaction that writes rows, besides the rows: within it, uses
+ * that nobody has written down yet, and whether the caches of these writes, in runs, hold
+ * more than they may (the store is another question); after it, room for them.
+ */
+int terrace__write_uses(struct terrace *store);
+bool terrace__caches_need_room(struct terrace *store, const struct write *writes, size_t count);
+void terrace__caches_make_room(struct terrace *store, const struct write *writes, size_t count);
+/* Of a write that is over: a file without a row is of no use. */
+void terrace__write_file_done(struct terrace *store, struct write *write);
 
 /*
  * The writers' lock, among threads and then among processes. TERRACE_EBUSY
@@ -127,6 +137,8 @@ void terrace__database_aside(struct terrace *store);
 struct transaction *terrace__transaction_mine(const struct terrace *store);
 /* A part of it failed: it can only be rolled back. */
 void terrace__transaction_break(struct transaction *mine, int rc);
+/* Many entries of the cache change or go with it. */
+void terrace__transaction_bulk(struct transaction *mine, uint32_t cache);
 /* Why it can only be rolled back; TERRACE_OK: it is whole. */
 int terrace__transaction_broken(const struct transaction *mine);
 /* A file that is of no use if it is rolled back. */

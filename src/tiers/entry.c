@@ -12,8 +12,8 @@ _Static_assert(TERRACE_L3 < 8, "it fits its bits");
 /* malloc's own header and rounding, and the share of a table slot. */
 enum { ENTRY_OVERHEAD = 16 + 16 };
 
-/* A hundred of what is smaller may wait to be freed; to copy this costs more than to ask the kernel. */
-enum { LARGE = 32 * 1024 };
+/* Some hundreds of what is smaller may wait to be freed; to copy this costs more than to ask the kernel. */
+enum { LARGE = 16 * 1024 };
 
 const struct entry_rest terrace__entry_no_rest = {
 	.ttl = TERRACE_TTL_FOREVER,
@@ -76,7 +76,7 @@ void terrace__entry_facts_of(struct entry *entry, const struct entry *from)
 	atomic_init(&entry->expires, atomic_load(&from->expires));
 	rest->seq = other->seq;
 	rest->codec = other->codec;
-	rest->stored = from->plain ? from->created : other->stored;
+	rest->stored = entry_stored(from);
 	atomic_init(&rest->ttl, atomic_load(&other->ttl));
 	rest->idle = other->idle;
 	atomic_init(&rest->deadline, atomic_load(&other->deadline));

@@ -158,6 +158,11 @@ static inline struct entry_rest *entry_rest(const struct entry *entry)
 	return (struct entry_rest *)((uint8_t *)entry + entry_rest_offset(entry));
 }
 
+static inline int64_t entry_stored(const struct entry *entry)
+{
+	return entry->plain ? entry->created : entry_rest(entry)->stored;
+}
+
 static inline terrace_slice entry_extra(const struct entry *entry)
 {
 	return terrace_bytes(entry_rest(entry) + 1, entry_rest(entry)->extra_size);

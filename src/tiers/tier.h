@@ -26,6 +26,12 @@ struct tier_key {
 	uint32_t cache; /* its number */
 };
 
+/* What memory may hold, alone and together with its like; 0: as much as it likes. */
+struct tier_limits {
+	uint64_t bytes, entries;
+	uint64_t pool_bytes, pool_entries;
+};
+
 /* What is to be stored, in both shapes; a tier takes the one it keeps. */
 struct tier_put {
 	struct tier_key key;
@@ -37,6 +43,12 @@ struct tier_put {
 	/* Memory: only in the place of `expected` (NULL: of nothing). */
 	bool conditional;
 	struct entry *expected;
+	/*
+	 * Memory: what has to go for it, where that is cheap to find, goes to `evicted`;
+	 * more may have to. NULL: nothing goes.
+	 */
+	const struct tier_limits *limits;
+	struct tier_evicted *evicted;
 };
 
 /* An entry of a tier, as the visitor of `each` and the notes see it. */
@@ -103,12 +115,8 @@ struct tier_ops {
 	 * failure. With `hit` the entry's count goes up.
 	 */
 	int (*get)(void *tier, const struct tier_key *key, bool hit, struct entry **ret);
-	/*
-	 * Memory: a get will come. `soon` starts reading where the key is looked
-	 * for, `sooner`, when that should be there, the entries that it may be.
-	 */
-	void (*soon)(void *tier, const struct tier_key *key);
-	void (*sooner)(void *tier, const struct tier_key *key);
+	/* Memory: gets or puts of these will come: start reading what they look at first. */
+	void (*soon)(void *tier, const struct tier_key *keys, size_t count);
 	/* Replaces what is there; TERRACE_EXISTS when a condition did not hold. */
 	int (*put)(void *tier, const struct tier_put *put);
 	/* TERRACE_OK, or TERRACE_MISS when it was not there. */
@@ -223,7 +231,7 @@ struct disk_ops {
 	             int64_t ttl, int64_t now);
 	/* Within a transaction or not. */
 	int (*select)(void *disk, const struct disk_where *where, tier_visit_fn *visit, void *ctx);
-	/* Only if the row is still of that seq; 0: of any. */
+	/* Only if the row is still of that hash and seq; 0: of any. */
 	int (*remove_row)(void *disk, const struct tier_row *row, const struct tier_note *note);
 	/* Whatever its key, if it is not later than `seq`. */
 	int (*remove_hash)(void *disk, uint64_t hash, uint64_t seq);
@@ -306,10 +314,11 @@ struct disk_ops {
 	 * moved: they have been removed or replaced, which is damage.
 	 * suspected: SQLite said something that damage would explain.
 	 * malformed: and it is so.
+	 * latest: the highest number of one that is there; 0 for none.
 	 * make: transactions are of a new one from now on, until `made`; `used`
 	 *       when the core has made it the one that is in use.
 	 * set_aside: keep one that was in use under a dated name.
-	 * aside: remove the oldest of those; the bytes of the rest.
+	 * aside: remove the oldest of those, and what is not in use; the bytes of the rest.
 	 */
 	int (*look)(void *disk);
 	int (*create)(void *disk);
@@ -317,7 +326,7 @@ struct disk_ops {
 	bool (*moved)(void *disk);
 	bool (*suspected)(void *disk);
 	bool (*malformed)(void *disk);
-	uint32_t (*latest)(void *disk);
+	int (*latest)(void *disk, uint32_t *ret);
 	int (*make)(void *disk, uint32_t generation);
 	void (*made)(void *disk, bool used);
 	void (*set_aside)(void *disk, uint32_t generation, int64_t when);

@@ -58,6 +58,9 @@ struct epoch_slot {
 	struct epoch_slot *next;
 	/* What the thread holds. It alone writes here, but for names of what is free. */
 	_Alignas(64) _Atomic(struct epoch_node *) places[EPOCH_PLACES];
+	/* What it has retired, newest first; whoever frees takes all of it. */
+	_Alignas(64) _Atomic(struct epoch_node *) retired;
+	uint32_t retirements; /* as the thread itself has counted since it last freed */
 };
 
 extern _Atomic uint64_t terrace__epoch_now;

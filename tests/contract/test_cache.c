@@ -1162,6 +1162,25 @@ static void test_stats__count_what_happened(void **state)
 	terrace_cache_close(cache);
 }
 
+/* Puts into memory alone go a way of their own, and of 16 one is timed. */
+static void test_stats__puts_into_memory_count(void **state)
+{
+	enum { PUTS = 64 };
+	struct fixture *f = *state;
+	terrace_stats stats = TERRACE_STATS_INIT;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+
+	policy.tiers = TERRACE_L1;
+	cache = fixture_cache(f, "a", &policy);
+	for (int i = 0; i < PUTS; i++)
+		assert_ok(put_text(cache, "k", "v"));
+	assert_ok(terrace_cache_stats(cache, &stats));
+	assert_int_equal(stats.puts, PUTS);
+	assert_int_equal(stats.put_time.count, PUTS / 16);
+	terrace_cache_close(cache);
+}
+
 static void test_stats__a_low_hit_rate_is_an_alert(void **state)
 {
 	struct fixture *f = *state;
@@ -1415,7 +1434,7 @@ static void test_hits__of_many_rows_are_counted_without_writing_each(void **stat
 	char key[16];
 
 	policy.tiers = TERRACE_L2;
-	cache = fixture_cache(f, "rows", &policy);
+	cache = fixture_rows(f, "rows", &policy);
 	for (int i = 0; i < KEYS; i++) {
 		snprintf(key, sizeof key, "%d", i);
 		assert_ok(put_text(cache, key, "v"));
@@ -1483,6 +1502,7 @@ int main(void)
 		WITH_STORE(test_why__what_memory_alone_had_to_give_up),
 		WITH_STORE(test_notes__are_bounded_in_number),
 		WITH_STORE(test_stats__count_what_happened),
+		WITH_STORE(test_stats__puts_into_memory_count),
 		WITH_STORE(test_stats__a_low_hit_rate_is_an_alert),
 		WITH_STORE(test_form__is_decoded_once_for_each_miss_of_L1),
 		WITH_STORE(test_form__in_memory_alone),

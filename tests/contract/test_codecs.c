@@ -30,11 +30,9 @@ static terrace_cache *cache_of(struct fixture *f, const char *name, terrace_code
 {
 	terrace_policy policy = TERRACE_POLICY_INIT;
 
-	/* The tests have ticks of their own. */
-	atomic_store(&f->store->keeper.due_ns, UINT64_MAX);
 	policy.codec = codec;
 	policy.tiers = TERRACE_L2 | TERRACE_L3;
-	return fixture_cache(f, name, &policy);
+	return fixture_rows(f, name, &policy);
 }
 
 /* About 1 KB of JSON: every field once, named and filled as `kind` says, so that a record tells
@@ -115,9 +113,10 @@ static terrace_codec_info codec_of(terrace_cache *cache)
 
 static int64_t tick_time;
 
+/* An hour later: after a tick that took long, as with a training in it, the next is put off. */
 static void tick(struct fixture *f)
 {
-	terrace__keeper_tick(f->store, tick_time += 60000);
+	terrace__keeper_tick(f->store, tick_time += 3600000);
 }
 
 /* The files of dictionaries; the path of the last one seen. */

@@ -32,7 +32,7 @@ static terrace_cache *cache_on(struct fixture *f, unsigned tiers)
 
 	policy.tiers = tiers;
 	policy.codec = TERRACE_CODEC_NONE;
-	return fixture_cache(f, "a", &policy);
+	return fixture_rows(f, "a", &policy);
 }
 
 static uint64_t damaged(terrace_cache *cache)
@@ -323,7 +323,7 @@ static bool open_small(struct fixture *f, const char *mount_point, terrace **sto
 	char dir[600];
 
 	if (geteuid() != 0 || mkdir(mount_point, 0700) < 0 ||
-	    mount("none", mount_point, "tmpfs", 0, "size=8m") < 0) {
+	    mount("none", mount_point, "tmpfs", 0, "size=11m") < 0) {
 		print_message("skipped: a small file system cannot be mounted here\n");
 		return false;
 	}

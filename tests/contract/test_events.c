@@ -4,6 +4,7 @@
 #include "core/store.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <time.h>
 
 /* What came, a line each: "put k", "hit k l1". */
@@ -264,10 +265,68 @@ static void test_event__a_subscriber_may_use_the_cache_and_end_itself(void **sta
 	pthread_mutex_unlock(&listener.lock);
 	assert_gives(cache, "0", "v");
 	assert_gives(cache, "2", "v");
-	/* its handle goes when its thread is done; then this one is the last */
-	while (cache->events)
-		;
 	terrace_cache_close(cache);
+}
+
+/* Ends itself when its cache has no subscribers any more: the store is being closed. */
+static void end_too_late(void *ctx, const terrace_event *event)
+{
+	struct listener *listener = ctx;
+
+	pthread_mutex_lock(&listener->lock);
+	pthread_mutex_unlock(&listener->lock);
+	while (listener->cache->events)
+		sched_yield();
+	listener->events++;
+	(void)event;
+	terrace_unsubscribe(listener->own);
+}
+
+static void test_event__a_subscriber_may_end_itself_while_the_store_is_closed(void **state)
+{
+	struct fixture *f = *state;
+	struct listener listener = LISTENER;
+
+	listener.cache = fixture_cache(f, "a", NULL);
+	pthread_mutex_lock(&listener.lock); /* until `own` is known */
+	listener.own = subscribe(listener.cache, TERRACE_EVENT_PUT, 0, end_too_late, &listener);
+	pthread_mutex_unlock(&listener.lock);
+	assert_ok(put_text(listener.cache, "k", "v"));
+	assert_ok(put_text(listener.cache, "l", "v"));
+	terrace_close(f->store);
+	assert_int_equal(listener.events, 1);
+	f->store = NULL;
+}
+
+static void end_at_once(void *ctx, const terrace_event *event)
+{
+	struct listener *listener = ctx;
+
+	pthread_mutex_lock(&listener->lock);
+	pthread_mutex_unlock(&listener->lock);
+	(void)event;
+	terrace_unsubscribe(listener->own);
+}
+
+static void test_event__a_store_that_is_closed_waits_for_who_has_just_ended_itself(void **state)
+{
+	enum { ROUNDS = 50 };
+	struct fixture *f = *state;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		struct listener listener = LISTENER;
+		terrace_cache *cache = fixture_cache(f, "a", NULL);
+
+		pthread_mutex_lock(&listener.lock); /* until `own` is known */
+		listener.own = subscribe(cache, TERRACE_EVENT_PUT, 0, end_at_once, &listener);
+		pthread_mutex_unlock(&listener.lock);
+		assert_ok(put_text(cache, "k", "v"));
+		while (cache->events)
+			sched_yield();
+		terrace_close(f->store); /* the thread may have the cache open still */
+		f->store = NULL;
+		assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+	}
 }
 
 static void test_event__keeps_its_cache_open_and_may_outlive_the_store(void **state)
@@ -392,6 +451,8 @@ int main(void)
 		TEST(test_event__who_is_slow_loses_the_oldest_and_is_told),
 		TEST(test_event__statistics_come_by_themselves),
 		TEST(test_event__a_subscriber_may_use_the_cache_and_end_itself),
+		TEST(test_event__a_subscriber_may_end_itself_while_the_store_is_closed),
+		TEST(test_event__a_store_that_is_closed_waits_for_who_has_just_ended_itself),
 		TEST(test_event__keeps_its_cache_open_and_may_outlive_the_store),
 		TEST(test_event__what_is_wrong_is_refused),
 		TEST(test_event__come_in_the_order_of_the_calls),

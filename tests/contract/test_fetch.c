@@ -5,11 +5,14 @@
 #include "core/sources.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,6 +45,7 @@ struct loader {
 	sem_t started, go_on;
 	bool waits;
 	const char *path;
+	bool reads; /* its source, before it waits */
 };
 
 static int load(void *ctx, terrace_slice key, terrace_loaded *loaded)
@@ -50,6 +54,8 @@ static int load(void *ctx, terrace_slice key, terrace_loaded *loaded)
 
 	(void)key;
 	atomic_fetch_add(&loader->calls, 1);
+	if (loader->reads)
+		assert_ok(terrace_loaded_source(loaded, loader->path, 0));
 	if (loader->waits) {
 		sem_post(&loader->started);
 		while (sem_wait(&loader->go_on) < 0 && errno == EINTR)
@@ -327,6 +333,32 @@ static void wait_for_users(terrace_cache *cache, unsigned users)
 	}
 }
 
+/* Until its loader runs. */
+static void begin_fetch(struct caller *caller)
+{
+	sem_init(&caller->loader->started, 0, 0);
+	sem_init(&caller->loader->go_on, 0, 0);
+	assert_int_equal(pthread_create(&caller->thread, NULL, call_fetch, caller), 0);
+	sem_wait(&caller->loader->started);
+}
+
+/* What `before` computes is out of date by now: `after`, who waits for it, computes for itself. */
+static void join_after_a_change(struct caller *before, struct caller *after)
+{
+	struct loader *loader = after->loader;
+
+	assert_int_equal(pthread_create(&after->thread, NULL, call_fetch, after), 0);
+	wait_for_users(after->cache, 2);
+	sem_post(&loader->go_on);
+	assert_int_equal(pthread_join(before->thread, NULL), 0);
+	assert_string_equal(before->text, "older");
+	sem_wait(&loader->started);
+	loader->text = "newer";
+	sem_post(&loader->go_on);
+	assert_int_equal(pthread_join(after->thread, NULL), 0);
+	assert_string_equal(after->text, "newer");
+}
+
 static void test_fetch__who_joins_after_an_invalidation_gets_a_new_value(void **state)
 {
 	struct fixture *f = *state;
@@ -341,24 +373,103 @@ static void test_fetch__who_joins_after_an_invalidation_gets_a_new_value(void **
 		policy.tiers = tiers[round];
 		cache = before.cache = after.cache = fixture_cache(f, round ? "b" : "a", &policy);
 		assert_ok(put_text(cache, "other", "v")); /* this process alone has the cache */
-		sem_init(&loader.started, 0, 0);
-		sem_init(&loader.go_on, 0, 0);
-		assert_int_equal(pthread_create(&before.thread, NULL, call_fetch, &before), 0);
-		sem_wait(&loader.started);
+		begin_fetch(&before);
 		terrace_delete(cache, TERRACE_KEY("k"));
-		assert_int_equal(pthread_create(&after.thread, NULL, call_fetch, &after), 0);
-		wait_for_users(cache, 2);
-		sem_post(&loader.go_on);
-		assert_int_equal(pthread_join(before.thread, NULL), 0);
-		assert_string_equal(before.text, "older");
-		sem_wait(&loader.started); /* computes for itself */
-		loader.text = "newer";
-		sem_post(&loader.go_on);
-		assert_int_equal(pthread_join(after.thread, NULL), 0);
-		assert_string_equal(after.text, "newer");
+		join_after_a_change(&before, &after);
 		assert_gives(cache, "k", "newer");
 		terrace_cache_close(cache);
 	}
+}
+
+/* A caller who comes after a file has changed, while one computes from what it was. */
+static void test_fetch__who_joins_after_a_source_changed_gets_a_new_value(void **state)
+{
+	struct fixture *f = *state;
+	static const unsigned tiers[] = { TERRACE_L1, TERRACE_L2, 0 };
+
+	for (int round = 0; round < 3; round++) {
+		struct loader loader = { .text = "older", .waits = true, .reads = true };
+		struct caller before = { .key = "k", .loader = &loader }, after = before;
+		terrace_policy policy = TERRACE_POLICY_INIT;
+		terrace_cache *cache;
+		char name[16], path[600];
+
+		snprintf(path, sizeof path, "%s", scratch_path(&f->scratch, "source"));
+		write_file(path, "older");
+		loader.path = path;
+		policy.tiers = tiers[round];
+		policy.disabled = round == 2;
+		snprintf(name, sizeof name, "cache %d", round);
+		cache = before.cache = after.cache = fixture_cache(f, name, &policy);
+		begin_fetch(&before);
+		write_file(path, "newer");
+		join_after_a_change(&before, &after);
+		terrace_cache_close(cache);
+	}
+}
+
+/* What happens while a fetch looks at the clock, the first time and the second. */
+struct between {
+	int looks;
+	terrace_cache *cache;
+	struct caller *after;
+};
+static _Thread_local struct between *between;
+
+static int64_t clock_between(void *ctx)
+{
+	struct between *now = between;
+
+	between = NULL; /* not in what follows */
+	if (now && ++now->looks == 1) {
+		terrace_put_options options = TERRACE_PUT_INIT;
+
+		options.ttl_ms = 1000;
+		assert_ok(
+		    terrace_put(now->cache, TERRACE_KEY("k"), terrace_str("older"), &options));
+		between = now;
+	} else if (now) {
+		assert_ok(terrace_delete(now->cache, TERRACE_KEY("k")));
+		assert_int_equal(pthread_create(&now->after->thread, NULL, call_fetch, now->after),
+		                 0);
+		wait_for_users(now->cache, 2);
+	}
+	return test_clock_now(ctx);
+}
+
+static void no_event(void *ctx, const terrace_event *event)
+{
+	(void)ctx;
+	(void)event;
+}
+
+/* It has missed, is about to compute, and finds what was put just then; that is deleted, too. */
+static void test_fetch__who_joins_after_a_delete_is_not_given_what_was_found_before(void **state)
+{
+	struct fixture *f = *state;
+	terrace_subscribe_options misses = TERRACE_SUBSCRIBE_INIT;
+	struct loader loader = { .text = "newer" };
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	struct caller after = { .key = "k", .loader = &loader };
+	struct between what = { .after = &after };
+	terrace_subscription *subscription;
+	terrace_cache *cache;
+
+	f->options.clock = clock_between;
+	fixture_reopen(f);
+	policy.tiers = TERRACE_L1;
+	cache = what.cache = after.cache = fixture_cache(f, "a", &policy);
+	assert_ok(put_text(cache, "other", "v")); /* this process alone has the cache */
+	misses.kinds = TERRACE_EVENT_MISS;        /* which says when it was */
+	assert_ok(terrace_subscribe(cache, &misses, no_event, NULL, &subscription));
+	between = &what;
+	assert_fetches(cache, "k", &loader, "older");
+	assert_int_equal(what.looks, 2);
+	assert_int_equal(pthread_join(after.thread, NULL), 0);
+	assert_string_equal(after.text, "newer");
+	assert_gives(cache, "k", "newer");
+	terrace_unsubscribe(subscription);
+	terrace_cache_close(cache);
 }
 
 static int load_itself(void *ctx, terrace_slice key, terrace_loaded *loaded)
@@ -515,8 +626,16 @@ struct process_loader {
 	struct shared_counts *counts;
 	bool dies; /* sleeps until it is killed */
 	int code;
-	int expected; /* callers to wait for */
+	int others; /* callers to wait for */
+	terrace_cache *cache;
 };
+
+/* How many processes wait for a key of the store; they look again, and wait on. */
+static long waiting(terrace_cache *cache)
+{
+	return syscall(SYS_futex, &cache->store->shared->flight_turn, FUTEX_WAKE, INT_MAX, NULL,
+	               NULL, 0);
+}
 
 static int load_in_process(void *ctx, terrace_slice key, terrace_loaded *loaded)
 {
@@ -527,10 +646,9 @@ static int load_in_process(void *ctx, terrace_slice key, terrace_loaded *loaded)
 	sem_post(&loader->counts->loading);
 	while (loader->dies)
 		pause();
-	/* until everybody is under way: they must find us computing */
-	while (atomic_load(&loader->counts->started) < loader->expected)
+	/* until everybody waits for us: who comes when we have failed computes for himself */
+	while (waiting(loader->cache) < loader->others)
 		usleep(1000);
-	usleep(20000);
 	if (loader->code)
 		return loader->code;
 	return terrace_loaded_copy(loaded, terrace_str("computed"));
@@ -550,6 +668,7 @@ static pid_t start_process(const struct fixture *f, struct process_loader loader
 		if (terrace_open(scratch_path(&f->scratch, "store"), &f->options, &store) ||
 		    terrace_cache_open(store, "a", NULL, &cache))
 			_exit(100);
+		loader.cache = cache;
 		atomic_fetch_add(&loader.counts->started, 1);
 		rc = terrace_fetch(cache, TERRACE_KEY("k"), load_in_process, &loader, &value);
 		if (rc != expect)
@@ -577,7 +696,7 @@ static void test_fetch__processes_wait_for_one_loader(void **state)
 	for (int code = 0; code <= 42; code += 42) {
 		struct process_loader loader = { .counts = shared_counts(),
 			                         .code = code,
-			                         .expected = PROCESSES };
+			                         .others = PROCESSES - 1 };
 		pid_t children[PROCESSES];
 
 		for (int i = 0; i < PROCESSES; i++)
@@ -777,6 +896,52 @@ static void test_coherence__in_memory_alone_two_holders_see_each_others_writes(v
 	munmap(counts, sizeof *counts);
 }
 
+static struct {
+	struct disk_ops ops;
+	const struct disk_ops *real;
+	terrace_cache *cache; /* put into, right after the first miss; NULL: nobody does */
+	int reads;
+} watched;
+
+static int get_watched(void *disk, const struct tier_key *key, bool hit, struct entry **ret)
+{
+	int rc = watched.real->tier.get(disk, key, hit, ret);
+
+	if (watched.reads++ == 0 && watched.cache)
+		assert_ok(put_text(watched.cache, "k", "of another"));
+	return rc;
+}
+
+static void test_fetch__looks_again_only_where_something_was_written(void **state)
+{
+	struct fixture *f = *state;
+	struct loader loader = { .text = "computed" };
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+	terrace_value *value;
+
+	policy.tiers = TERRACE_L2;
+	cache = fixture_cache(f, "a", &policy);
+	watched.real = f->store->disk_ops;
+	watched.ops = *watched.real;
+	watched.ops.tier.get = get_watched;
+	watched.reads = 0;
+	watched.cache = cache;
+	f->store->disk_ops = &watched.ops;
+	assert_ok(terrace_fetch(cache, TERRACE_KEY("k"), load, &loader, &value));
+	assert_memory_equal(terrace_data(value), "of another", 10);
+	terrace_release(value);
+	assert_int_equal(loader.calls, 0);
+	watched.reads = 0;
+	watched.cache = NULL;
+	assert_ok(terrace_fetch(cache, TERRACE_KEY("other"), load, &loader, &value));
+	terrace_release(value);
+	assert_int_equal(loader.calls, 1);
+	assert_int_equal(watched.reads, 1);
+	f->store->disk_ops = watched.real;
+	terrace_cache_close(cache);
+}
+
 int main(void)
 {
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -788,6 +953,9 @@ int main(void)
 		WITH_STORE(test_fetch__what_was_outdated_meanwhile_is_not_stored),
 		WITH_STORE(test_fetch__threads_wait_for_one_loader),
 		WITH_STORE(test_fetch__who_joins_after_an_invalidation_gets_a_new_value),
+		WITH_STORE(test_fetch__who_joins_after_a_delete_is_not_given_what_was_found_before),
+		WITH_STORE(test_fetch__looks_again_only_where_something_was_written),
+		WITH_STORE(test_fetch__who_joins_after_a_source_changed_gets_a_new_value),
 		WITH_STORE(test_fetch__a_cycle_is_an_error),
 		WITH_STORE(test_fetch__loaders_that_want_each_others_key_both_end),
 		WITH_STORE(test_lease__is_a_fetch_without_a_callback),

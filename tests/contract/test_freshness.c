@@ -353,6 +353,7 @@ static void test_freshness__past_the_hard_limit_the_caller_goes_and_the_loader_g
 	options.hard_ms = 20;
 	options.release = release;
 	assert_string_equal(fetched(cache, &loader, &options), "TERRACE_EBUSY");
+	sem_wait(&loader.started);
 	/* who joins it waits no longer either */
 	assert_string_equal(fetched(cache, &loader, &options), "TERRACE_EBUSY");
 	assert_int_equal(loader.calls, 1);
@@ -383,6 +384,7 @@ static void test_freshness__past_the_soft_limit_the_expired_value_is_given(void 
 	assert_ok(put_text(cache, "k", "older"));
 	pass(f, 1200);
 	assert_string_equal(fetched(cache, &loader, &options), "older (stale)");
+	sem_wait(&loader.started);
 	assert_string_equal(fetched(cache, &loader, &options), "older (stale)");
 	sem_post(&loader.go_on);
 	wait_for(&loader.releases, 2);

@@ -502,6 +502,7 @@ static void put_beyond_the_limit(const struct fixture *f)
 	CHECK(terrace_cache_open(store, "b", &policy, &behind) == TERRACE_OK);
 	CHECK(put_text(cache, "row", "v") == TERRACE_OK);
 	CHECK(put_text(cache, "file", large) == TERRACE_OK);
+	CHECK(put_text(behind, "first", "v") == TERRACE_OK);
 	limit_files(200000);
 	/* a file */
 	CHECK(put_text(cache, "large", large) == TERRACE_EFULL);
@@ -509,7 +510,7 @@ static void put_beyond_the_limit(const struct fixture *f)
 	/* the database's log */
 	for (int i = 0; i < 100 && rc == TERRACE_OK; i++) {
 		snprintf(key, sizeof key, "%d", i);
-		rc = terrace_put(cache, terrace_str(key), terrace_bytes(large, 10000), NULL);
+		rc = terrace_put(cache, terrace_str(key), terrace_bytes(large, 20000), NULL);
 	}
 	CHECK(rc == TERRACE_EFULL);
 	/* and by a thread of the store */

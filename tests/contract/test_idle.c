@@ -16,7 +16,7 @@ static terrace_cache *idling(struct fixture *f, unsigned tiers)
 
 	policy.tiers = tiers;
 	policy.idle_ms = IDLE;
-	return fixture_cache(f, "a", &policy);
+	return fixture_rows(f, "a", &policy);
 }
 
 static void pass(struct fixture *f, int64_t ms)

@@ -22,7 +22,6 @@ struct work {
 	struct work *shared_order; /* turns are counted there */
 	terrace_cache *cache;
 	uint64_t fail_every;
-	_Atomic uint64_t begun_ns[ITEMS];
 };
 
 static uint64_t now_ns(void)
@@ -50,7 +49,6 @@ static int run(void *ctx, uint64_t item)
 		;
 	if (item < 4)
 		atomic_store(&work->started_at[item], atomic_fetch_add(&turns->order, 1) + 1);
-	atomic_store(&work->begun_ns[item], now_ns());
 	if (work->gated) {
 		sem_post(&work->inside);
 		sem_wait(&work->gate);
@@ -324,6 +322,7 @@ static void test_rate__is_not_exceeded(void **state)
 	terrace_job_spec spec = TERRACE_JOB_INIT;
 	terrace_jobs *jobs = engine(2, 3);
 	terrace_job *job;
+	uint64_t before = now_ns(); /* from within the first item, it may be late already */
 
 	(void)state;
 	work_init(&work);
@@ -335,7 +334,7 @@ static void test_rate__is_not_exceeded(void **state)
 	assert_ok(terrace_jobs_submit(jobs, &spec, &job));
 	assert_ok(terrace_job_wait(job, -1));
 	/* 20 items at 200 a second: the last is due 95 ms after the first was. */
-	assert_true(now_ns() - work.begun_ns[0] >= 90 * UINT64_C(1000000));
+	assert_true(now_ns() - before >= 95 * UINT64_C(1000000));
 	terrace_job_release(job);
 	terrace_jobs_close(jobs);
 }

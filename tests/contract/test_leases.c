@@ -4,6 +4,8 @@
  */
 #include "support/peer.h"
 
+#include "core/lookup.h"
+
 struct meanwhile {
 	struct peer *peer;
 	const char *order;
@@ -129,11 +131,63 @@ static void test_lease__a_value_that_came_and_went_counts(void **state)
 	fixture_close(&f);
 }
 
+/* A disk at which another process puts a value as we are about to write ours. */
+static struct {
+	const struct disk_ops *real;
+	struct disk_ops ops;
+	struct peer peer;
+} overtaken;
+
+static int get_inside_overtaken(void *disk, const struct tier_key *key, bool whole,
+                                struct entry **ret)
+{
+	assert_peer(&overtaken.peer, "p k newer", "ok");
+	return overtaken.real->get_inside(disk, key, whole, ret);
+}
+
+/* Who puts into memory alone has no lock to wait for: it may come when the lease was looked at. */
+static void test_lease__a_put_without_a_lock_outdates_it_to_the_last(void **state)
+{
+	struct fixture f;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	struct write_lease lease;
+	struct put_item item = { .key = TERRACE_KEY("k"),
+		                 .value = terrace_str("outdated"),
+		                 .lease = &lease,
+		                 .kind = WRITE_ADD };
+	terrace_cache *cache;
+
+	(void)state;
+	memset(&f, 0, sizeof f);
+	fixture_open(&f);
+	policy.strategy = TERRACE_STRATEGY_IMMEDIATE;
+	overtaken.peer = peer_start(&f, &policy);
+	policy.strategy = TERRACE_STRATEGY_STANDARD;
+	cache = fixture_cache(&f, "a", &policy);
+	assert_peer(&overtaken.peer, "g k", "(miss)");
+	overtaken.real = f.store->disk_ops;
+	overtaken.ops = *overtaken.real;
+	overtaken.ops.get_inside = get_inside_overtaken;
+	lease = terrace__lease_take(cache, TERRACE_KEY("k"));
+	f.store->disk_ops = &overtaken.ops;
+	terrace__put_many(cache, &item, 1, NULL);
+	f.store->disk_ops = overtaken.real;
+	entry_unref(item.entry);
+	assert_status(item.rc, TERRACE_MISS);
+	assert_misses(cache, "k");
+	tell(&overtaken.peer, "g k");
+	assert_string_not_equal(hear(&overtaken.peer), "outdated");
+	terrace_cache_close(cache);
+	peer_end(&overtaken.peer);
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lease__another_process_outdates_what_is_being_computed),
 		cmocka_unit_test(test_lease__a_value_that_came_and_went_counts),
+		cmocka_unit_test(test_lease__a_put_without_a_lock_outdates_it_to_the_last),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

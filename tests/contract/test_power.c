@@ -7,9 +7,11 @@
 #include "core/store.h"
 #include "support/peer.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -218,6 +220,48 @@ static void test_power__of_two_that_leave_together_one_is_the_last(void **state)
 	terrace_cache_close(cache);
 }
 
+/* Whether the process dies as soon as the file says that there is nothing unsynced. */
+static bool dies_at_none;
+
+/* In the place of the C library's. */
+ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
+{
+	static const char none[16];
+	ssize_t n = syscall(SYS_pwrite64, fd, data, size, at);
+
+	if (dies_at_none && size == 32 && memcmp((const char *)data + 8, none, sizeof none) == 0)
+		raise(SIGKILL);
+	return n;
+}
+
+static void test_power__who_is_killed_as_it_leaves_does_not_keep_others_from_marking(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache;
+	int status;
+	pid_t pid;
+
+	terrace_close(f->store);
+	f->store = NULL;
+	pid = fork();
+	if (pid == 0) {
+		cache = open_again(f, policy_of(0, false));
+		assert_ok(put_text(cache, "k", "old"));
+		dies_at_none = true;
+		terrace_close(f->store);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	cache = open_again(f, policy_of(0, false));
+	assert_gives(cache, "k", "old");
+	assert_false(is_marked(f));
+	assert_false(shared_is_loose(f->store->shared));
+	assert_ok(put_text(cache, "k", "new"));
+	assert_true(is_marked(f));
+	terrace_cache_close(cache);
+}
+
 /* --- a database that is not synced ------------------------------------------------------------- */
 
 /* Enough for the log to be moved; the store is small so that this takes little. */
@@ -391,6 +435,50 @@ static void test_power__what_becomes_immutable_finds_all_synced(void **state)
 	f->store->disk_ops = seen.real;
 }
 
+static int die_after_commit(void *disk, uint64_t *ret_seq)
+{
+	seen.real->commit(disk, ret_seq);
+	raise(SIGKILL);
+	return TERRACE_EIO;
+}
+
+static void declare_and_die(struct fixture *f)
+{
+	terrace_cache_close(fixture_cache(f, "fixed", NULL));
+	seen.real = f->store->disk_ops;
+	seen.ops = *seen.real;
+	seen.ops.commit = die_after_commit;
+	f->store->disk_ops = &seen.ops;
+	fixture_cache(f, "fixed", policy_of(0, true));
+}
+
+/* The database knows it by then, so it must survive a power cut. */
+static void test_power__who_is_killed_making_a_cache_immutable_leaves_all_to_be_synced(void **state)
+{
+	struct fixture *f = killed_after(state, declare_and_die);
+
+	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+	fill_loosely(f);
+	assert_false(shared_is_loose(f->store->shared));
+}
+
+/* A word that does not hold is not believed when it seems to say that none is immutable. */
+static void test_power__where_it_cannot_be_told_what_is_immutable_all_is_synced(void **state)
+{
+	struct fixture *f = in_boot(state, 1);
+	struct terrace *store;
+	terrace_cache *cache;
+
+	f->options.disk_bytes = 16 << 20;
+	fixture_reopen(f);
+	cache = fixture_cache(f, "fixed", policy_of(0, true));
+	store = f->store;
+	atomic_fetch_xor(&store->shared->caches[0].immutable, 1);
+	fill_loosely(f);
+	assert_false(shared_is_loose(store->shared));
+	terrace_cache_close(cache);
+}
+
 static void test_power__a_boot_that_is_not_known_is_another_one(void **state)
 {
 	struct fixture *f = in_boot(state, 1);
@@ -518,6 +606,49 @@ static void test_power__without_a_good_mark_it_is_taken_for_the_worst(void **sta
 			assert_gives(cache, "k", "v");
 		terrace_cache_close(cache);
 	}
+}
+
+/* With what the file cannot be opened; 0: it can. */
+static int mark_fails;
+
+/* In the place of the C library's. */
+int openat(int dir_fd, const char *path, int flags, ...)
+{
+	va_list more;
+	mode_t mode;
+
+	va_start(more, flags);
+	mode = flags & O_CREAT ? va_arg(more, mode_t) : 0;
+	va_end(more);
+	if (mark_fails && strcmp(path, "unsynced") == 0) {
+		errno = mark_fails;
+		return -1;
+	}
+	return (int)syscall(SYS_openat, dir_fd, path, flags, mode);
+}
+
+/* It may well say that nothing is lost. */
+static void test_power__a_mark_that_cannot_be_read_now_opens_nothing(void **state)
+{
+	static const int failures[] = { EMFILE, ENFILE, ENOMEM, EIO };
+	struct fixture *f = in_boot(state, 1);
+	terrace_cache *cache = fixture_cache(f, "a", policy_of(0, false));
+
+	assert_ok(put_text(cache, "k", "v"));
+	for (int i = 0; i < 4; i++) {
+		terrace_cache_close(cache);
+		terrace_close(f->store);
+		fixture_boot(f, 2 + i);
+		mark_fails = failures[i];
+		assert_status(
+		    terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store),
+		    failures[i] == ENOMEM ? TERRACE_ENOMEM : TERRACE_EIO);
+		mark_fails = 0;
+		assert_non_null(strstr(terrace_error_message(), "unsynced"));
+		cache = open_again(f, policy_of(0, false));
+		assert_gives(cache, "k", "v");
+	}
+	terrace_cache_close(cache);
 }
 
 /* --- which calls mark ------------------------------------------------------------------------------ */
@@ -695,17 +826,21 @@ int main(void)
 		test(after_an_orderly_end_nothing_is_dropped),
 		test(who_is_not_the_last_leaves_the_mark),
 		test(of_two_that_leave_together_one_is_the_last),
+		test(who_is_killed_as_it_leaves_does_not_keep_others_from_marking),
 		test(a_database_that_was_not_synced_is_dropped_whole),
 		test(of_a_database_that_lost_everything_no_file_stays),
 		test(in_the_same_boot_it_is_kept),
 		test(what_becomes_immutable_later_is_kept),
 		test(what_becomes_immutable_finds_all_synced),
+		test(who_is_killed_making_a_cache_immutable_leaves_all_to_be_synced),
+		test(where_it_cannot_be_told_what_is_immutable_all_is_synced),
 		test(a_boot_that_is_not_known_is_another_one),
 		test(a_file_that_names_no_boot_names_none),
 		test(a_boot_that_cannot_be_read_now_opens_nothing),
 		test(a_link_in_place_of_the_mark_is_not_followed),
 		test(while_others_are_attached_it_is_their_boot),
 		test(without_a_good_mark_it_is_taken_for_the_worst),
+		test(a_mark_that_cannot_be_read_now_opens_nothing),
 		test(calls_that_change_values_mark_before_they_return),
 		test(what_is_immutable_marks_nothing),
 		test(a_cache_becomes_immutable_before_a_transaction),

@@ -93,7 +93,7 @@ static terrace_cache *rows_alone(struct fixture *f)
 	terrace_policy policy = TERRACE_POLICY_INIT;
 
 	policy.tiers = TERRACE_L2;
-	return fixture_cache(f, "a", &policy);
+	return fixture_rows(f, "a", &policy);
 }
 
 /* A peer that has the store open before this process has. */
@@ -193,7 +193,7 @@ static void test_database__copies_without_rows_go_with_an_invalidation(void **st
 {
 	terrace_match all = terrace_match_text(TERRACE_MATCH_PREFIX, "k");
 	struct fixture *f = *state;
-	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	terrace_cache *cache = fixture_rows(f, "a", NULL);
 	uint64_t count;
 
 	put_keys(cache, "value");
@@ -327,6 +327,24 @@ static void test_closed__a_log_that_lost_its_end_brings_no_older_value_back(void
 	fixture_close(&f);
 }
 
+/* One that was being made when the disk failed, or its process died, stays behind with a higher number. */
+static void test_closed__one_that_was_never_used_goes(void **state)
+{
+	static const char *const names[] = { "db-2", "db-2-wal", "db-2-shm", "db-7", "db-9-wal" };
+	struct fixture *f = *state;
+	terrace_cache *cache = rows_alone(f);
+
+	put_keys(cache, "value");
+	close_store(f, cache);
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		write_file(file_of(f, names[i]), "half made");
+	cache = open_store(f);
+	assert_int_equal(count_files(f, "db-"), 3);
+	assert_int_equal(count_files(f, "db-1"), 3);
+	assert_int_equal(count_gives(cache, "value"), KEYS);
+	terrace_cache_close(cache);
+}
+
 static void test_closed__zeroed_cut_or_gone(void **state)
 {
 	struct fixture *f = *state;
@@ -393,7 +411,7 @@ static void test_shared__no_flipped_bit_of_a_version_brings_a_copy_back(void **s
 	(void)state;
 	peer = first_peer(&f);
 	assert_ok(terrace_open(scratch_path(&f.scratch, "store"), &f.options, &f.store));
-	cache = fixture_cache(&f, "a", NULL);
+	cache = fixture_rows(&f, "a", NULL);
 	for (int bit = 0; bit < 64; bit++) {
 		struct shared *shared = f.store->shared;
 		char text[16], order[32];
@@ -609,7 +627,7 @@ static void test_lock__gone_while_open_divides_nobody(void **state)
 static void test_lock__replaced_again_within_a_tick_is_noticed_too(void **state)
 {
 	struct fixture *f = *state;
-	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	terrace_cache *cache = fixture_rows(f, "a", NULL);
 
 	/* Many of them in each tick of the clock that files' times are taken from. */
 	for (int i = 0; i < 300; i++) {
@@ -682,6 +700,7 @@ int main(void)
 		TEST(test_database__a_new_one_knows_what_is_immutable),
 		TEST(test_database__few_are_kept),
 		cmocka_unit_test(test_closed__a_log_that_lost_its_end_brings_no_older_value_back),
+		TEST(test_closed__one_that_was_never_used_goes),
 		TEST(test_closed__zeroed_cut_or_gone),
 		cmocka_unit_test(test_shared__no_flipped_bit_of_a_version_brings_a_copy_back),
 		TEST(test_shared__a_damaged_floor_brings_nothing_cleared_back),

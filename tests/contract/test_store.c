@@ -1,6 +1,11 @@
 /* Opening stores: the registry, the directory, settings, disabled stores. */
+#include "core/locks.h"
 #include "support/support.h"
+#include "util/lock.h"
 
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -106,6 +111,31 @@ static void test_reopen__one_after_the_other_keeps_the_log_short(void **state)
 		terrace_cache_close(cache);
 		fixture_reopen(f);
 	}
+	assert_int_equal(stat(scratch_path(&f->scratch, "store/v1/db-1-wal"), &st), 0);
+	print_message("the log has %lld bytes\n", (long long)st.st_size);
+	assert_true(st.st_size < 512 << 10);
+}
+
+/* Its pages were moved into the database just before the store was closed. */
+static void test_close__leaves_no_long_log_behind_a_large_write(void **state)
+{
+	enum { COUNT = 2000 };
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "c", NULL);
+	static char keys[COUNT][16], value[4000];
+	static terrace_item items[COUNT];
+	struct stat st;
+
+	for (int i = 0; i < COUNT; i++) {
+		snprintf(keys[i], sizeof keys[i], "%d", i);
+		items[i] = (terrace_item){ terrace_str(keys[i]),
+			                   terrace_bytes(value, sizeof value) };
+	}
+	assert_ok(terrace_put_many(cache, items, COUNT, NULL));
+	assert_int_equal(stat(scratch_path(&f->scratch, "store/v1/db-1-wal"), &st), 0);
+	assert_true(st.st_size > COUNT * (off_t)sizeof value); /* there is something to leave */
+	terrace_cache_close(cache);
+	fixture_reopen(f);
 	assert_int_equal(stat(scratch_path(&f->scratch, "store/v1/db-1-wal"), &st), 0);
 	print_message("the log has %lld bytes\n", (long long)st.st_size);
 	assert_true(st.st_size < 512 << 10);
@@ -511,6 +541,67 @@ static void test_fork__the_child_gets_a_clear_error(void **state)
 	terrace_cache_close(cache);
 }
 
+static void *open_store(void *ctx)
+{
+	struct fixture *f = ctx;
+
+	return (void *)(intptr_t)terrace_open(dir_of(f), &f->options, &f->store);
+}
+
+/* Until this process has opened the file, besides `known`. */
+static void wait_until_open(const char *path, int known)
+{
+	char name[32], is[600];
+
+	for (int fd = 3;; fd = fd < 100 ? fd + 1 : 3) {
+		ssize_t size;
+
+		snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+		size = readlink(name, is, sizeof is - 1);
+		is[size > 0 ? size : 0] = '\0';
+		if (fd != known && strcmp(is, path) == 0)
+			return;
+		if (fd == 3)
+			usleep(1000);
+	}
+}
+
+/* It has no part in a store that a thread of its parent was just opening. */
+static void test_fork__the_child_keeps_no_lock_of_a_store_that_is_being_opened(void **state)
+{
+	struct fixture *f = *state;
+	char path[600];
+	pthread_t thread;
+	pid_t child;
+	int fd, again;
+	void *rc;
+
+	terrace_close(f->store);
+	f->store = NULL;
+	snprintf(path, sizeof path, "%s/v1/lock", dir_of(f));
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	assert_int_equal(terrace__lock_wait(fd, LOCK_ATTACH, true), 0);
+	assert_int_equal(pthread_create(&thread, NULL, open_store, f), 0);
+	wait_until_open(path, fd);
+	usleep(10000); /* and is about to wait for the lock */
+	child = fork();
+	if (child == 0) {
+		close(fd);
+		for (;;)
+			pause();
+	}
+	terrace__unlock(fd, LOCK_ATTACH);
+	close(fd);
+	pthread_join(thread, &rc);
+	terrace_close(f->store);
+	f->store = NULL;
+	again = terrace_open(dir_of(f), &f->options, &f->store);
+	kill(child, SIGKILL);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	assert_ok((int)(intptr_t)rc);
+	assert_ok(again);
+}
+
 /* --- another format in the same directory ------------------------------------------------------------ */
 
 /* Names, sizes and bytes of what lies in a directory. */
@@ -566,6 +657,7 @@ int main(void)
 		WITH_STORE(test_cache__the_same_name_is_the_same_handle),
 		WITH_STORE(test_registry__lists_and_resets),
 		WITH_STORE(test_reopen__one_after_the_other_keeps_the_log_short),
+		WITH_STORE(test_close__leaves_no_long_log_behind_a_large_write),
 		WITH_STORE(test_reopen__what_was_stored_survives),
 		WITH_STORE(test_cache__bad_names_are_refused),
 		WITH_STORE(test_cache__contradictory_policies_are_refused),
@@ -580,6 +672,7 @@ int main(void)
 		WITH_STORE(test_disabled__by_option_environment_file_or_policy),
 		WITH_STORE(test_log__says_what_no_caller_sees),
 		WITH_STORE(test_fork__the_child_gets_a_clear_error),
+		WITH_STORE(test_fork__the_child_keeps_no_lock_of_a_store_that_is_being_opened),
 		WITH_STORE(test_formats__another_versions_directory_is_left_alone),
 	};
 

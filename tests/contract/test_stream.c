@@ -437,7 +437,7 @@ static void test_limit__a_full_disk_leaves_no_part(void **state)
 
 	snprintf(mount_point, sizeof mount_point, "%s", scratch_path(&f->scratch, "small"));
 	if (geteuid() != 0 || mkdir(mount_point, 0700) < 0 ||
-	    mount("none", mount_point, "tmpfs", 0, "size=12m") < 0) {
+	    mount("none", mount_point, "tmpfs", 0, "size=15m") < 0) {
 		print_message("skipped: a small file system cannot be mounted here\n");
 		skip();
 	}
@@ -484,7 +484,7 @@ static int put_on_full(void *tier, const struct tier_put *put)
 static void test_limit__what_waited_for_room_is_not_taken_for_outdated(void **state)
 {
 	struct fixture *f = *state;
-	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	terrace_cache *cache = fixture_rows(f, "a", NULL);
 	terrace_writer *late;
 	terrace_value *value;
 	terrace_lease *lease;

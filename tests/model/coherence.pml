@@ -1,14 +1,14 @@
 /*
  * The protocol of docs/COHERENCE.md for one key: a version with a number and
- * two marks, a row, and for each process a copy in memory, a value that waits,
- * and a lane. Process 0 may die at any step; its locks fall with it.
+ * two marks, a row, and for each process a copy in memory and a lane with a value that
+ * waits. Process 0 may die at any step; its locks fall with it, its lane stays.
  *
  * A read lies when it gives write x, and some other write began after x had
  * ended, and ended before the read began.
  *
  * Each -DLEAVE_... leaves one step out. check.sh runs those that must be found
- * to lie; LEAVE_NUMBER, _LANE, _DROP and _REPAIR need more writes than can be
- * searched through (the oracle in tests/proofs sees LANE and DROP).
+ * to lie; LEAVE_NUMBER, _DROP, _VERSION and _REPAIR need more than can be
+ * searched through (the oracle in tests/proofs sees DROP).
  */
 #define PROCESSES 3
 #define WRITES    5 /* numbered from 1; 0 is what was there before */
@@ -31,10 +31,9 @@ typedef process {
 	bool dead;
 	/* a copy in memory, and what it is stamped with */
 	byte copy; byte copy_number; bit copy_writing; bit copy_behind; byte copy_epoch;
-	/* a value that waits */
-	byte pending; byte pending_number; byte pending_seq; byte pending_epoch;
-	/* the lane */
-	bool mark; byte mark_seq;
+	/* the lane: a value on its way into it, and one that waits */
+	bool adding;
+	bool waits; byte value; byte value_number; byte value_seq; byte value_epoch;
 }
 process p[PROCESSES];
 
@@ -86,11 +85,105 @@ inline drop_lock()
 	lock = NOBODY
 }
 
+/* --- what waits becomes a row: by its owner or another, whether that lives or not ----------- */
+
+/* Does anything wait for the slot, but what was just written? */
+#define WAITS(lane) (p[lane].adding || p[lane].waits)
+
+/* Under the lock. */
+inline drain_locked(lane)
+{
+	if
+	:: p[lane].waits ->
+		txn_open = 1;
+		atomic {
+			drained_seq = p[lane].value_seq; drained = p[lane].value;
+			drained_number = p[lane].value_number;
+			if
+#ifndef LEAVE_COMPARE
+			:: number == p[lane].value_number && epoch == p[lane].value_epoch ->
+#else
+			:: true ->
+#endif
+				good = true
+			:: else -> good = false
+			fi
+		};
+#ifdef LEAVE_REAP
+		good = good && !p[lane].dead;
+#endif
+		/* commit */
+		atomic {
+			if
+			:: good -> row = drained; row_seq = drained_seq
+#if !defined(LEAVE_DROP) && !defined(LEAVE_REAP)
+			:: !good && row_seq <= drained_seq -> row = NOTHING
+#endif
+			:: else
+			fi
+		};
+		txn_open = 0;
+		/* after the commit, and only then; a later value may be there by now */
+		atomic {
+			if
+			:: number == drained_number -> behind = 0
+			:: number != drained_number && p[lane].value_seq == drained_seq &&
+			   !p[lane].adding && !WAITS((lane + 1) % 3) && !WAITS((lane + 2) % 3) ->
+				behind = 0
+			:: else
+			fi
+		};
+		atomic {
+			if
+			:: p[lane].value_seq == drained_seq -> p[lane].waits = false
+			:: else
+			fi
+		}
+	:: else
+	fi
+}
+
+inline drain(lane)
+{
+	if
+	:: p[lane].waits -> take_lock(); drain_locked(lane); drop_lock()
+	:: else
+	fi
+}
+
+/* What a dead process left unfinished, and a mark that is nobody's. */
+inline look_for_stray()
+{
+	if
+	:: p[0].dead -> p[0].adding = false
+	:: else
+	fi;
+	atomic {
+		if
+		:: behind && !WAITS(0) && !WAITS(1) && !WAITS(2) -> behind = 0
+		:: else
+		fi
+	}
+}
+
+inline settle()
+{
+	if
+	:: behind -> drain(0); drain(1); look_for_stray()
+	:: else
+	fi
+}
+
 /* --- writing through: value NOTHING deletes ---------------------------------------- */
 
 inline through(stored)
 {
 	take_lock();
+	/* what came to wait since; once more would do the same */
+	if
+	:: behind -> drain_locked(0); drain_locked(1); look_for_stray()
+	:: else
+	fi;
 	txn_open = 1;
 	seq++;
 	tx_seq = seq;
@@ -118,117 +211,57 @@ inline through(stored)
 	drop_lock()
 }
 
-/* --- writing behind --------------------------------------------------------------------- */
+#define IS_LATEST(lane) (p[lane].waits && p[lane].value_number == number)
 
-inline flush()
-{
-	if
-	:: p[me].pending != NOTHING ->
-		take_lock();
-		txn_open = 1;
-		seq++;
-		tx_seq = seq;
-		atomic {
-			if
-#ifndef LEAVE_COMPARE
-			:: number == p[me].pending_number && epoch == p[me].pending_epoch ->
-#else
-			:: true ->
-#endif
-				number++; writing = 1; p[me].pending_number = number; good = true
-			:: else -> good = false
-			fi
-		};
-		atomic {
-			if
-			:: good -> row = p[me].pending; row_seq = tx_seq
-#ifndef LEAVE_DROP
-			:: !good && row_seq <= p[me].pending_seq -> row = NOTHING
-#endif
-			:: else
-			fi
-		};
-		writing = 0;
-		txn_open = 0;
-		/* after the commit, and only then */
-		atomic { p[me].pending = NOTHING; behind = 0 };
-		p[me].mark = false;
-		drop_lock()
-	:: else
-	fi
-}
+/* --- writing behind --------------------------------------------------------------------- */
 
 inline put_behind(waiting)
 {
-	atomic { seq++; tx_seq = seq };
-#ifndef LEAVE_LANE
-	atomic { p[me].mark_seq = tx_seq; p[me].mark = true };
-#endif
 	tx_epoch = epoch;
+	p[me].adding = true;
 	atomic {
 		if
-		:: behind && p[me].pending == NOTHING -> good = false
+		/* what waits is replaced, in whichever lane; a mark without it is somebody's */
+		:: behind && !IS_LATEST(0) && !IS_LATEST(1) -> good = false
 		:: else ->
 			number++;
 #ifndef LEAVE_BEHIND
 			behind = 1;
 #endif
-			good = true;
-			p[me].pending = waiting; p[me].pending_number = number;
-			p[me].pending_seq = tx_seq; p[me].pending_epoch = tx_epoch;
-			p[me].copy = waiting; p[me].copy_number = number; p[me].copy_writing = writing;
-			p[me].copy_behind = behind; p[me].copy_epoch = tx_epoch
+			tx_number = number;
+			at_writing = writing;
+			good = true
 		fi
 	};
 	if
-	:: good
+	:: good ->
+		atomic { seq++; tx_seq = seq };
+		atomic {
+			p[me].value = waiting; p[me].value_number = tx_number;
+			p[me].value_seq = tx_seq; p[me].value_epoch = tx_epoch;
+			p[me].waits = true; p[me].adding = false
+		};
+		atomic {
+			p[me].copy = waiting; p[me].copy_number = tx_number;
+			p[me].copy_writing = at_writing; p[me].copy_behind = 1;
+			p[me].copy_epoch = tx_epoch
+		}
 	:: else ->
-		if
-		:: p[me].pending == NOTHING -> p[me].mark = false
-		:: else
-		fi;
+		p[me].adding = false;
+		settle();
 		through(waiting)
 	fi
 }
 
-/* --- what a dead process left --------------------------------------------------------------- */
-
-inline reap()
-{
-	if
-	:: p[0].dead && p[0].mark && me != 0 ->
-		take_lock();
-		if
-		:: p[0].mark ->
-			txn_open = 1;
-			atomic { number++; writing = 1 };
-#ifndef LEAVE_REAP
-			atomic {
-				if
-				:: row_seq <= p[0].mark_seq -> row = NOTHING
-				:: else
-				fi
-			};
-#endif
-			writing = 0;
-			txn_open = 0;
-			atomic {
-				if
-				/* another's as well? */
-				:: p[1].mark && p[1].pending != NOTHING
-				:: p[2].mark && p[2].pending != NOTHING
-				:: else -> behind = 0
-				fi
-			};
-			p[0].mark = false
-		:: else
-		fi;
-		drop_lock()
-	:: else
-	fi
-}
-
 /* --- reading ------------------------------------------------------------------------------------ */
+
+/* The value that waits under the version that was loaded. */
+#ifndef LEAVE_VERSION
+#define IS_FOUND(lane) (p[lane].waits && p[lane].value_number == at_number && \
+	p[lane].value_epoch == at_epoch)
+#else
+#define IS_FOUND(lane) (p[lane].waits && p[lane].value_epoch == at_epoch)
+#endif
 
 inline get()
 {
@@ -239,22 +272,27 @@ inline get()
 		at_number = number; at_writing = writing; at_behind = behind
 	};
 	at_epoch = epoch;
+	/* what waited when the copy was made may be a row by now */
 	good = (p[me].copy != NOTHING && p[me].copy_number == at_number &&
-	        p[me].copy_writing == at_writing && p[me].copy_behind == at_behind &&
+	        p[me].copy_writing == at_writing && p[me].copy_behind >= at_behind &&
 	        p[me].copy_epoch == at_epoch);
 	if
 	:: good -> value = p[me].copy
 #ifndef LEAVE_LOOK
-	:: !good && at_behind && p[me].pending != NOTHING ->
+	:: !good && at_behind ->
 		atomic {
 			if
-			:: p[me].pending_number == number && p[me].pending_epoch == epoch ->
-				value = p[me].pending
-			:: else
-			fi
+			:: IS_FOUND(0) -> value = p[0].value
+			:: else ->
+				if
+				:: IS_FOUND(1) -> value = p[1].value
+				:: else /* and miss */
+				fi
+			fi;
+			p[me].copy = value;
+			p[me].copy_number = at_number; p[me].copy_writing = at_writing;
+			p[me].copy_behind = at_behind; p[me].copy_epoch = at_epoch
 		}
-	:: !good && at_behind && p[me].pending == NOTHING ->
-		skip; reap() /* and miss */
 	:: !good && !at_behind ->
 #else
 	:: !good ->
@@ -282,16 +320,6 @@ inline clear()
 	drop_lock()
 }
 
-inline settle()
-{
-	/* before a write of ours goes through, what waits here is written */
-	if
-	:: behind && p[me].pending != NOTHING -> flush()
-	:: else
-	fi;
-	reap()
-}
-
 inline write_something()
 {
 	write_begins(id);
@@ -309,6 +337,7 @@ inline write_something()
 proctype writer(byte me; byte count)
 {
 	byte id, tx_number, tx_seq, tx_epoch, since, value, at_number, at_epoch;
+	byte drained, drained_number, drained_seq;
 	bit at_writing, at_behind;
 	bool good;
 	byte done = 0;
@@ -322,11 +351,11 @@ proctype writer(byte me; byte count)
 		:: true -> get()
 		:: true
 		fi;
-		flush()
+		drain(me)
 	} unless {
 		p[me].dead;
 		atomic {
-			p[me].copy = NOTHING; p[me].pending = NOTHING;
+			p[me].copy = NOTHING;
 			if
 			:: lock == me -> lock = NOBODY
 			:: else
@@ -338,11 +367,19 @@ proctype writer(byte me; byte count)
 proctype reader(byte me; byte count)
 {
 	byte id, tx_number, tx_seq, tx_epoch, since, value, at_number, at_epoch;
+	byte drained, drained_number, drained_seq;
 	bit at_writing, at_behind;
 	bool good;
 
 	do
-	:: count > 0 -> get(); count--
+	:: count > 0 ->
+		/* who lists asks the rows, and has what waits written */
+		if
+		:: true -> settle()
+		:: true
+		fi;
+		get();
+		count--
 	:: count == 0 -> break
 	od
 }
@@ -351,7 +388,6 @@ init
 {
 	atomic {
 		p[0].copy = NOTHING; p[1].copy = NOTHING; p[2].copy = NOTHING;
-		p[0].pending = NOTHING; p[1].pending = NOTHING; p[2].pending = NOTHING;
 		ended[0] = 0; row_seq = 1; seq = 1;
 		run writer(0, FIRST);
 		run writer(1, SECOND);

@@ -11,7 +11,7 @@
  * found, by each process.
  *
  * Not tried, because nothing can be done about it: cutting, while processes have
- * them mapped, the files "shared" and "-shm", which kills with SIGBUS; and
+ * them mapped, the files "shared", "lanes" and "-shm", which kills with SIGBUS; and
  * other damage to "-shm" then, which is memory of SQLite's; and taking "shared"
  * from them when "lock" is gone already, for that is a store that was removed.
  * docs/COHERENCE.md has more.
@@ -383,14 +383,15 @@ static void end(struct process *process, bool killed)
 		*written->failure = '\0';
 		fail("a process died of a signal", -1, WTERMSIG(status),
 		     strsignal(WTERMSIG(status)));
+		fprintf(stderr, "damage: %s\n", written->failure);
 	}
 	process->pid = 0;
 }
 
 /* --- files ----------------------------------------------------------------------------------------------- */
 
-enum file_kind { DB, WAL, SHM, SHARED, LOCK, STATS, L3, OTHER, FILE_KINDS };
-static const char *const file_names[] = { "db",   "wal",   "shm", "shared",
+enum file_kind { DB, WAL, SHM, SHARED, WAITING, LOCK, STATS, L3, OTHER, FILE_KINDS };
+static const char *const file_names[] = { "db",   "wal",   "shm", "shared", "lanes",
 	                                  "lock", "stats", "l3",  "other" };
 
 struct file {
@@ -601,9 +602,37 @@ static void replace(struct random *random, const struct file *file)
 	}
 }
 
+/* Those that have the store open while it is damaged. */
+static struct process pair[2];
+
+/* By one of them; after files were swapped it may have another name by now. */
+static bool is_mapped_elsewhere(const struct file *file)
+{
+	unsigned long inode;
+	char path[64], line[600];
+	bool found_it = false;
+	struct stat st;
+
+	if (stat(file->path, &st) < 0)
+		return false;
+	for (int i = 0; i < 2 && !found_it; i++) {
+		FILE *maps;
+
+		snprintf(path, sizeof path, "/proc/%d/maps", (int)pair[i].pid);
+		maps = pair[i].pid ? fopen(path, "r") : NULL;
+		while (maps && !found_it && fgets(line, sizeof line, maps))
+			found_it = sscanf(line, "%*s %*s %*s %*s %lu", &inode) == 1 &&
+			           inode == st.st_ino;
+		if (maps)
+			fclose(maps);
+	}
+	return found_it;
+}
+
 static bool is_mapped(const struct file *file)
 {
-	return file->kind == SHARED || file->kind == SHM;
+	return file->kind == SHARED || file->kind == SHM || file->kind == WAITING ||
+	       is_mapped_elsewhere(file);
 }
 
 /* Of the same kind where there is one. */
@@ -729,7 +758,7 @@ static void round_closed(struct random *random, const char *only)
 	end(&process, false);
 }
 
-static void round_open(struct random *random, const char *only, struct process pair[2])
+static void round_open(struct random *random, const char *only)
 {
 	struct process third = { 0 };
 
@@ -786,7 +815,6 @@ int main(void)
 {
 	uint64_t rounds = amount("ROUNDS", 2000), first = amount("FIRST", 0), seed, n;
 	const char *only = getenv("ONLY") ? getenv("ONLY") : "";
-	struct process pair[2] = { { 0 }, { 0 } };
 	double start_time = seconds_now();
 	struct random random;
 
@@ -815,7 +843,7 @@ int main(void)
 		}
 		is_open = n / FRESH % 2;
 		if (is_open)
-			round_open(&random, only, pair);
+			round_open(&random, only);
 		else
 			round_closed(&random, only);
 		if (getenv("VERBOSE"))

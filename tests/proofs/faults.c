@@ -9,7 +9,8 @@
  *   faults [OPERATION [PLACE [KIND]]]   only those; a part of a name will do
  *
  * STEP: try every STEP-th allocation and every STEP/4-th system call only; which
- * ones depends on SEED. WORKERS: processes.
+ * ones depends on SEED. FIRST: leave out so many of the operations, as when a run
+ * was cut short. WORKERS: processes.
  */
 #include "proofs/faults.h"
 
@@ -63,10 +64,8 @@ static uint64_t seed, step;
 static const char *wanted[3];
 
 static const struct operation_table *const tables[] = {
-	&basic_operations,
-	&more_operations,
-	&own_operations,
-	&stream_operations,
+	&basic_operations,  &more_operations,   &own_operations,
+	&stream_operations, &damage_operations,
 };
 enum { TABLES = sizeof tables / sizeof *tables };
 
@@ -236,6 +235,18 @@ int put(struct opened *o, const char *key, char letter)
 	value = options.tag_count || o->place != BLOCKS ? value_in(o->place, letter) :
 	                                                  letter_bytes(letter, SMALL);
 	return terrace_put(o->cache, terrace_str(key), value, &options);
+}
+
+int open_and_put(struct opened *o)
+{
+	int rc = open_store(o);
+
+	if (rc == TERRACE_OK)
+		rc = open_cache(o);
+	if (rc == TERRACE_OK)
+		rc = put(o, "key", 'n');
+	close_store(o);
+	return rc;
 }
 
 static char look(struct opened *o, const char *key)
@@ -705,6 +716,7 @@ int main(int argc, char **argv)
 	step = amount("STEP", 1);
 	seed = proof_seed("faults");
 	totals = share(sizeof *totals);
+	atomic_store(&totals->next, amount("FIRST", 0) * PLACE_COUNT * 2);
 	scratch_dir(directory, sizeof directory);
 	/* No setting of whoever runs this may change what is tried. */
 	setenv("XDG_CONFIG_HOME", "/nonexistent", 1);

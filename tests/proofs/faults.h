@@ -63,7 +63,7 @@ struct operation_table {
 	size_t count;
 };
 extern const struct operation_table basic_operations, more_operations, own_operations,
-    stream_operations;
+    stream_operations, damage_operations;
 
 /* Say what a read gave: it may miss, it may not lie. */
 int expect(const char *what, int rc, const terrace_value *value, const char *letters);
@@ -79,6 +79,8 @@ int open_store(struct opened *o);
 int open_cache(struct opened *o);
 void close_store(struct opened *o);
 int put(struct opened *o, const char *key, char letter);
+/* Open both, put "key" anew, and close. */
+int open_and_put(struct opened *o);
 size_t size_in(enum place place);
 /* The value of "key" with this letter; what is in blocks repeats itself after LARGE bytes. */
 terrace_slice value_in(enum place place, char letter);

@@ -693,18 +693,6 @@ static int open_and_get(struct opened *o)
 	return rc;
 }
 
-static int open_and_put(struct opened *o)
-{
-	int rc = open_store(o);
-
-	if (rc == TERRACE_OK)
-		rc = open_cache(o);
-	if (rc == TERRACE_OK)
-		rc = put(o, "key", 'n');
-	close_store(o);
-	return rc;
-}
-
 /* What a program that does not look at any status gets. */
 static int open_and_fetch(struct opened *o)
 {

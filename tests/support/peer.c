@@ -1,5 +1,9 @@
 #include "support/peer.h"
 
+#include "core/locks.h"
+#include "util/lock.h"
+
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -125,4 +129,13 @@ const char *hear(const struct peer *peer)
 
 	assert_int_equal(read(peer->fd, in, sizeof in), sizeof in);
 	return in;
+}
+
+int hold_writers(const struct fixture *f)
+{
+	int fd = open(scratch_path(&f->scratch, "store/v1/shared"), O_RDWR | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(terrace__lock_wait(fd, LOCK_WRITER, true), 0);
+	return fd;
 }

@@ -24,6 +24,9 @@ void peer_kill(struct peer *peer);
 void tell(const struct peer *peer, const char *order);
 const char *hear(const struct peer *peer);
 
+/* Be a writer who takes long, until the descriptor is closed. */
+int hold_writers(const struct fixture *f);
+
 #define assert_peer(peer, order, text)                   \
 	do {                                             \
 		tell((peer), (order));                   \

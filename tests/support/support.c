@@ -1,5 +1,7 @@
 #include "support/support.h"
 
+#include "core/store.h"
+
 #include <fcntl.h>
 #include <ftw.h>
 #include <sys/stat.h>
@@ -58,6 +60,13 @@ int64_t test_clock_now(void *ctx)
 
 /* --- stores --------------------------------------------------------------------------------------- */
 
+/* The keeper of one that takes over a second would do what tests do themselves, or not at all. */
+static void open_store(struct fixture *f)
+{
+	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+	atomic_store(&f->store->keeper.due_ns, UINT64_MAX);
+}
+
 void fixture_open(struct fixture *f)
 {
 	terrace_options options = TERRACE_OPTIONS_INIT;
@@ -73,13 +82,13 @@ void fixture_open(struct fixture *f)
 	/* Nor may the machine's. */
 	options.pressure_path = options.cgroup_path = "";
 	f->options = options;
-	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+	open_store(f);
 }
 
 void fixture_reopen(struct fixture *f)
 {
 	terrace_close(f->store);
-	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+	open_store(f);
 }
 
 void fixture_close(struct fixture *f)
@@ -124,6 +133,13 @@ terrace_cache *fixture_cache(struct fixture *f, const char *name, const terrace_
 
 	assert_ok(terrace_cache_open(f->store, name, policy, &cache));
 	return cache;
+}
+
+terrace_cache *fixture_rows(struct fixture *f, const char *name, const terrace_policy *policy)
+{
+	/* As if a lane had been looked for, and none found. */
+	atomic_store(&f->store->behind.started, true);
+	return fixture_cache(f, name, policy);
 }
 
 /* --- files of L3 ------------------------------------------------------------------------------------- */

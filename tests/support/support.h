@@ -54,6 +54,8 @@ void fixture_boot(struct fixture *f, int number);
 int fixture_setup(void **state);
 int fixture_teardown(void **state);
 terrace_cache *fixture_cache(struct fixture *f, const char *name, const terrace_policy *policy);
+/* The same, and what this process puts is a row when put returns: for tests that look at rows. */
+terrace_cache *fixture_rows(struct fixture *f, const char *name, const terrace_policy *policy);
 
 /* The path of a file of L3; "" when there is none. */
 void fixture_file(const struct fixture *f, char ret[600]);

@@ -61,14 +61,21 @@ static void test_commits__a_damaged_count_becomes_one_that_never_was(void **stat
 	assert_true(word_value(after) > before + 1);
 }
 
-static void test_version__is_marked_only_as_it_was_read(void **state)
+static void test_version__is_marked_when_nothing_waits(void **state)
 {
 	struct shared *shared = *state;
 	uint64_t version = version_load(shared, 7), marked, cleared;
 
-	assert_int_equal(terrace__version_mark_if(shared, 7, version_number(version) + 1), 0);
-	assert_int_equal(version_load(shared, 7), version);
-	marked = terrace__version_mark_if(shared, 7, version_number(version));
+	uint64_t waits = word_make(shared, 7, word_value(version) | VERSION_BEHIND);
+
+	/* not while a value waits, but where that cannot be helped */
+	atomic_store(&shared->versions[7], waits);
+	assert_int_equal(terrace__version_mark(shared, 7, false), 0);
+	assert_int_equal(version_load(shared, 7), waits);
+	marked = terrace__version_mark(shared, 7, true);
+	assert_true(version_is_writing(marked) && version_is_behind(marked));
+	atomic_store(&shared->versions[7], version);
+	marked = terrace__version_mark(shared, 7, false);
 	assert_true(version_is_writing(marked));
 	assert_true(version_number(marked) > version_number(version));
 	/* who cleared it after another mark knows that the number is not its own */
@@ -76,6 +83,24 @@ static void test_version__is_marked_only_as_it_was_read(void **state)
 	assert_int_equal(cleared, 0);
 	assert_false(terrace__version_clear(shared, 7, version_number(marked), &cleared));
 	assert_int_equal(version_number(cleared), version_number(marked));
+}
+
+/* That what waited has become a row takes a mark off; any other write moves the number. */
+static void test_version__stands_while_nothing_else_is_written(void **state)
+{
+	struct shared *shared = *state;
+	uint64_t version = version_load(shared, 8), moved = terrace__version_move(shared, 8);
+	uint64_t waits = word_make(shared, 8, word_value(moved) | VERSION_BEHIND);
+
+	assert_true(version_stands(shared, 8, moved, moved));
+	assert_true(version_stands(shared, 8, waits, moved));
+	assert_false(version_stands(shared, 8, moved, waits));
+	assert_false(version_stands(shared, 8, version, moved));
+	assert_false(version_stands(
+	    shared, 8, word_make(shared, 8, word_value(version) | VERSION_BEHIND), moved));
+	/* a flipped bit does not make it stand */
+	for (int bit = 0; bit < 64; bit++)
+		assert_false(version_stands(shared, 8, waits, moved ^ UINT64_C(1) << bit));
 }
 
 /* A copy that was made before carries no number that comes after. */
@@ -102,7 +127,7 @@ static void test_repair__leaves_no_mark_of_writing_and_no_damage(void **state)
 	struct shared *shared = *state;
 	uint64_t epoch, floor;
 
-	terrace__version_mark(shared, 1);
+	terrace__version_mark(shared, 1, false);
 	atomic_store(&shared->versions[2], NONSENSE);
 	atomic_store(&shared->versions[VERSIONS + 1], NONSENSE);
 	terrace__floor_set(shared, &shared->caches[0], 12);
@@ -143,7 +168,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_draw__goes_on_above_all_that_is_known),
 		TEST(test_commits__a_damaged_count_becomes_one_that_never_was),
-		TEST(test_version__is_marked_only_as_it_was_read),
+		TEST(test_version__is_marked_when_nothing_waits),
+		TEST(test_version__stands_while_nothing_else_is_written),
 		TEST(test_version__damage_is_mended_above_and_with_both_marks),
 		TEST(test_repair__leaves_no_mark_of_writing_and_no_damage),
 		TEST(test_names__a_damaged_name_is_none),

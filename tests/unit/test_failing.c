@@ -1,7 +1,7 @@
 /*
  * Parts that need no store, with each of their allocations and system calls
  * failing in turn, once and for ever: they fail with a status and a message or do
- * what they are for, and nothing leaks.
+ * what they are for, and nothing leaks. And opening a store without descriptors.
  */
 #include "support/support.h"
 
@@ -207,6 +207,72 @@ static void test_failing__files(void **state)
 	sweep(use_files);
 }
 
+/* --- opening a store ------------------------------------------------------------------------------ */
+
+/* In the next boot, after it was closed in order, without the k-th descriptor; was there one? */
+static bool open_without(struct fixture *f, uint64_t k)
+{
+	const char *path = scratch_path(&f->scratch, "store");
+	bool reached;
+	int rc;
+
+	fault_arm(FAULT_EMFILE, k, false);
+	rc = terrace_open(path, &f->options, &f->store);
+	reached = fault_disarm();
+	if (rc != TERRACE_OK) {
+		assert_true(reached && strlen(terrace_error_message()) >= 10);
+		assert_ok(terrace_open(path, &f->options, &f->store));
+	}
+	return reached;
+}
+
+static terrace_cache *in_next_boot(struct fixture *f, terrace_cache *cache, int boot)
+{
+	terrace_cache_close(cache);
+	fixture_boot(f, boot);
+	fixture_reopen(f);
+	return fixture_cache(f, "a", NULL);
+}
+
+/* The directory says which of two databases is the one, which is not to be guessed. */
+static void test_failing__an_older_database_does_not_come_back(void **state)
+{
+	bool reached = true;
+
+	(void)state;
+	for (uint64_t k = 1; reached; k++) {
+		struct fixture f;
+		terrace_cache *cache;
+
+		memset(&f, 0, sizeof f);
+		fixture_open(&f);
+		cache = in_next_boot(&f, NULL, 1);
+		assert_ok(put_text(cache, "k", "first"));
+		terrace_cache_close(cache);
+		terrace_close(f.store);
+		/* The machine went down, as far as anybody can tell: another database is made. */
+		assert_int_equal(unlink(scratch_path(&f.scratch, "store/v1/unsynced")), 0);
+		fixture_boot(&f, 2);
+		assert_ok(terrace_open(scratch_path(&f.scratch, "store"), &f.options, &f.store));
+		cache = fixture_cache(&f, "a", NULL);
+		assert_misses(cache, "k");
+		assert_ok(put_text(cache, "k", "older"));
+		terrace_cache_close(cache);
+		terrace_close(f.store);
+		fixture_boot(&f, 3);
+		reached = open_without(&f, k);
+		cache = fixture_cache(&f, "a", NULL);
+		/* dropped, where it cannot be read whether the machine went down */
+		if (misses(cache, "k") == TERRACE_OK)
+			assert_gives(cache, "k", "older");
+		assert_ok(put_text(cache, "k", "newer"));
+		cache = in_next_boot(&f, cache, 4);
+		assert_gives(cache, "k", "newer");
+		terrace_cache_close(cache);
+		fixture_close(&f);
+	}
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -229,6 +295,7 @@ int main(void)
 		cmocka_unit_test(test_failing__keys),
 		cmocka_unit_test(test_failing__libraries),
 		cmocka_unit_test(test_failing__files),
+		cmocka_unit_test(test_failing__an_older_database_does_not_come_back),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -133,6 +133,37 @@ static void test_memory__keys_of_one_hash_are_told_apart(void **state)
 	terrace__memory_ops.close(memory);
 }
 
+/* The same hash for all, so that the bytes alone decide. */
+static void test_memory__keys_that_differ_in_one_byte_are_told_apart(void **state)
+{
+	enum { LONGEST = 200 };
+	struct memory *memory = open_memory("hits", 1);
+	uint8_t bytes[LONGEST];
+	struct entry *entry;
+
+	(void)state;
+	for (size_t size = 1; size <= LONGEST; size++) {
+		struct tier_put put = { .key = { .key = terrace_bytes(bytes, size), .hash = 42 } };
+
+		memset(bytes, 'a', sizeof bytes);
+		put.entry = terrace__entry_new(put.key.key, 1, terrace_bytes(NULL, 0));
+		put.entry->hash = 42;
+		assert_ok(terrace__memory_ops.put(memory, &put));
+		entry_unref(put.entry);
+		assert_ok(terrace__memory_ops.get(memory, &put.key, false, &entry));
+		entry_unref(entry);
+		for (size_t at = 0; at < size; at++) {
+			bytes[at] = 'b';
+			if (terrace__memory_ops.get(memory, &put.key, false, &entry) !=
+			    TERRACE_MISS)
+				fail_msg("byte %zu of %zu does not count", at, size);
+			bytes[at] = 'a';
+		}
+		assert_ok(terrace__memory_ops.remove(memory, &put.key, NULL));
+	}
+	terrace__memory_ops.close(memory);
+}
+
 static void put_hashed(struct memory *memory, const char *text, uint64_t hash)
 {
 	struct tier_put put = { .key = { .key = terrace_str(text), .hash = hash } };
@@ -385,6 +416,56 @@ static void test_evict__cost_keeps_what_is_expensive(void **state)
 	}
 	evict(memory, 100);
 	assert_true(count_of(memory, "dear", 100) >= 95);
+	terrace__memory_ops.close(memory);
+}
+
+enum { FEW = 4, ROOM = 400 };
+
+/* The n-th key of a shard of FEW, put under a limit of ROOM entries; how many went for it. */
+static uint64_t put_into_shard(struct memory *memory, uint64_t shard, uint64_t n)
+{
+	const struct tier_limits limits = { .entries = ROOM };
+	struct tier_evicted evicted = { 0 };
+	struct tier_put put = { .key.hash = n | shard << 36 | n << 48,
+		                .limits = &limits,
+		                .evicted = &evicted };
+	char text[32];
+
+	snprintf(text, sizeof text, "%d of %d", (int)n, (int)shard);
+	put.key.key = terrace_str(text);
+	put.entry = terrace__entry_new(put.key.key, 1, terrace_bytes(NULL, 0));
+	put.entry->hash = put.key.hash;
+	assert_ok(terrace__memory_ops.put(memory, &put));
+	entry_unref(put.entry);
+	for (const struct entry *entry = evicted.chain; entry; entry = entry->next)
+		assert_int_equal(entry->hash >> 36 & (FEW - 1), shard);
+	entry_unlinked_all(evicted.chain);
+	return evicted.entries_l1;
+}
+
+/* Full, each put makes its own room; a shard that lacks what others have does not. */
+static void test_evict__a_put_makes_room_in_its_own_shard_but_not_in_a_poor_one(void **state)
+{
+	struct memory *memory = open_memory("hits", FEW);
+	uint64_t n;
+
+	(void)state;
+	for (n = 0; n < ROOM; n++)
+		assert_int_equal(put_into_shard(memory, n % FEW, n), 0);
+	for (; n < 3 * ROOM; n++) {
+		assert_int_equal(put_into_shard(memory, n % FEW, n), 1);
+		assert_int_equal(terrace__memory_entries(memory), ROOM);
+	}
+	/* Shard 0 becomes rich, by what went elsewhere. */
+	for (; terrace__memory_entries(memory) > ROOM / 2; n++)
+		evict(memory, 1);
+	for (; terrace__memory_entries(memory) < ROOM; n++)
+		assert_int_equal(put_into_shard(memory, 0, n), 0);
+	assert_int_equal(put_into_shard(memory, 1, n++), 0);
+	assert_int_equal(terrace__memory_entries(memory), ROOM + 1);
+	/* Which has put it over by one: both of them go here. */
+	assert_int_equal(put_into_shard(memory, 0, n++), 2);
+	assert_int_equal(terrace__memory_entries(memory), ROOM);
 	terrace__memory_ops.close(memory);
 }
 
@@ -903,6 +984,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_memory__many_entries_are_all_found),
 		cmocka_unit_test(test_memory__keys_of_one_hash_are_told_apart),
+		cmocka_unit_test(test_memory__keys_that_differ_in_one_byte_are_told_apart),
 		cmocka_unit_test(test_memory__a_search_ends_where_all_buckets_were_passed),
 		cmocka_unit_test(test_memory__a_conditional_put_replaces_only_what_was_seen),
 		cmocka_unit_test(test_memory__counts_hits_and_what_they_saved),
@@ -911,6 +993,8 @@ int main(void)
 		cmocka_unit_test(test_evict__a_scan_does_not_push_out_what_is_used),
 		cmocka_unit_test(test_evict__hits_keeps_a_part_of_a_loop_that_does_not_fit),
 		cmocka_unit_test(test_evict__cost_keeps_what_is_expensive),
+		cmocka_unit_test(
+		    test_evict__a_put_makes_room_in_its_own_shard_but_not_in_a_poor_one),
 		cmocka_unit_test(test_evict__everything_goes_when_everything_must),
 		cmocka_unit_test(test_held__nothing_is_freed_before_all_let_go),
 		cmocka_unit_test(test_held__others_may_let_go),

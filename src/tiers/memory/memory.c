@@ -1,36 +1,61 @@
 #include "tiers/memory/memory.h"
 
-#include "tiers/memory/table.h"
+#include "tiers/memory/find.h"
 #include "util/util.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 
+/* Notes of what was evicted last, in all shards together; a lower tier has better ones. */
+enum { GONE = 512 };
+
+struct gone {
+	uint64_t hash;
+	int64_t when;
+};
+
 struct shard {
-	_Alignas(64) _Atomic(struct table *) table;
-	pthread_mutex_t lock;
-	uint64_t entries;
-	void *policy;  /* of the evict_ops */
+	_Alignas(64) pthread_mutex_t lock;
+	_Atomic(struct table *) *table; /* among the memory_tables */
+	void *policy;                   /* of the evict_ops */
+	uint64_t entries, bytes;
+	/* What the counters that all shards share have not been told yet. */
+	uint64_t new_entries, new_bytes;
+	uint64_t gone;
 	uint64_t hits; /* of entries that have left */
 	uint64_t saved_us;
 };
 
 struct memory {
+	struct memory_tables tables;
 	const struct evict_ops *evict;
-	unsigned shard_count;
-	_Atomic unsigned hand; /* the shard to evict from next */
-	struct tier_pool own;
 	struct tier_pool *pool;
+	unsigned shard_count;
+	bool by_count;     /* the limit is on entries */
+	struct gone *gone; /* each shard's part of them; NULL where there are none */
+	/* On a line that readers leave alone. */
+	_Alignas(64) struct tier_pool own;
+	_Atomic unsigned hand; /* the shard to evict from next */
 	struct shard shards[];
 };
 
 static struct shard *shard_of(struct memory *memory, uint64_t hash)
 {
-	/* Bits that neither buckets nor tags are found by. */
-	return &memory->shards[(hash >> 36) & (memory->shard_count - 1)];
+	return &memory->shards[memory_shard(&memory->tables, hash)];
 }
 
 static void memory_close(void *tier);
+
+/* A thread that holds the lock works on one entry: who sleeps meanwhile wakes much too late. */
+static void lock_init(pthread_mutex_t *lock)
+{
+	pthread_mutexattr_t attr;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+	pthread_mutex_init(lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+}
 
 int terrace__memory_open(const struct evict_ops *evict, const struct evict_setting *setting,
                          unsigned shards, struct tier_pool *pool, struct memory **ret)
@@ -43,13 +68,28 @@ int terrace__memory_open(const struct evict_ops *evict, const struct evict_setti
 	memset(memory, 0, size);
 	memory->evict = evict;
 	memory->pool = pool;
+	memory->by_count = setting->by_count;
+	memory->tables.tables = aligned_alloc(64, (shards * sizeof(void *) + 63) & ~(size_t)63);
+	if (!memory->tables.tables) {
+		memory_close(memory);
+		return no_memory("a cache in memory");
+	}
+	memory->tables.mask = shards - 1;
+	if (!setting->backed) {
+		memory->gone = calloc(GONE, sizeof *memory->gone);
+		if (!memory->gone) {
+			memory_close(memory);
+			return no_memory("a cache in memory");
+		}
+	}
 	for (unsigned i = 0; i < shards; i++) {
 		struct shard *shard = &memory->shards[i];
 		struct table *table = terrace__table_new(1);
 
-		pthread_mutex_init(&shard->lock, NULL);
+		lock_init(&shard->lock);
 		shard->policy = calloc(1, evict->size);
-		atomic_init(&shard->table, table);
+		shard->table = &memory->tables.tables[i];
+		atomic_init(shard->table, table);
 		if (!table || !shard->policy) {
 			free(table);
 			free(shard->policy);
@@ -64,81 +104,61 @@ int terrace__memory_open(const struct evict_ops *evict, const struct evict_setti
 	return TERRACE_OK;
 }
 
-/* Within the epoch: all candidates, and again. */
-static __attribute__((noinline)) int find_and_pin(struct epoch_slot *slot, struct shard *shard,
-                                                  const struct tier_key *key, struct entry **ret)
-{
-	for (;;) {
-		struct table *table = atomic_load_explicit(&shard->table, memory_order_acquire);
-		struct entry *entry;
-
-		if (!table_find(table, key, &entry))
-			return TERRACE_MISS;
-		if (entry_pin(slot, entry)) {
-			*ret = entry;
-			return TERRACE_OK;
-		}
-		/* Just replaced or removed: look again. */
-	}
-}
-
 static int memory_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret)
 {
+	struct entry *entry = memory_find(tier, key->key, key->hash);
 	struct shard *shard = shard_of(tier, key->hash);
 	struct epoch_slot *slot = terrace__epoch_slot();
-	struct table *table;
-	struct entry *entry;
-	int rc = TERRACE_OK;
 
 	if (UNLIKELY(!slot))
 		return no_memory("a thread that reads a cache in memory");
-	terrace__epoch_enter(slot);
-	table = atomic_load_explicit(&shard->table, memory_order_acquire);
-	if (LIKELY(table_find_fast(table, key, &entry)) && LIKELY(entry_hold(slot, entry)))
-		*ret = entry;
-	else
-		rc = find_and_pin(slot, shard, key, ret);
-	terrace__epoch_exit(slot);
-	if (hit && rc == TERRACE_OK)
-		entry_hit(*ret);
-	return rc;
+	if (!entry) {
+		bool found;
+
+		terrace__epoch_enter(slot);
+		do
+			found = table_find(atomic_load_explicit(shard->table, memory_order_acquire),
+			                   key, &entry);
+		while (found && !entry_pin(slot, entry)); /* just replaced or removed: look again */
+		terrace__epoch_exit(slot);
+		if (!found)
+			return TERRACE_MISS;
+	}
+	if (hit)
+		entry_hit(entry);
+	*ret = entry;
+	return TERRACE_OK;
 }
 
 /* The bucket of a key's hash, to be read ahead. */
 static struct bucket *bucket_of(void *tier, const struct tier_key *key)
 {
 	struct shard *shard = shard_of(tier, key->hash);
-	struct table *table = atomic_load_explicit(&shard->table, memory_order_acquire);
+	struct table *table = atomic_load_explicit(shard->table, memory_order_acquire);
 
 	return &table->buckets[key->hash & table->mask];
 }
 
-static void memory_soon(void *tier, const struct tier_key *key)
+/* First all buckets, then, when those should be there, the entries that they may be. */
+static void memory_soon(void *tier, const struct tier_key *keys, size_t count)
 {
 	struct epoch_slot *slot = terrace__epoch_slot();
 
 	if (UNLIKELY(!slot))
 		return;
 	terrace__epoch_enter(slot);
-	__builtin_prefetch(bucket_of(tier, key));
-	terrace__epoch_exit(slot);
-}
-
-static void memory_sooner(void *tier, const struct tier_key *key)
-{
-	struct epoch_slot *slot = terrace__epoch_slot();
-
-	if (UNLIKELY(!slot))
-		return;
-	terrace__epoch_enter(slot);
-	bucket_read_ahead(bucket_of(tier, key), key);
+	for (size_t i = 0; i < count; i++)
+		__builtin_prefetch(bucket_of(tier, &keys[i]));
+	/* A single one would only be waited for. */
+	for (size_t i = 0; i < count && count > 1; i++)
+		bucket_read_ahead(bucket_of(tier, &keys[i]), &keys[i]);
 	terrace__epoch_exit(slot);
 }
 
 /* Twice the room, when the next entry would not fit. Under the lock. */
 static int shard_fit(struct shard *shard)
 {
-	struct table *old = atomic_load_explicit(&shard->table, memory_order_relaxed), *grown;
+	struct table *old = atomic_load_explicit(shard->table, memory_order_relaxed), *grown;
 
 	if (shard->entries < terrace__table_capacity(old))
 		return TERRACE_OK;
@@ -151,44 +171,117 @@ static int shard_fit(struct shard *shard)
 		if (entry)
 			terrace__table_insert(grown, entry);
 	}
-	atomic_store_explicit(&shard->table, grown, memory_order_release);
+	atomic_store_explicit(shard->table, grown, memory_order_release);
 	terrace__table_retire(old);
 	return TERRACE_OK;
 }
 
-static void count_in(struct tier_pool *pool, int64_t entries, uint64_t bytes)
+/* --- books, all under the lock ------------------------------------------------- */
+
+/* Unsigned arithmetic wraps, which is what subtracting is. */
+static void count(struct shard *shard, uint64_t entries, uint64_t bytes)
 {
-	/* Unsigned arithmetic wraps, which is what subtracting is. */
-	atomic_fetch_add_explicit(&pool->entries, (uint64_t)entries, memory_order_relaxed);
-	atomic_fetch_add_explicit(&pool->bytes, bytes, memory_order_relaxed);
+	shard->entries += entries;
+	shard->bytes += bytes;
+	shard->new_entries += entries;
+	shard->new_bytes += bytes;
 }
 
-static void count(struct memory *memory, int sign, uint64_t charge)
+static void pool_tell(struct tier_pool *pool, const struct shard *shard)
 {
-	uint64_t bytes = sign < 0 ? -charge : charge;
+	if (shard->new_entries)
+		atomic_fetch_add_explicit(&pool->entries, shard->new_entries, memory_order_relaxed);
+	if (shard->new_bytes)
+		atomic_fetch_add_explicit(&pool->bytes, shard->new_bytes, memory_order_relaxed);
+}
 
-	count_in(&memory->own, sign, bytes);
+/* What came for what went, which is what a full cache does, is no news. */
+static void shard_unlock(struct memory *memory, struct shard *shard)
+{
+	pool_tell(&memory->own, shard);
 	if (memory->pool)
-		count_in(memory->pool, sign, bytes);
+		pool_tell(memory->pool, shard);
+	shard->new_entries = shard->new_bytes = 0;
+	pthread_mutex_unlock(&shard->lock);
 }
 
-/* The books when an entry has left the table. Under the lock. */
-static void shard_left(struct memory *memory, struct shard *shard, struct entry *entry)
+/* The books when an entry has left the table. */
+static void shard_left(struct shard *shard, struct entry *entry)
 {
-	struct entry_rest *rest = entry_rest(entry);
 	uint64_t hits = entry_hits(entry);
 
 	shard->hits += hits;
-	shard->saved_us += hits * rest->cost_us;
-	shard->entries--;
-	count(memory, -1, terrace__entry_charge(entry));
+	shard->saved_us += hits * entry_rest(entry)->cost_us;
+	count(shard, -UINT64_C(1), -terrace__entry_charge(entry));
 }
 
 static void shard_joined(struct memory *memory, struct shard *shard, struct entry *entry)
 {
-	shard->entries++;
-	count(memory, +1, terrace__entry_charge(entry));
+	count(shard, 1, terrace__entry_charge(entry));
 	memory->evict->added(shard->policy, entry);
+}
+
+static struct gone *gone_of(const struct memory *memory, const struct shard *shard)
+{
+	return &memory->gone[(uint64_t)(shard - memory->shards) * (GONE / memory->shard_count)];
+}
+
+/* Evict one entry; false when there is none. */
+static bool shard_evict(struct memory *memory, struct shard *shard, const struct tier_note *note,
+                        struct tier_evicted *ret)
+{
+	struct entry *victim = memory->evict->victim(shard->policy);
+
+	if (!victim)
+		return false;
+	terrace__table_remove(atomic_load_explicit(shard->table, memory_order_relaxed), victim);
+	shard_left(shard, victim);
+	if (note && memory->gone)
+		gone_of(memory, shard)[shard->gone++ % (GONE / memory->shard_count)] =
+		    (struct gone){ victim->hash, note->when };
+	victim->next = ret->chain;
+	ret->chain = victim;
+	ret->bytes += terrace__entry_charge(victim);
+	ret->entries_l1++;
+	return true;
+}
+
+static bool is_above(const _Atomic uint64_t *counter, uint64_t news, uint64_t limit)
+{
+	return limit && atomic_load_explicit(counter, memory_order_relaxed) + news > limit;
+}
+
+static bool is_over(const struct memory *memory, const struct shard *shard,
+                    const struct tier_limits *limits)
+{
+	const struct tier_pool *own = &memory->own, *pool = memory->pool;
+
+	return is_above(&own->bytes, shard->new_bytes, limits->bytes) ||
+	       is_above(&own->entries, shard->new_entries, limits->entries) ||
+	       (pool && (is_above(&pool->bytes, shard->new_bytes, limits->pool_bytes) ||
+	                 is_above(&pool->entries, shard->new_entries, limits->pool_entries)));
+}
+
+/*
+ * What an entry displaces is of its own shard, so that one lock does for both; but not
+ * where that has less than seven eighths of its share: then all of them give in turn.
+ */
+static bool may_give(const struct memory *memory, const struct shard *shard)
+{
+	uint64_t has = memory->by_count ? shard->entries : shard->bytes;
+	uint64_t all = atomic_load_explicit(
+	    memory->by_count ? &memory->own.entries : &memory->own.bytes, memory_order_relaxed);
+
+	return has * memory->shard_count * 8 >= all * 7;
+}
+
+static void make_room(struct memory *memory, struct shard *shard, const struct tier_put *put)
+{
+	const struct tier_note note = { .when = entry_stored(put->entry) };
+
+	while (put->limits && is_over(memory, shard, put->limits) && may_give(memory, shard) &&
+	       shard_evict(memory, shard, &note, put->evicted))
+		;
 }
 
 static int shard_put(struct memory *memory, const struct tier_put *put, struct entry *entry)
@@ -205,7 +298,7 @@ static int shard_put(struct memory *memory, const struct tier_put *put, struct e
 		pthread_mutex_unlock(&shard->lock);
 		return rc;
 	}
-	table = atomic_load_explicit(&shard->table, memory_order_relaxed);
+	table = atomic_load_explicit(shard->table, memory_order_relaxed);
 	word = table_find(table, &put->key, &old);
 	/* A slower thread must not put its older value over a newer one. */
 	if (put->conditional ? old != put->expected :
@@ -217,12 +310,13 @@ static int shard_put(struct memory *memory, const struct tier_put *put, struct e
 	if (old) {
 		memory->evict->removed(shard->policy, old);
 		atomic_store_explicit(word, word_of(entry), memory_order_release);
-		shard_left(memory, shard, old);
+		shard_left(shard, old);
 	} else {
 		terrace__table_insert(table, entry);
 	}
 	shard_joined(memory, shard, entry);
-	pthread_mutex_unlock(&shard->lock);
+	make_room(memory, shard, put);
+	shard_unlock(memory, shard);
 	entry_unlinked(old);
 	return TERRACE_OK;
 }
@@ -251,14 +345,14 @@ static int memory_remove(void *tier, const struct tier_key *key, const struct ti
 
 	(void)note;
 	pthread_mutex_lock(&shard->lock);
-	if (!table_find(atomic_load_explicit(&shard->table, memory_order_relaxed), key, &old)) {
+	if (!table_find(atomic_load_explicit(shard->table, memory_order_relaxed), key, &old)) {
 		pthread_mutex_unlock(&shard->lock);
 		return TERRACE_MISS;
 	}
 	memory->evict->removed(shard->policy, old);
-	terrace__table_remove(atomic_load_explicit(&shard->table, memory_order_relaxed), old);
-	shard_left(memory, shard, old);
-	pthread_mutex_unlock(&shard->lock);
+	terrace__table_remove(atomic_load_explicit(shard->table, memory_order_relaxed), old);
+	shard_left(shard, old);
+	shard_unlock(memory, shard);
 	entry_unlinked(old);
 	return TERRACE_OK;
 }
@@ -292,7 +386,7 @@ static int memory_each(void *tier, uint32_t cache, const terrace_match *match, t
 		struct table *table;
 
 		pthread_mutex_lock(&shard->lock);
-		table = atomic_load_explicit(&shard->table, memory_order_relaxed);
+		table = atomic_load_explicit(shard->table, memory_order_relaxed);
 		for (uint64_t at = 0; at < table_words(table) && go_on; at++) {
 			struct entry *entry = table_at(table, at);
 			struct tier_row row;
@@ -317,26 +411,6 @@ static int memory_usage(void *tier, uint32_t cache, terrace_tier which, struct t
 	return TERRACE_OK;
 }
 
-/* Evict one entry of a shard; false when it is empty. */
-static bool shard_evict(struct memory *memory, struct shard *shard, struct tier_evicted *ret)
-{
-	struct entry *victim;
-
-	pthread_mutex_lock(&shard->lock);
-	victim = memory->evict->victim(shard->policy);
-	if (victim) {
-		terrace__table_remove(atomic_load_explicit(&shard->table, memory_order_relaxed),
-		                      victim);
-		shard_left(memory, shard, victim);
-		victim->next = ret->chain;
-		ret->chain = victim;
-		ret->bytes += terrace__entry_charge(victim);
-		ret->entries_l1++;
-	}
-	pthread_mutex_unlock(&shard->lock);
-	return victim != NULL;
-}
-
 static int memory_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t entries,
                         const struct tier_note *note, struct tier_evicted *ret)
 {
@@ -344,15 +418,13 @@ static int memory_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t ent
 	unsigned empty = 0;
 
 	(void)cache;
-	(void)note;
 	while ((ret->bytes < bytes || ret->entries_l1 < entries) && empty < memory->shard_count) {
 		unsigned hand = atomic_fetch_add_explicit(&memory->hand, 1, memory_order_relaxed);
 		struct shard *shard = &memory->shards[hand & (memory->shard_count - 1)];
 
-		if (shard_evict(memory, shard, ret))
-			empty = 0;
-		else
-			empty++;
+		pthread_mutex_lock(&shard->lock);
+		empty = shard_evict(memory, shard, note, ret) ? 0 : empty + 1;
+		shard_unlock(memory, shard);
 	}
 	return TERRACE_OK;
 }
@@ -372,9 +444,11 @@ static void memory_close(void *tier)
 		if (shard->policy)
 			memory->evict->done(shard->policy);
 		free(shard->policy);
-		free(atomic_load(&shard->table));
+		free(atomic_load(shard->table));
 		pthread_mutex_destroy(&shard->lock);
 	}
+	free(memory->gone);
+	free(memory->tables.tables);
 	free(memory);
 	terrace__epoch_drain();
 }
@@ -388,7 +462,7 @@ void terrace__memory_hits(struct memory *memory, uint64_t *ret_hits, uint64_t *r
 		struct table *table;
 
 		pthread_mutex_lock(&shard->lock);
-		table = atomic_load_explicit(&shard->table, memory_order_relaxed);
+		table = atomic_load_explicit(shard->table, memory_order_relaxed);
 		hits += shard->hits;
 		saved_us += shard->saved_us;
 		for (uint64_t at = 0; at < table_words(table); at++) {
@@ -405,6 +479,26 @@ void terrace__memory_hits(struct memory *memory, uint64_t *ret_hits, uint64_t *r
 	*ret_saved_us = saved_us;
 }
 
+bool terrace__memory_gone(struct memory *memory, uint64_t hash, int64_t *ret_when)
+{
+	struct shard *shard = shard_of(memory, hash);
+	const struct gone *gone = NULL;
+	bool found = false;
+
+	if (!memory->gone)
+		return false;
+	pthread_mutex_lock(&shard->lock);
+	for (uint64_t back = 1; back <= GONE / memory->shard_count && back <= shard->gone && !found;
+	     back++) {
+		gone = &gone_of(memory, shard)[(shard->gone - back) % (GONE / memory->shard_count)];
+		found = gone->hash == hash;
+	}
+	if (found)
+		*ret_when = gone->when;
+	pthread_mutex_unlock(&shard->lock);
+	return found;
+}
+
 uint64_t terrace__memory_bytes(const struct memory *memory)
 {
 	return atomic_load_explicit(&memory->own.bytes, memory_order_relaxed);
@@ -419,7 +513,6 @@ const struct tier_ops terrace__memory_ops = {
 	.name = "l1",
 	.get = memory_get,
 	.soon = memory_soon,
-	.sooner = memory_sooner,
 	.put = memory_put,
 	.remove = memory_remove,
 	.each = memory_each,

@@ -22,6 +22,9 @@ int terrace__memory_open(const struct evict_ops *evict, const struct evict_setti
 /* Hits so far and the microseconds they saved. Looks at every entry. */
 void terrace__memory_hits(struct memory *memory, uint64_t *ret_hits, uint64_t *ret_saved_us);
 
+/* Was it evicted lately, and when? Of caches that no lower tier backs. */
+bool terrace__memory_gone(struct memory *memory, uint64_t hash, int64_t *ret_when);
+
 /* Without a lock; what usage says, to the precision of a moment. */
 uint64_t terrace__memory_bytes(const struct memory *memory);
 uint64_t terrace__memory_entries(const struct memory *memory);

@@ -4,6 +4,9 @@
 
 #include <stdlib.h>
 
+/* Some hundreds of what is smaller may wait to be freed. */
+enum { LARGE_BUCKETS = 256 };
+
 /* Above 3/4 searches grow long; the capacity keeps below that. */
 static uint64_t capacity_of(uint64_t buckets)
 {
@@ -99,6 +102,10 @@ void terrace__table_retire(struct table *table)
 {
 	static const struct epoch_kind kind = { .free = free_table };
 
+	bool large = table->mask >= LARGE_BUCKETS;
+
 	table->retired.kind = &kind;
 	terrace__epoch_retire(&table->retired);
+	if (large)
+		terrace__epoch_nudge();
 }

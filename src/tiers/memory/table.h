@@ -59,35 +59,55 @@ static inline unsigned tag_word(uint64_t found)
 	return (unsigned)__builtin_ctzll(found) / 8;
 }
 
-static inline uint64_t word_load(const void *from)
-{
-	uint64_t word;
+typedef uint64_t two_words __attribute__((vector_size(16)));
 
-	memcpy(&word, from, sizeof word);
-	return word;
+static inline two_words apart_at(const uint8_t *a, const uint8_t *b, size_t at)
+{
+	two_words left, right;
+
+	memcpy(&left, a + at, sizeof left);
+	memcpy(&right, b + at, sizeof right);
+	return left ^ right;
 }
 
-/* Most keys are short, and mostly they are the same: a call would cost more than to compare. */
+static inline bool same_few_bytes(const uint8_t *a, const uint8_t *b, size_t size)
+{
+	uint64_t left[2], right[2];
+
+	if (size < 8) {
+		while (size > 0 && a[size - 1] == b[size - 1])
+			size--;
+		return size == 0;
+	}
+	memcpy(&left[0], a, 8);
+	memcpy(&right[0], b, 8);
+	memcpy(&left[1], a + size - 8, 8);
+	memcpy(&right[1], b + size - 8, 8);
+	return ((left[0] ^ right[0]) | (left[1] ^ right[1])) == 0;
+}
+
+/*
+ * Mostly they are the same, and short: a call would cost more than to compare, and a
+ * branch on the size more than to compare some bytes twice.
+ */
 static inline bool same_bytes(const uint8_t *a, const uint8_t *b, size_t size)
 {
-	uint64_t apart;
+	size_t step = (size_t)(32 - size) >> 59 & 16; /* 16 when it is more than 32 */
+	two_words apart;
 
-	if (size < 8 || size > 32)
-		return memcmp(a, b, size) == 0;
-	/* From both ends; the middle twice. */
-	apart = word_load(a) ^ word_load(b);
-	apart |= word_load(a + size - 8) ^ word_load(b + size - 8);
-	if (size > 16) {
-		apart |= word_load(a + 8) ^ word_load(b + 8);
-		apart |= word_load(a + size - 16) ^ word_load(b + size - 16);
-	}
-	return apart == 0;
+	if (__builtin_expect(size < 16, 0))
+		return same_few_bytes(a, b, size);
+	/* From both ends towards the middle. */
+	apart = apart_at(a, b, 0) | apart_at(a, b, step) | apart_at(a, b, size - 16 - step) |
+	        apart_at(a, b, size - 16);
+	for (size_t at = 32; __builtin_expect(at + 32 < size, 0); at += 16)
+		apart |= apart_at(a, b, at);
+	return (apart[0] | apart[1]) == 0;
 }
 
-static inline bool entry_is(const struct entry *entry, const struct tier_key *key)
+static inline bool entry_is(const struct entry *entry, terrace_slice key)
 {
-	return entry->key_size == key->key.size &&
-	       same_bytes(entry_key(entry), key->key.data, key->key.size);
+	return entry->key_size == key.size && same_bytes(entry_key(entry), key.data, key.size);
 }
 
 static inline bool word_fits(uint64_t word, uint64_t hash)
@@ -96,13 +116,13 @@ static inline bool word_fits(uint64_t word, uint64_t hash)
 }
 
 /* What a hit reads: some of the head, the key, and the value, which lies behind that. */
-static inline void entry_read_ahead(const struct entry *entry, const struct tier_key *key)
+static inline void entry_read_ahead(const struct entry *entry, size_t key_size)
 {
 	const char *line = (const char *)entry + offsetof(struct entry, meta);
 
 	__builtin_prefetch(line);
 	__builtin_prefetch(line + 64);
-	__builtin_prefetch(entry->key + ((key->key.size + 15) & ~(size_t)15));
+	__builtin_prefetch(entry->key + ((key_size + 15) & ~(size_t)15));
 }
 
 static inline void bucket_read_ahead(struct bucket *bucket, const struct tier_key *key)
@@ -114,30 +134,30 @@ static inline void bucket_read_ahead(struct bucket *bucket, const struct tier_ke
 		                                     memory_order_relaxed);
 
 		if (word && word >> 48 == key->hash >> 48)
-			entry_read_ahead(word_entry(word), key);
+			entry_read_ahead(word_entry(word), key->key.size);
 	}
 }
 
 /*
  * The search as it mostly goes: the first candidate of the first bucket. Within an
- * epoch. False when that is not it, and all has to be looked at.
+ * epoch. NULL when that is not it, and all has to be looked at.
  */
-static inline bool table_find_fast(struct table *table, const struct tier_key *key,
-                                   struct entry **ret)
+static inline struct entry *table_find_fast(struct table *table, terrace_slice key, uint64_t hash)
 {
-	const uint64_t hash = key->hash;
 	struct bucket *bucket = &table->buckets[hash & table->mask];
 	uint64_t tags = atomic_load_explicit(&bucket->tags, memory_order_acquire);
 	uint64_t found = tags_find(tags, tag_of(hash)), word;
+	struct entry *entry;
 
 	if (__builtin_expect(found == 0, 0))
-		return false;
+		return NULL;
 	word = atomic_load_explicit(&bucket->words[tag_word(found)], memory_order_acquire);
-	*ret = word_entry(word);
 	if (__builtin_expect(!word_fits(word, hash), 0))
-		return false;
-	entry_read_ahead(*ret, key);
-	return __builtin_expect(entry_is(*ret, key), 1);
+		return NULL;
+	entry = word_entry(word);
+	/* The value lies behind the key: it is asked for before the head says how long that is. */
+	__builtin_prefetch(entry->key + ((key.size + 15) & ~(size_t)15));
+	return __builtin_expect(entry_is(entry, key), 1) ? entry : NULL;
 }
 
 /*
@@ -160,8 +180,8 @@ static inline _Atomic uint64_t *table_find(struct table *table, const struct tie
 
 			if (__builtin_expect(!word_fits(word, key->hash), 0))
 				continue;
-			entry_read_ahead(entry, key);
-			if (__builtin_expect(entry_is(entry, key), 1)) {
+			entry_read_ahead(entry, key->key.size);
+			if (__builtin_expect(entry_is(entry, key->key), 1)) {
 				*ret = entry;
 				return at;
 			}

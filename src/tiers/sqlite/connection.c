@@ -15,8 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { BUSY_MS = 2000 };
-
 static const char *const sql[] = {
 #define X(name, text) text,
 	DISK_STATEMENTS(X)

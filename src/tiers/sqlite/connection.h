@@ -36,14 +36,14 @@
 	X(DELETE, "DELETE FROM entry WHERE id = ?1")                                           \
 	X(LINK, "INSERT OR IGNORE INTO link(name, entry) VALUES(?1, ?2)")                      \
 	X(UNLINK, "DELETE FROM link WHERE name = ?1 AND entry = ?2")                           \
-	X(LINKED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "        \
-	          "WHERE id IN (SELECT entry FROM link WHERE name = ?1) AND id > ?2 "          \
-	          "ORDER BY id")                                                               \
+	X(LINKED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM link "         \
+	          "CROSS JOIN entry ON id = link.entry WHERE name = ?1 AND link.entry > ?2 "   \
+	          "ORDER BY link.entry")                                                       \
 	X(MATCHING, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "      \
 	            "WHERE id > ?1 AND id < ?2 ORDER BY id")                                   \
-	X(LINKED_BACK, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "   \
-	               "WHERE id IN (SELECT entry FROM link WHERE name = ?1) AND id < ?2 "     \
-	               "ORDER BY id DESC")                                                     \
+	X(LINKED_BACK, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM link "    \
+	               "CROSS JOIN entry ON id = link.entry WHERE name = ?1 AND "              \
+	               "link.entry < ?2 ORDER BY link.entry DESC")                             \
 	X(MATCHING_BACK, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry " \
 	                 "WHERE id > ?1 AND id < ?2 ORDER BY id DESC")                         \
 	X(EXPIRED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "       \
@@ -104,6 +104,8 @@ struct usage_change {
 
 enum { NOTES_MAX = 10000 };
 enum { PAGE_BYTES = 4096 };
+/* How long SQLite waits for its own locks. */
+enum { BUSY_MS = 2000 };
 
 /* disk_evict.c: rows that may go, the one of the lowest value last. */
 enum { CANDIDATES = 64 };
@@ -141,7 +143,9 @@ struct disk {
 	_Atomic uintptr_t inside;
 	uint64_t seq;  /* of the transaction: the caches that it changes take it */
 	int log_pages; /* how long the log may grow */
-	int wal_pages; /* how long it is */
+	int wal_pages; /* how long it is, without what was moved into the database */
+	int all_pages; /* how long it was left: who comes when nobody is there reads all of it */
+	int waited_at; /* how long it was when readers were last waited for */
 	bool loose;    /* nothing is synced but by sync() */
 	struct usage_change *changes;
 	size_t change_count, change_capacity;
@@ -308,7 +312,7 @@ int terrace__disk_make(void *tier, uint32_t generation);
 void terrace__disk_made(void *tier, bool used);
 void terrace__disk_set_aside(void *tier, uint32_t generation, int64_t when);
 uint64_t terrace__disk_aside(void *tier, uint64_t most_bytes);
-uint32_t terrace__disk_latest(void *tier);
+int terrace__disk_latest(void *tier, uint32_t *ret);
 
 /* disk.c: the tables, in a new file or an empty one. */
 int terrace__disk_create(struct disk *disk, uint32_t generation);

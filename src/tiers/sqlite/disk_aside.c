@@ -224,8 +224,8 @@ struct listing {
 	char names[64][64];
 	size_t count;
 	uint32_t latest; /* database */
-	uint32_t older[8];
-	size_t older_count;
+	uint32_t unused[32];
+	size_t unused_count;
 };
 
 static int by_name(const void *a, const void *b)
@@ -233,42 +233,72 @@ static int by_name(const void *a, const void *b)
 	return strcmp(b, a);
 }
 
-/* What was set aside, the latest first; and the databases, whose latest is in use or to be. */
-static void list(const struct disk *disk, struct listing *ret)
+/* A file of a database, or what is left of one. */
+static void list_part(const struct disk *disk, const char *name, struct listing *ret)
 {
-	int fd = openat(disk->dir_fd, ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	uint32_t number = (uint32_t)strtoul(name + (strlen(name) > 3 ? 3 : 0), NULL, 10);
+	struct database_name database = terrace__database_name(number);
+	size_t size = strlen(database.text), part = 0;
+
+	if (strncmp(name, database.text, size) != 0)
+		return;
+	while (part < ARRAY_LEN(parts) && strcmp(name + size, parts[part]) != 0)
+		part++;
+	if (part == 0 && number > ret->latest)
+		ret->latest = number;
+	if (part < ARRAY_LEN(parts) && number != disk_generation(disk) &&
+	    ret->unused_count < ARRAY_LEN(ret->unused))
+		ret->unused[ret->unused_count++] = number;
+}
+
+/* At the end NULL, and errno is zero. */
+static struct dirent *next_in(DIR *dir)
+{
+	errno = 0;
+	return readdir(dir);
+}
+
+/*
+ * What was set aside, the latest first; and the databases, whose latest is in use or
+ * to be. An error where that cannot be said of all.
+ */
+static int list(const struct disk *disk, struct listing *ret)
+{
+	int fd = openat(disk->dir_fd, ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC), err;
 	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
 	struct dirent *item;
 
 	*ret = (struct listing){ .count = 0 };
+	err = errno;
 	if (!dir && fd >= 0)
 		close(fd);
-	while (dir && (item = readdir(dir))) {
+	while (dir && (item = next_in(dir))) {
 		const char *name = item->d_name;
 		size_t size = strlen(name);
-		uint32_t number = (uint32_t)strtoul(name + (size > 3 ? 3 : 0), NULL, 10);
 
-		if (strcmp(name, terrace__database_name(number).text) == 0) {
-			ret->latest = number > ret->latest ? number : ret->latest;
-			if (number < disk_generation(disk) &&
-			    ret->older_count < ARRAY_LEN(ret->older))
-				ret->older[ret->older_count++] = number;
-		}
+		list_part(disk, name, ret);
 		if (strncmp(name, ASIDE_PREFIX, strlen(ASIDE_PREFIX)) == 0 &&
 		    size < sizeof ret->names[0] && ret->count < ARRAY_LEN(ret->names))
 			memcpy(ret->names[ret->count++], name, size + 1);
 	}
-	if (dir)
+	if (dir) {
+		err = errno;
 		closedir(dir);
+	}
 	qsort(ret->names, ret->count, sizeof ret->names[0], by_name);
+	if (err == 0)
+		return TERRACE_OK;
+	terrace__message_set("l2 cannot look which database is in use: %s", strerror(err));
+	return err == ENOMEM ? TERRACE_ENOMEM : TERRACE_EIO;
 }
 
-uint32_t terrace__disk_latest(void *tier)
+int terrace__disk_latest(void *tier, uint32_t *ret)
 {
 	struct listing listing;
+	int rc = list(tier, &listing);
 
-	list(tier, &listing);
-	return listing.latest;
+	*ret = listing.latest;
+	return rc;
 }
 
 static uint64_t size_of(const struct disk *disk, const char *name)
@@ -295,9 +325,9 @@ uint64_t terrace__disk_aside(void *tier, uint64_t most_bytes)
 	unsigned kept = 0;
 
 	list(disk, &listing);
-	/* Left by who died while it made another one. */
-	for (size_t i = 0; i < listing.older_count; i++)
-		remove_parts(disk, listing.older[i]);
+	/* Left by who died while it made another one, or could not remove it. */
+	for (size_t i = 0; i < listing.unused_count; i++)
+		remove_parts(disk, listing.unused[i]);
 	/* By name, latest first, a log comes just before its database. */
 	for (size_t i = 0; i < listing.count; i++) {
 		const char *name = listing.names[i];

@@ -17,9 +17,11 @@ enum { ROW_OVERHEAD = 100 };
 
 static int on_wal(void *ctx, sqlite3 *db, const char *name, int pages)
 {
+	struct disk *disk = ctx;
+
 	(void)db;
 	(void)name;
-	((struct disk *)ctx)->wal_pages = pages;
+	disk->wal_pages = disk->all_pages = pages;
 	return SQLITE_OK;
 }
 
@@ -35,7 +37,7 @@ static int writer_open(struct disk *disk)
 		atomic_store(&disk->verdicts, 0);
 	terrace__connection_close(disk->writer);
 	disk->writer = NULL;
-	disk->wal_pages = 0;
+	disk->wal_pages = disk->all_pages = 0;
 	rc = terrace__connection_open(disk, generation, SQLITE_OPEN_READWRITE, &disk->writer);
 	if (rc != TERRACE_OK)
 		return rc;
@@ -538,7 +540,8 @@ int terrace__disk_remove_row(void *tier, const struct tier_row *row, const struc
 
 	if (rc != TERRACE_OK)
 		return rc;
-	if (row->seq && old.seq != row->seq)
+	/* An id behind all others is given again when its row has gone. */
+	if ((row->hash && old.hash != row->hash) || (row->seq && old.seq != row->seq))
 		return TERRACE_MISS;
 	rc = delete_old(disk, &old);
 	if (rc == TERRACE_OK && note)
@@ -776,7 +779,30 @@ bool terrace__disk_checkpoint_due(void *tier, enum disk_checkpoint when)
 	const int worth[] = { disk->log_pages, disk->log_pages / 32, 0 };
 
 	return disk->writer && disk->writer->generation == disk_generation(disk) &&
-	       disk->wal_pages >= worth[when];
+	       (when == CHECKPOINT_CLOSING ? disk->all_pages : disk->wal_pages) >= worth[when];
+}
+
+/*
+ * Readers who overlap, of whom one always has begun before the last commit, keep
+ * the log from starting anew for ever. So when it is several times as long as it
+ * may be, wait for those who read just now: who comes then reads the database
+ * alone. Once for as much as the log may hold, and longer the longer it is.
+ */
+static bool wait_for_readers(struct disk *disk)
+{
+	enum { LONG = 4, VERY_LONG = 8, PATIENCE_MS = 5, MUCH_PATIENCE_MS = 50 };
+	int much = disk->wal_pages / disk->log_pages, rc;
+
+	if (disk->wal_pages < disk->waited_at)
+		disk->waited_at = 0; /* it has begun anew */
+	if (much < LONG || disk->wal_pages - disk->waited_at < disk->log_pages)
+		return false;
+	disk->waited_at = disk->wal_pages;
+	sqlite3_busy_timeout(disk->writer->db, much < VERY_LONG ? PATIENCE_MS : MUCH_PATIENCE_MS);
+	rc = sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_RESTART, NULL,
+	                               NULL);
+	sqlite3_busy_timeout(disk->writer->db, BUSY_MS);
+	return rc == SQLITE_OK;
 }
 
 bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
@@ -793,6 +819,9 @@ bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 	    moved == in_log) {
 		done = in_log > 0;
 		disk->wal_pages = 0;
+	} else if (when == CHECKPOINT_WORKING && wait_for_readers(disk)) {
+		done = true;
+		disk->wal_pages = 0;
 	}
 	/*
 	 * A writer that comes when nobody else is there does not know what was
@@ -800,8 +829,9 @@ bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when)
 	 */
 	if (when == CHECKPOINT_CLOSING && disk->wal_pages == 0) {
 		sqlite3_busy_timeout(disk->writer->db, 0);
-		sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL,
-		                          NULL);
+		if (sqlite3_wal_checkpoint_v2(disk->writer->db, NULL, SQLITE_CHECKPOINT_TRUNCATE,
+		                              NULL, NULL) == SQLITE_OK)
+			disk->all_pages = 0;
 	}
 	terrace__sqlite_leave();
 	return done;

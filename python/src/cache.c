@@ -81,6 +81,7 @@ static PyObject *cache_setup_call(PyObject *object, PyObject *args)
 	policy.idle_ms = idle_ms;
 	free(self->directory);
 	free(self->name);
+	self->setups++;
 	self->directory = directory_copy;
 	self->name = name_copy;
 	self->wait_ms = wait_ms > 0 ? wait_ms : 1;

@@ -33,6 +33,7 @@ void core_release(struct core *core);
 struct cache_object {
 	PyObject_HEAD pthread_mutex_t lock; /* over core; never held while the GIL is given up */
 	struct core *core;                  /* NULL: opened when it is needed */
+	unsigned setups;                    /* how often what follows was set */
 	char *directory, *name;
 	int64_t wait_ms;
 	terrace_policy policy; /* what settings say of it */

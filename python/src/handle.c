@@ -2,6 +2,7 @@
 #include "common.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 _Atomic unsigned forks_seen;
 
@@ -17,21 +18,53 @@ void core_release(struct core *core)
 	free(core);
 }
 
-static int core_open(const struct cache_object *self, struct core *core)
+/* Where a cache is and how it is opened, as it was with the GIL. */
+struct where {
+	unsigned setups;
+	char *directory, *name;
+	int64_t wait_ms;
+	terrace_policy policy;
+};
+
+/* 0; -1 with an exception. The caller calls where_done() in any case. */
+static int where_from(const struct cache_object *self, struct where *where)
+{
+	*where = (struct where){ .setups = self->setups,
+		                 .wait_ms = self->wait_ms,
+		                 .policy = self->policy };
+	if (!self->directory) {
+		PyErr_SetString(PyExc_ValueError, "this cache was not initialised");
+		return -1;
+	}
+	where->directory = strdup(self->directory);
+	where->name = strdup(self->name);
+	if (where->directory && where->name)
+		return 0;
+	PyErr_NoMemory();
+	return -1;
+}
+
+static void where_done(struct where *where)
+{
+	free(where->directory);
+	free(where->name);
+}
+
+static int core_open(const struct where *where, struct core *core)
 {
 	terrace_options options = TERRACE_OPTIONS_INIT;
 	int rc;
 
-	options.wait_ms = self->wait_ms;
+	options.wait_ms = where->wait_ms;
 	/* Each cache has a limit of its own, or none; the store shall not have a smaller one. */
 	options.disk_bytes = INT64_MAX / 2;
-	rc = terrace_open(self->directory, &options, &core->store);
+	rc = terrace_open(where->directory, &options, &core->store);
 	if (rc == TERRACE_OK)
-		rc = terrace_cache_open(core->store, self->name, &self->policy, &core->cache);
+		rc = terrace_cache_open(core->store, where->name, &where->policy, &core->cache);
 	return rc;
 }
 
-static struct core *core_new(const struct cache_object *self)
+static struct core *core_new(const struct where *where)
 {
 	struct core *core = calloc(1, sizeof *core);
 	int rc;
@@ -42,7 +75,7 @@ static struct core *core_new(const struct cache_object *self)
 	}
 	atomic_init(&core->refs, 1);
 	core->forks = atomic_load(&forks_seen);
-	UNLOCKED(rc = core_open(self, core));
+	UNLOCKED(rc = core_open(where, core));
 	if (rc == TERRACE_OK)
 		return core;
 	raise_status(rc);
@@ -50,41 +83,55 @@ static struct core *core_new(const struct cache_object *self)
 	return NULL;
 }
 
-/* Put another handle in the place of `old`; returns what is there now, with a reference. */
-static struct core *swap_core(struct cache_object *self, struct core *old, struct core *fresh)
+/* What is there, with a reference; NULL when that is nothing, or a parent's. */
+static struct core *core_there(struct cache_object *self)
 {
-	struct core *now;
+	struct core *core;
 
 	pthread_mutex_lock(&self->lock);
-	if (self->core == old) {
-		self->core = fresh;
-		fresh = old; /* to be released */
-	}
-	now = self->core;
-	if (now)
-		atomic_fetch_add(&now->refs, 1);
+	core = self->core;
+	if (core && core->forks != atomic_load(&forks_seen))
+		core = NULL;
+	if (core)
+		atomic_fetch_add(&core->refs, 1);
 	pthread_mutex_unlock(&self->lock);
-	if (fresh)
-		core_release(fresh);
+	return core;
+}
+
+/*
+ * `fresh` is taken over, where no other thread was faster. What is there now, with
+ * a reference; NULL where the cache was set up otherwise meanwhile.
+ */
+static struct core *keep_core(struct cache_object *self, struct core *fresh, unsigned setups)
+{
+	struct core *now = NULL, *idle = fresh;
+
+	pthread_mutex_lock(&self->lock);
+	if (self->setups == setups) {
+		now = self->core;
+		if (!now || now->forks != fresh->forks) {
+			idle = now;
+			now = self->core = fresh;
+		}
+		atomic_fetch_add(&now->refs, 1);
+	}
+	pthread_mutex_unlock(&self->lock);
+	if (idle)
+		core_release(idle);
 	return now;
 }
 
 struct core *cache_acquire(struct cache_object *self)
 {
-	struct core *core, *fresh;
+	struct core *core = core_there(self), *fresh;
+	struct where where;
 
-	pthread_mutex_lock(&self->lock);
-	core = self->core;
-	if (core && core->forks == atomic_load(&forks_seen)) {
-		atomic_fetch_add(&core->refs, 1);
-		pthread_mutex_unlock(&self->lock);
-		return core;
+	while (!core) {
+		fresh = where_from(self, &where) == 0 ? core_new(&where) : NULL;
+		where_done(&where);
+		if (!fresh)
+			return NULL;
+		core = keep_core(self, fresh, where.setups);
 	}
-	pthread_mutex_unlock(&self->lock);
-	if (!self->directory) {
-		PyErr_SetString(PyExc_ValueError, "this cache was not initialised");
-		return NULL;
-	}
-	fresh = core_new(self);
-	return fresh ? swap_core(self, core, fresh) : NULL;
+	return core;
 }

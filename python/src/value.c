@@ -131,6 +131,7 @@ int value_setup(PyObject *module)
 struct keys_object {
 	PyObject_HEAD struct core *core;
 	terrace_keys *keys;
+	bool busy; /* a thread is at it, and may have given up the GIL */
 	int pickle;
 };
 
@@ -146,6 +147,7 @@ PyObject *keys_new(struct cache_object *cache, bool newest, PyObject *prefix)
 		return NULL;
 	self->core = NULL;
 	self->keys = NULL;
+	self->busy = false;
 	self->pickle = cache->pickle;
 	if (prefix != Py_None) {
 		if (PyBytes_AsStringAndSize(prefix, &text, &size) < 0) {
@@ -179,29 +181,43 @@ static void keys_dealloc(PyObject *object)
 	object_free(object);
 }
 
-static PyObject *keys_next(PyObject *object)
+/* A new reference; NULL without an exception at the end. */
+static PyObject *next_readable(struct keys_object *self)
 {
-	struct keys_object *self = (struct keys_object *)object;
+	PyObject *decoded = NULL;
 	terrace_slice key;
 	int rc;
 
-	for (;;) {
-		PyObject *decoded;
-
-		if (self->core->forks != atomic_load(&forks_seen)) {
-			PyErr_SetString(PyExc_RuntimeError,
-			                "this iterator was made before a fork; make another");
-			return NULL;
-		}
+	while (!decoded && !PyErr_Occurred()) {
 		UNLOCKED(rc = terrace_keys_next(self->keys, &key));
 		if (rc == TERRACE_MISS)
 			return NULL;
 		if (rc != TERRACE_OK)
 			return raise_status(rc);
 		decoded = key_decode(key, self->pickle);
-		if (decoded || PyErr_Occurred())
-			return decoded;
 	}
+	return decoded;
+}
+
+static PyObject *keys_next(PyObject *object)
+{
+	struct keys_object *self = (struct keys_object *)object;
+	PyObject *key;
+
+	if (self->core->forks != atomic_load(&forks_seen)) {
+		PyErr_SetString(PyExc_RuntimeError,
+		                "this iterator was made before a fork; make another");
+		return NULL;
+	}
+	/* As a generator has it. */
+	if (self->busy) {
+		PyErr_SetString(PyExc_ValueError, "another thread is using this iterator");
+		return NULL;
+	}
+	self->busy = true;
+	key = next_readable(self);
+	self->busy = false;
+	return key;
 }
 
 static PyObject *keys_iter(PyObject *self)

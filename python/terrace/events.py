@@ -59,8 +59,11 @@ class Subscription:
     def resume(self) -> None:
         if _at_exit.over:
             raise RuntimeError("the program is ending: nobody would see events any more")
-        if not self._ended:
-            self._handle = self._cache._subscribe(*self._asked)
+        if self._ended:
+            return
+        self._handle = self._cache._subscribe(*self._asked)
+        if self._ended:  # meanwhile, by a thread that found nothing to end
+            self.pause()
 
     def pause(self) -> None:
         """Deliver what waits, and let go of the store."""

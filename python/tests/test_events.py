@@ -175,6 +175,24 @@ def test_reset__takes_effect_beside_subscriptions(directory):
     assert [event.key for event in events] == ["before", "after"]
 
 
+def test_reset__ends_what_was_ended_meanwhile(cache):
+    """Another thread may end a subscription while a change of the settings begins it anew."""
+    begin, handles = cache._subscribe, []
+
+    def ended_meanwhile(*asked):
+        handles.append(begin(*asked))
+        subscription.close()
+        return handles[0]
+
+    events = []
+    subscription = cache.subscribe(events.append, "put")
+    cache._subscribe = ended_meanwhile
+    cache.reset("size_limit", 2**29, update=False)
+    cache["key"] = 1
+    handles[0].close()  # delivers what it had
+    assert events == []
+
+
 def test_fork__leaves_them_with_the_parent(cache):
     events = []
     subscription = cache.subscribe(events.append, "miss")

@@ -12,6 +12,15 @@ import terrace
 from terrace import Cache
 
 
+@pytest.fixture(autouse=True)
+def restless():
+    """Threads take turns as often as the interpreter can, so that nothing holds by luck between two steps."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
 def run_in_threads(count, work):
     """`work(number)` in so many threads at once; the first failure is raised."""
     failures = []
@@ -95,6 +104,51 @@ def test_threads__everything_at_once_while_it_closes(cache):
             assert view is None or bytes(view) == key.encode() * 1000
 
     run_in_threads(6, work)
+
+
+def test_threads__on_one_iterator_get_every_key_once(directory):
+    """It is one thread's at a time, as a generator is: another one is told so."""
+    cache = Cache(directory, write_behind=True)
+    for number in range(5000):
+        cache[number] = number
+    keys, found = iter(cache), []
+
+    def work(number):
+        while True:
+            try:
+                found.append(next(keys))
+            except ValueError as failure:
+                assert "another thread" in str(failure)
+            except StopIteration:
+                break
+
+    run_in_threads(4, work)
+    cache.close()
+    assert sorted(found) == list(range(5000))
+
+
+def test_threads__settings_change_while_others_open(directory):
+    """Who opens the cache has where it is, and how, from one moment, whatever others set meanwhile."""
+    cache = Cache(directory, name="a name that is no other" * 2)
+    cache["key"] = "value"
+    done = threading.Event()
+
+    def work(number):
+        try:
+            for turn in range(1, 20000 if number == 0 else 10**9):
+                if done.is_set():
+                    break
+                if number < 2:
+                    cache.reset("size_limit", 2**30 + 2 * turn + number, update=False)
+                else:
+                    assert cache["key"] == "value"
+        finally:
+            done.set()
+
+    run_in_threads(4, work)
+    cache.close()
+    with Cache(directory, name=cache.name) as again:
+        assert again["key"] == "value"
 
 
 def test_gil__is_free_while_a_call_waits(directory):

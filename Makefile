@@ -7,6 +7,8 @@
 #   make bench     measure, beside peers (build/bench.tsv)
 #   make python    the package for Python: its tests, and a wheel in build/wheel
 #   make bench-python   measure it beside python-diskcache (build/bench-python.tsv)
+#   make bench-curves  what operations cost from 10,000 entries to a million (build/curves.tsv)
+#   make bench-plot  draw that: docs/curves.svg
 #   make bench-check  does the last make bench reach bench/targets.tsv?
 #   make bench-evict TRACES=FOLDER  what L1 keeps of real traces, beside other policies
 #   make proofs    many processes, killed writers, damaged files, the protocol's model: ten minutes
@@ -23,7 +25,7 @@
 BUILD  ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean bench-evict bench-check repomap fuzz-repomap fuzz proofs soak
+.PHONY: all run test bench python bench-python lint asan tsan coverage slides fuzz-slides install format clean bench-evict bench-check bench-curves bench-plot repomap fuzz-repomap fuzz proofs soak
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -82,6 +84,18 @@ bench-python:
 
 bench-check:
 	python3 bench/check.py $(BUILD)/bench.tsv bench/targets.tsv
+
+# BENCH_MOST=10000000 goes on to ten million.
+bench-curves:
+	@tools/setup.sh bench
+	@test -f $(BUILD)-bench/build.ninja || \
+		meson setup $(BUILD)-bench --buildtype release --prefix $(PREFIX) >/dev/null
+	ninja -C $(BUILD)-bench
+	python3 bench/curves.py $(BUILD)-bench $(BUILD)/curves.tsv
+
+bench-plot:
+	@test -f $(BUILD)/curves.tsv || $(MAKE) --no-print-directory bench-curves
+	python3 bench/plot.py $(BUILD)/curves.tsv docs/curves.svg
 
 # TRACES: a folder of request traces; see bench/evict.py.
 bench-evict:

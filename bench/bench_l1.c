@@ -33,6 +33,24 @@ static void get(void *ctx, uint64_t i)
 	terrace_release(value);
 }
 
+static int not_to_be_asked(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	(void)ctx;
+	(void)key;
+	(void)loaded;
+	return -1;
+}
+
+static void fetch(void *ctx, uint64_t i)
+{
+	terrace_value *value;
+
+	bench_require(terrace_fetch(ctx, terrace_bytes(keys.text[i], keys.size[i]), not_to_be_asked,
+	                            NULL, &value) == TERRACE_OK);
+	sink = *(const char *)terrace_data(value);
+	terrace_release(value);
+}
+
 /* --- many at once, of a table that is larger than the processor's caches ------------------------ */
 
 enum { MANY = 16, MANY_ENTRIES = 2000000 };
@@ -192,6 +210,12 @@ static void bench_ours(terrace *store, size_t value_bytes, unsigned threads)
 	}
 	bench_run(&bench);
 	if (threads == 1 && value_bytes == 100) {
+		bench.group = "fetch";
+		bench.operation = "hit";
+		bench.fn = fetch;
+		bench_run(&bench);
+		bench.group = "l1";
+		bench.fn = get;
 		pthread_create(&writer.thread, NULL, write_steadily, &writer);
 		bench.operation = "get beside a writer";
 		bench_run(&bench);

@@ -19,6 +19,7 @@ OURS = "terrace"
 def programs(build):
     """What there is to run; a peer that is not installed is left out, and said so."""
     yield [build + "/bench/bench_l1"]
+    yield [build + "/bench/bench_fetch"]
     if os.path.exists(build + "/bench/peer_rocksdb"):
         yield [build + "/bench/peer_rocksdb"]
     else:
@@ -36,12 +37,18 @@ def programs(build):
     yield [build + "/bench/bench_open", build + "/cli/terrace"]
 
 
+def long_programs(build):
+    """What takes half a minute, and asks for the worst of many: once is enough."""
+    yield [build + "/bench/bench_expire"]
+    yield [build + "/bench/bench_log"]
+
+
 def collect(build):
     """{(group, name, operation, bytes, threads): [(p50, p99, ops), ...]}"""
     results = {}
     commands = list(programs(build))
     for turn in range(ROUNDS):
-        for command in commands:
+        for command in commands + (list(long_programs(build)) if turn == 0 else []):
             print("round %d of %d: %s" % (turn + 1, ROUNDS, os.path.basename(command[-1])), file=sys.stderr)
             out = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
             for line in out.splitlines():

@@ -500,22 +500,27 @@ static void remember_last(struct run *run, const struct file_set *discovered)
 
 /* --- running and keeping ------------------------------------------------------------------------------------ */
 
-/* The coarse clock that file systems stamp with, in nanoseconds. */
-static int64_t file_clock(void)
+static int64_t clock_ns(clockid_t clock)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	clock_gettime(clock, &now);
 	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* A moment after which every change of a file has a later stamp than one before. */
+/*
+ * A moment that every stamp of a file before is below, and none after. File systems
+ * stamp with the coarse clock, which is some ticks behind the exact one, and from Linux
+ * 6.13 with the exact one where the file had been looked at: so the coarse clock has to
+ * pass what the exact one says.
+ */
 static int64_t start_mark(void)
 {
 	const struct timespec pause = { 0, 500000 };
-	int64_t before = file_clock(), now;
+	int64_t before = clock_ns(CLOCK_REALTIME), now;
 
-	while ((now = file_clock()) == before)
+	while ((now = clock_ns(CLOCK_REALTIME_COARSE)) <= before &&
+	       clock_ns(CLOCK_REALTIME) >= before) /* nobody has set the date back */
 		nanosleep(&pause, NULL);
 	return now;
 }

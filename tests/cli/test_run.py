@@ -40,11 +40,20 @@ class Run(CommandTest):
         self.assertEqual((again.code, again.out, again.err), (0, b"one\0three", "two\n"))
 
     def test_hit__chunks_come_in_order_of_arrival(self):
-        script = "for i in 1 2 3; do echo out $i; sleep 0.05; echo err $i >&2; sleep 0.05; done"
-        for _ in range(2):
-            done = subprocess.run([TERRACE, "--dir", self.dir, "run", "--", "sh", "-c", self.count + script],
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self.env)
-            self.assertEqual(done.stdout, b"".join(b"out %d\nerr %d\n" % (i, i) for i in (1, 2, 3)))
+        chunks = [(name, i) for i in (1, 2, 3) for name in ("out", "err")]
+        for chunk in chunks:  # a pipe for each: one that is opened again may still have its last writer
+            os.mkfifo(self.path("%s%d" % chunk))
+        # The next chunk comes when the last one was seen.
+        script = "cd %s; for i in 1 2 3; do echo out $i; read x < out$i; echo err $i >&2; read x < err$i; done" % self.work
+        for computed in (True, False):
+            process = subprocess.Popen([TERRACE, "--dir", self.dir, "run", "--", "sh", "-c", self.count + script],
+                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self.env)
+            for name, i in chunks:
+                self.assertEqual(process.stdout.readline(), b"%s %d\n" % (name.encode(), i))
+                if computed:
+                    with open(self.path("%s%d" % (name, i)), "w") as fifo:
+                        fifo.write("go\n")
+            self.assertEqual(process.communicate(timeout=60)[0], b"")
         self.assertEqual(self.runs(), 1)
 
     def test_failure__is_the_commands_and_not_kept(self):
@@ -362,7 +371,7 @@ class Run(CommandTest):
         self.assertEqual(process.stdout.readline(), b"first\n")  # before it has ended
         with open(self.path("fifo"), "w") as fifo:
             fifo.write("go\n")
-        self.assertEqual(process.communicate(timeout=30)[0], b"second\n")
+        self.assertEqual(process.communicate(timeout=60)[0], b"second\n")
         self.assertEqual(process.returncode, 0)
 
     def start_waiting(self, *options):
@@ -424,7 +433,7 @@ class Run(CommandTest):
         with open(self.path("fifo"), "w") as fifo:
             fifo.write("go\n")
         for process in [first, *others]:
-            self.assertEqual(process.communicate(timeout=30)[0], b"result\n")
+            self.assertEqual(process.communicate(timeout=60)[0], b"result\n")
             self.assertEqual(process.returncode, 0)
         self.assertEqual(self.runs(), 1)
 
@@ -440,7 +449,7 @@ class Run(CommandTest):
         self.wait_for_runs(2)  # the one who waited has taken over
         with open(self.path("fifo"), "w") as fifo:
             fifo.write("go\n")
-        self.assertEqual(waiter.communicate(timeout=30)[0], b"result\n")
+        self.assertEqual(waiter.communicate(timeout=60)[0], b"result\n")
 
     def test_signals_reach_the_command(self):
         process = subprocess.Popen(
@@ -449,7 +458,7 @@ class Run(CommandTest):
             stdout=subprocess.PIPE, env=self.env, cwd=self.work)
         self.assertEqual(process.stdout.readline(), b"ready\n")
         process.send_signal(signal.SIGTERM)
-        self.assertEqual(process.communicate(timeout=30)[0], b"caught\n")
+        self.assertEqual(process.communicate(timeout=60)[0], b"caught\n")
         self.assertEqual(process.returncode, 5)
 
     def test_a_command_that_is_killed_is_128_and_not_kept(self):

@@ -56,12 +56,25 @@
 enum {
 	FORMAT_VERSION = 1,
 	CACHES_MAX = 1024,
+#ifndef TERRACE_CROWDED
 	VERSIONS = 1 << 19,        /* slots of keys that are on disk */
 	MEMORY_VERSIONS = 1 << 17, /* behind them, slots of keys in memory alone */
 	OUTCOMES = 256,
-	LANES = 16,   /* processes whose values wait at the same time */
-	MARKS = 2048, /* values that may wait in each */
+	LANES = 16,           /* processes whose values wait at the same time */
+	MARKS = 2048,         /* values that may wait in each */
+	AT_BITS = 16,         /* of their numbers, in `waiting` */
+	LANE_BYTES = 4 << 20, /* at most; see lane.c */
 	ACCESSES = 1024,
+#else /* for a proof: so little of each that all of it is shared, full and come round */
+	VERSIONS = 64,
+	MEMORY_VERSIONS = 16,
+	OUTCOMES = 4,
+	LANES = 3,
+	MARKS = 32,
+	AT_BITS = 6,
+	LANE_BYTES = 64 << 10,
+	ACCESSES = 16,
+#endif
 };
 
 /* A version: its number in steps, and the marks. */

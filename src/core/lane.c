@@ -16,7 +16,7 @@
 enum { LANE_BYTES_MIN = 64 << 10, LANE_PART = 256 };
 
 /* `waiting`: the lane, the lower bits of the mark's number, and a check of them and the slot. */
-enum { LANE_BITS = 5, AT_BITS = 16, WAITING_CHECK_BITS = 32 - LANE_BITS - AT_BITS };
+enum { LANE_BITS = 5, WAITING_CHECK_BITS = 32 - LANE_BITS - AT_BITS };
 #define AT_MASK (((uint32_t)1 << AT_BITS) - 1)
 _Static_assert(LANES <= 1 << LANE_BITS && MARKS <= 1 << AT_BITS, "waiting has no room");
 

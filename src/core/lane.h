@@ -14,9 +14,6 @@
 
 #include "core/store.h"
 
-/* Of the file, for each lane; how much of that its owner uses depends on the store's limit. */
-enum { LANE_BYTES = 4 << 20 };
-
 /* A mark, read. */
 struct lane_item {
 	uint64_t at;  /* which of the lane's */

@@ -763,6 +763,7 @@ static void test_preemptive__others_writes_void_what_was_predicted(void **state)
 	assert_gives(cache, "k00003", "k00003");
 	assert_peer(&peer, "p k00003 again", "ok");
 	assert_peer(&peer, "p k00002 back", "ok"); /* void here, and still in memory */
+	terrace__ahead_settle(cache);
 	assert_gives(cache, "k00002", "back");
 	terrace__ahead_settle(cache);
 	assert_int_equal(tier_of(cache, "k00003"), TERRACE_L1);
@@ -824,6 +825,7 @@ static void test_preemptive__is_no_use_of_an_entry(void **state)
 	}
 	/* 20 s without a get */
 	assert_misses(cache, "k00001");
+	terrace__ahead_settle(cache);
 	assert_ok(terrace_put(cache, TERRACE_KEY("k00001"), terrace_str("v"), NULL));
 	lose_memory(cache);
 	ask(cache, 0);

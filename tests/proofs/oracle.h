@@ -139,6 +139,8 @@ struct worker {
 	uint32_t cache, key; /* what it is about */
 };
 
+/* In an engine with so few slots that each key shares one with others: it hits seldom. */
+bool slots_are_few(void);
 /* Before there are processes that use them. */
 void make_keys(terrace_cache *const *caches);
 terrace_slice key_text(uint32_t cache, uint32_t key);

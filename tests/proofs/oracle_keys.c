@@ -22,6 +22,11 @@ static void name_key(uint32_t cache, uint32_t key, uint32_t number)
 	log_->known[cache][key % GROUPS][number] = 1;
 }
 
+bool slots_are_few(void)
+{
+	return (int)VERSIONS < (int)KEYS;
+}
+
 /* The last number of a group whose key falls on a slot. */
 struct on_slot {
 	uint32_t a, b;
@@ -44,6 +49,11 @@ static void name_keys(uint32_t cache, const terrace_cache *handle, struct on_slo
 {
 	uint32_t triple = 0, pair = 4;
 
+	if (slots_are_few()) { /* neighbours enough */
+		for (uint32_t key = 0; key < KEYS; key++)
+			name_key(cache, key, key);
+		return;
+	}
 	memset(on, 0, (VERSIONS + MEMORY_VERSIONS) * sizeof *on);
 	for (uint32_t key = 0; key < KEYS; key++) {
 		if (key % 8 == 3 || key % 8 > 5)

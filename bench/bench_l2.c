@@ -272,6 +272,9 @@ static void mix(struct board *board, unsigned which, void *ctx,
 {
 	uint64_t state = which + 1, *samples = board->samples + (size_t)which * MIX_OPERATIONS;
 
+	/* What a process has in memory that has run for a while. */
+	for (uint64_t i = 0; i < ENTRIES; i++)
+		one(ctx, i, false);
 	atomic_fetch_add(&board->ready, 1);
 	while (atomic_load(&board->ready) < MIX_PROCESSES)
 		usleep(100);

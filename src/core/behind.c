@@ -44,28 +44,28 @@ static uint64_t count_of(struct terrace *store)
 
 /* --- lanes of others, alive or dead ------------------------------------------------------------- */
 
-/* What is to become rows next. The tail is returned. */
-static uint64_t find_batch(struct drain *drain)
+/* What is to become rows next, of what is before `end`. The tail is returned, or that. */
+static uint64_t find_batch(struct drain *drain, uint64_t end)
 {
 	uint64_t tail;
 
 	drain->damaged = !terrace__lane_span(drain->store->shared, drain->lane, &drain->from,
 	                                     &tail);
-	drain->to = tail - drain->from > BATCH ? drain->from + BATCH : tail;
+	tail = max_u64(drain->from, min_u64(tail, end));
+	drain->to = min_u64(tail, drain->from + BATCH);
 	drain->most = BATCH_BYTES;
 	return tail;
 }
 
-/* What waits in it now; `still`: nobody adds to it. */
-static int drain_all(struct terrace *store, int lane, bool still)
+/* What waits in it now before `goal`; `still`: nobody adds to it. */
+static int drain_until(struct terrace *store, int lane, uint64_t goal, bool still)
 {
-	uint64_t goal = UINT64_MAX;
 	struct drain drain;
 	int rc;
 
 	do {
 		drain = (struct drain){ .store = store, .lane = lane, .still = still };
-		goal = min_u64(goal, find_batch(&drain));
+		goal = find_batch(&drain, goal);
 		rc = terrace__drain(&drain, NULL);
 	} while (rc == TERRACE_OK && drain.from < drain.to && drain.to < goal);
 	return rc;
@@ -75,7 +75,7 @@ static int drain_all(struct terrace *store, int lane, bool still)
  * Of a dead process, or of any. Under behind.lanes: while we waited for that, the lane may
  * have become our own, and its lock, to be had again and let go of below, with it.
  */
-static void drain_other(struct terrace *store, int lane, bool dead_alone)
+static void drain_other(struct terrace *store, int lane, uint64_t goal, bool dead_alone)
 {
 	bool still;
 
@@ -84,9 +84,11 @@ static void drain_other(struct terrace *store, int lane, bool dead_alone)
 	still = terrace__lock_try(store->lock_fd, lane_byte(lane), true) == 0;
 	if (dead_alone && !still)
 		return;
-	if (still)
+	if (still) {
 		terrace__log(store, TERRACE_LOG_INFO, "a process died with values unwritten");
-	if (drain_all(store, lane, still) != TERRACE_OK)
+		goal = UINT64_MAX;
+	}
+	if (drain_until(store, lane, goal, still) != TERRACE_OK)
 		terrace__swallow(store, NULL, "writing what waits in another process");
 	if (still)
 		terrace__unlock(store->lock_fd, lane_byte(lane));
@@ -95,7 +97,7 @@ static void drain_other(struct terrace *store, int lane, bool dead_alone)
 static void drain_others(struct terrace *store, bool dead_alone)
 {
 	for (int i = 0; i < LANES; i++)
-		drain_other(store, i, dead_alone);
+		drain_other(store, i, UINT64_MAX, dead_alone);
 }
 
 void terrace__behind_reap(struct terrace *store)
@@ -131,7 +133,7 @@ static int flush_once(struct terrace *store)
 	struct terrace_cache *caches[MARKS];
 	int rc;
 
-	find_batch(&drain);
+	find_batch(&drain, UINT64_MAX);
 	drain.give_up = drain.from < behind->given_up;
 	if (drain.give_up && drain.to > behind->given_up)
 		drain.to = behind->given_up;
@@ -160,15 +162,17 @@ static bool has_passed(struct terrace *store, uint64_t goal)
 	return terrace__lane_span(store->shared, my_lane(store), &head, &tail) && head >= goal;
 }
 
-/* Until what waits now is written, or a flush has failed twice. */
-static void flush(struct terrace *store)
+/* Until what waits now before `goal` is written, or a flush has failed twice. */
+static void flush(struct terrace *store, uint64_t goal)
 {
 	struct behind *behind = &store->behind;
-	uint64_t head, goal;
+	uint64_t head, tail;
 	int failures = 0;
 
-	if (!terrace__lane_span(store->shared, my_lane(store), &head, &goal))
-		goal = 0; /* until it is mended */
+	/* One that is damaged: until it is mended. */
+	goal = terrace__lane_span(store->shared, my_lane(store), &head, &tail) ?
+	           min_u64(goal, tail) :
+	           0;
 	while (!has_passed(store, goal) && failures < 2) {
 		if (behind->flushing)
 			pthread_cond_wait(&behind->done, &behind->lock);
@@ -185,19 +189,19 @@ int terrace__behind_flush(struct terrace *store)
 	if (my_lane(store) < 0)
 		return TERRACE_OK;
 	pthread_mutex_lock(&behind->lock);
-	flush(store);
+	flush(store, UINT64_MAX);
 	rc = behind->rc;
 	behind->rc = TERRACE_OK;
 	pthread_mutex_unlock(&behind->lock);
 	return rc;
 }
 
-static void flush_mine(struct terrace *store)
+static void flush_mine(struct terrace *store, uint64_t goal)
 {
 	if (my_lane(store) < 0 || terrace__lane_is_empty(store->shared, my_lane(store)))
 		return;
 	pthread_mutex_lock(&store->behind.lock);
-	flush(store);
+	flush(store, goal);
 	pthread_mutex_unlock(&store->behind.lock);
 }
 
@@ -207,7 +211,7 @@ void terrace__behind_settle_all(struct terrace *store)
 
 	if (store->read_only)
 		return;
-	flush_mine(store);
+	flush_mine(store, UINT64_MAX);
 	for (int i = 0; i < LANES; i++)
 		others |= i != my_lane(store) && !terrace__lane_is_empty(store->shared, i);
 	if (!others)
@@ -219,18 +223,23 @@ void terrace__behind_settle_all(struct terrace *store)
 
 void terrace__behind_settle(struct terrace *store, uint32_t slot)
 {
+	uint64_t goal = UINT64_MAX;
 	struct lane_item item;
 	int lane;
 
 	if (store->read_only || !version_is_behind(version_load(store->shared, slot)))
 		return;
-	if (terrace__lane_find(store->shared, slot, &lane, &item) && lane != my_lane(store)) {
-		pthread_mutex_lock(&store->behind.lanes);
-		drain_other(store, lane, false);
-		pthread_mutex_unlock(&store->behind.lanes);
+	if (terrace__lane_find(store->shared, slot, &lane, &item)) {
+		goal = item.at + 1; /* what came later is for its owner to write */
+		if (lane != my_lane(store)) {
+			pthread_mutex_lock(&store->behind.lanes);
+			drain_other(store, lane, goal, false);
+			pthread_mutex_unlock(&store->behind.lanes);
+			goal = UINT64_MAX;
+		}
 	}
 	if (version_is_behind(version_load(store->shared, slot)))
-		flush_mine(store);
+		flush_mine(store, goal);
 	if (version_is_behind(version_load(store->shared, slot)))
 		look_for_stray(store, slot);
 }
@@ -243,7 +252,9 @@ void terrace__behind_settle_now(struct terrace *store, uint32_t slot)
 	if (!version_is_behind(version_load(store->shared, slot)))
 		return;
 	if (terrace__lane_find(store->shared, slot, &drain.lane, &item) &&
-	    terrace__lane_span(store->shared, drain.lane, &drain.from, &drain.to)) {
+	    terrace__lane_span(store->shared, drain.lane, &drain.from, &drain.to) &&
+	    item.at >= drain.from) {
+		drain.to = min_u64(drain.to, item.at + 1);
 		if (terrace__drain_now(&drain) != TERRACE_OK)
 			terrace__swallow(store, NULL, "writing what waits");
 	}
@@ -625,7 +636,7 @@ void terrace__behind_leave(struct terrace_cache *cache)
 	if (my_lane(cache->store) < 0)
 		return;
 	pthread_mutex_lock(&behind->lock);
-	flush(cache->store);
+	flush(cache->store, UINT64_MAX);
 	while (behind->flushing)
 		pthread_cond_wait(&behind->done, &behind->lock);
 	/* What could not be written is written later, by whom it may be. */

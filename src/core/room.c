@@ -134,8 +134,8 @@ enum { OVERHEAD = 512, BLOCK = 4096 };
 
 void terrace__room_taken(struct terrace *store, const struct tier_put *put)
 {
-	uint64_t bytes = put->payload.size + put->record->key.size + put->record->extra.size +
-	                 OVERHEAD;
+	const struct record *record = put->record;
+	uint64_t bytes = record->payload_size + record->key.size + record->extra.size + OVERHEAD;
 
 	atomic_fetch_add(&store->shared->put_bytes, put->file ? bytes + BLOCK : bytes);
 	atomic_fetch_add(&store->shared->put_entries, 1);

@@ -427,6 +427,29 @@ static void test_limit__what_is_too_large_pushes_nothing_out(void **state)
 	terrace_cache_close(cache);
 }
 
+/* However they came: what is written piece by piece counts as well. */
+static void test_limit__values_in_blocks_keep_within_it(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+
+	policy.tiers = TERRACE_L3;
+	policy.codec = TERRACE_CODEC_NONE;
+	policy.disk_bytes = 64 * BLOCK_BYTES;
+	cache = fixture_cache(f, "a", &policy);
+	for (int i = 0; i < 40; i++) {
+		terrace_stats stats = TERRACE_STATS_INIT;
+		char key[8];
+
+		snprintf(key, sizeof key, "%d", i);
+		assert_ok(write_value(cache, key, 4 * BLOCK_BYTES, 1 << 20, 1, NULL));
+		assert_ok(terrace_cache_stats(cache, &stats));
+		assert_in_range(stats.l3.bytes, 1, policy.disk_bytes);
+	}
+	terrace_cache_close(cache);
+}
+
 static void test_limit__a_full_disk_leaves_no_part(void **state)
 {
 	struct fixture *f = *state;
@@ -688,6 +711,7 @@ int main(void)
 		TEST(test_damage__is_found_by_verify_block_by_block),
 		TEST(test_memory__a_value_of_400_mb_takes_two_at_most),
 		TEST(test_limit__what_is_too_large_pushes_nothing_out),
+		TEST(test_limit__values_in_blocks_keep_within_it),
 		TEST(test_limit__a_full_disk_leaves_no_part),
 		TEST(test_limit__what_waited_for_room_is_not_taken_for_outdated),
 		TEST(test_options__ttl_tags_sources_and_cost_are_kept),

@@ -15,7 +15,7 @@ static uint64_t disk_used(const struct terrace *store, uint32_t whose)
 	return l2.bytes + l3.bytes;
 }
 
-/* 0: none. */
+/* The lower one; 0: none. */
 static uint64_t limit_of(const struct terrace_cache *cache)
 {
 	const struct terrace *store = cache->store;
@@ -33,17 +33,21 @@ void terrace__count_what_waits(struct terrace_cache *cache, uint64_t size)
 		terrace__behind_settle_all(cache->store);
 }
 
+/* For a limit of one cache or of all of them; 0 is none. */
+static bool is_too_big(const struct terrace *store, uint32_t whose, uint64_t limit, uint64_t size)
+{
+	return limit && size > limit / 8 && disk_used(store, whose) + size > limit;
+}
+
 bool terrace__too_big_for_disk(const struct terrace_cache *cache, uint64_t stored_size)
 {
 	const struct terrace *store = cache->store;
-	uint64_t limit = limit_of(cache);
-	uint32_t whose = cache->disk_bytes ? cache->number : DISK_ANY_CACHE;
 
-	if (limit == 0 || stored_size <= limit / 8 ||
-	    disk_used(store, whose) + stored_size <= limit)
+	if (!is_too_big(store, cache->number, cache->disk_bytes, stored_size) &&
+	    !is_too_big(store, DISK_ANY_CACHE, store->disk_bytes, stored_size))
 		return false;
 	terrace__message_set("a value of %llu bytes is over an eighth of the disk limit of cache "
-	                     "%s, and that much is not free; raise disk_bytes",
+	                     "%s or of its store, and that much is not free; raise disk_bytes",
 	                     (unsigned long long)stored_size, cache->name);
 	return true;
 }

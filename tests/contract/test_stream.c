@@ -450,6 +450,36 @@ static void test_limit__values_in_blocks_keep_within_it(void **state)
 	terrace_cache_close(cache);
 }
 
+/* Each limit is asked whether there is room, not the lower one alone. */
+static void test_limit__a_cache_with_room_takes_none_of_others(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache, *full;
+
+	terrace_close(f->store);
+	f->options.disk_bytes = 4 << 20;
+	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+	policy.tiers = TERRACE_L3;
+	policy.codec = TERRACE_CODEC_NONE;
+	full = fixture_cache(f, "full", &policy);
+	for (int i = 0; i < 7; i++) {
+		char key[8];
+
+		snprintf(key, sizeof key, "%d", i);
+		assert_ok(write_value(full, key, 2 * BLOCK_BYTES - 8192, 1 << 20, 1, NULL));
+	}
+	for (int i = 0; i < 2; i++) {
+		policy.disk_bytes = i ? 3 << 20 : 8 << 20;
+		cache = fixture_cache(f, i ? "lower" : "higher", &policy);
+		assert_status(write_value(cache, "k", 3 * BLOCK_BYTES, 1 << 20, 1, NULL),
+		              TERRACE_ETOOBIG);
+		assert_ok(terrace_exists(full, TERRACE_KEY("0")));
+		terrace_cache_close(cache);
+	}
+	terrace_cache_close(full);
+}
+
 static void test_limit__a_full_disk_leaves_no_part(void **state)
 {
 	struct fixture *f = *state;
@@ -712,6 +742,7 @@ int main(void)
 		TEST(test_memory__a_value_of_400_mb_takes_two_at_most),
 		TEST(test_limit__what_is_too_large_pushes_nothing_out),
 		TEST(test_limit__values_in_blocks_keep_within_it),
+		TEST(test_limit__a_cache_with_room_takes_none_of_others),
 		TEST(test_limit__a_full_disk_leaves_no_part),
 		TEST(test_limit__what_waited_for_room_is_not_taken_for_outdated),
 		TEST(test_options__ttl_tags_sources_and_cost_are_kept),

@@ -192,6 +192,18 @@ static int encode_blocks(struct terrace_cache *cache, terrace_slice value, struc
 	return rc;
 }
 
+int terrace__value_fits(const struct terrace *store, uint64_t size)
+{
+	uint64_t most = terrace__value_max(store);
+
+	if (most == 0 || size <= most)
+		return TERRACE_OK;
+	terrace__message_set("a value of %" PRIu64 " bytes is over the limits of memory and disk; "
+	                     "raise memory_bytes or disk_bytes",
+	                     size);
+	return TERRACE_ETOOBIG;
+}
+
 int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, struct write *write)
 {
 	terrace_slice value = terrace_bytes(entry_value(entry), (size_t)entry->value_size);
@@ -200,12 +212,9 @@ int terrace__entry_encode(struct terrace_cache *cache, struct entry *entry, stru
 
 	write->put.entry = entry;
 	write->file_fd = -1;
-	if (terrace__value_max(cache->store) && value.size > terrace__value_max(cache->store)) {
-		terrace__message_set("a value of %zu bytes is over the limits of memory and disk; "
-		                     "raise memory_bytes or disk_bytes",
-		                     value.size);
-		return TERRACE_ETOOBIG;
-	}
+	rc = terrace__value_fits(cache->store, value.size);
+	if (rc != TERRACE_OK)
+		return rc;
 	terrace__record_fill(cache->number, entry, &write->record);
 	if (value.size > max_u64(BLOCK_BYTES, in_row))
 		rc = encode_blocks(cache, value, write);

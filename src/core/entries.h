@@ -27,6 +27,9 @@ void terrace__write_weigh(struct write *write);
 /* What the entry says, without codec, payload and sum. */
 void terrace__record_fill(uint32_t cache, const struct entry *entry, struct record *ret);
 
+/* TERRACE_ETOOBIG when a value of that size could not be read again: see terrace__value_max(). */
+int terrace__value_fits(const struct terrace *store, uint64_t size);
+
 /*
  * Fill in a put: its record, encoded payload and place; a file is written at
  * once. TERRACE_ETOOBIG when the disk of this cache does not take it.

@@ -96,6 +96,8 @@ static int take(struct terrace_writer *writer, terrace_slice bytes)
 	writer->size += bytes.size;
 	if (!has_disk(writer))
 		return gather(writer, bytes);
+	/* However small it becomes, nobody could read it. */
+	rc = terrace__value_fits(writer->cache->store, writer->size);
 	while (bytes.size > 0 && rc == TERRACE_OK) {
 		size_t size = (size_t)min_u64(bytes.size, BLOCK_BYTES - writer->gathered.size);
 

@@ -480,6 +480,34 @@ static void test_limit__a_cache_with_room_takes_none_of_others(void **state)
 	terrace_cache_close(full);
 }
 
+/* Nobody could read it: what decodes to more than that is taken for a bomb. */
+static void test_limit__a_value_that_only_shrinks_below_it_is_too_large(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+	char *zeros;
+	terrace_writer *writer;
+
+	terrace_close(f->store);
+	f->options.memory_bytes = f->options.disk_bytes = 1 << 20;
+	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+	policy.codec = TERRACE_CODEC_ZSTD;
+	cache = fixture_cache(f, "a", &policy);
+	zeros = calloc(1, 2 << 20);
+	assert_ok(put_text(cache, "k", "old"));
+	assert_ok(terrace_writer_open(cache, TERRACE_KEY("k"), NULL, &writer));
+	assert_ok(terrace_writer_write(writer, terrace_bytes(zeros, 1 << 20)));
+	assert_status(terrace_writer_write(writer, terrace_bytes(zeros, 1)), TERRACE_ETOOBIG);
+	assert_status(terrace_writer_commit(writer), TERRACE_ETOOBIG);
+	assert_misses(cache, "k");
+	assert_status(terrace_put(cache, TERRACE_KEY("k"), terrace_bytes(zeros, 2 << 20), NULL),
+	              TERRACE_ETOOBIG);
+	assert_int_equal(fixture_files(f), 0);
+	free(zeros);
+	terrace_cache_close(cache);
+}
+
 static void test_limit__a_full_disk_leaves_no_part(void **state)
 {
 	struct fixture *f = *state;
@@ -743,6 +771,7 @@ int main(void)
 		TEST(test_limit__what_is_too_large_pushes_nothing_out),
 		TEST(test_limit__values_in_blocks_keep_within_it),
 		TEST(test_limit__a_cache_with_room_takes_none_of_others),
+		TEST(test_limit__a_value_that_only_shrinks_below_it_is_too_large),
 		TEST(test_limit__a_full_disk_leaves_no_part),
 		TEST(test_limit__what_waited_for_room_is_not_taken_for_outdated),
 		TEST(test_options__ttl_tags_sources_and_cost_are_kept),

@@ -86,9 +86,12 @@ int terrace__fetch_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 int terrace__load_alone(struct terrace_cache *cache, terrace_slice key, enum flight_shape shape,
                         terrace_load_fn *load, void *ctx, terrace_value **ret);
 
-/* As terrace_get_to() of a cache that holds something; TERRACE_ABSENT where that is what it holds. */
+/*
+ * As terrace_get_to() of a cache that holds something; TERRACE_ABSENT where that is what it
+ * holds. What the sink returned goes to *ret_sink: it may be any number, that of a status too.
+ */
 int terrace__give_to(terrace_cache *cache, terrace_slice key, uint64_t offset, uint64_t length,
-                     terrace_sink_fn *sink, void *ctx, uint64_t *ret_given);
+                     terrace_sink_fn *sink, void *ctx, uint64_t *ret_given, int *ret_sink);
 
 /* One that there is, and that the cache can do. */
 int terrace__check_strategy(const terrace_cache *cache, terrace_strategy strategy);

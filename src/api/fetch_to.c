@@ -113,10 +113,13 @@ int terrace_fetch_to(terrace_cache *cache, terrace_slice key, terrace_load_fn *l
 		return load_alone(key, load, ctx, &target);
 	for (int i = 0; i < TRIES; i++) {
 		uint64_t given = 0;
+		int sink_rc = 0;
 
-		rc = cache->tiers ?
-		         terrace__give_to(cache, key, 0, UINT64_MAX, sink, sink_ctx, &given) :
-		         TERRACE_MISS;
+		rc = cache->tiers ? terrace__give_to(cache, key, 0, UINT64_MAX, sink, sink_ctx,
+		                                     &given, &sink_rc) :
+		                    TERRACE_MISS;
+		if (sink_rc != 0)
+			return sink_rc;
 		if (rc != TERRACE_MISS)
 			return rc;
 		rc = terrace__lease_begin(cache, key, cache->store->wait_ms, FLIGHT_STREAM, &lease,

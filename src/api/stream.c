@@ -163,9 +163,9 @@ void terrace_reader_close(terrace_reader *reader)
 		terrace__reader_close(reader);
 }
 
-/* Piece by piece, along the blocks. */
+/* Piece by piece, along the blocks, until either side fails. */
 static int give(terrace_reader *reader, uint64_t offset, uint64_t length, terrace_sink_fn *sink,
-                void *ctx, uint64_t *ret_given)
+                void *ctx, uint64_t *ret_given, int *ret_sink)
 {
 	uint8_t *piece = malloc(PIECE_BYTES);
 	size_t size = piece ? 1 : 0;
@@ -180,26 +180,28 @@ static int give(terrace_reader *reader, uint64_t offset, uint64_t length, terrac
 		if (rc == TERRACE_ECORRUPT && *ret_given == 0)
 			rc = TERRACE_MISS;
 		if (rc == TERRACE_OK && size > 0)
-			rc = sink(ctx, terrace_bytes(piece, size));
-		if (rc == TERRACE_OK) {
-			*ret_given += size;
-			offset += size;
-			length -= size;
-		}
+			*ret_sink = sink(ctx, terrace_bytes(piece, size));
+		if (rc != TERRACE_OK || *ret_sink != 0)
+			break;
+		*ret_given += size;
+		offset += size;
+		length -= size;
 	}
 	free(piece);
 	return rc;
 }
 
 int terrace__give_to(terrace_cache *cache, terrace_slice key, uint64_t offset, uint64_t length,
-                     terrace_sink_fn *sink, void *ctx, uint64_t *ret_given)
+                     terrace_sink_fn *sink, void *ctx, uint64_t *ret_given, int *ret_sink)
 {
 	terrace_reader *reader;
 	int rc = terrace__reader_open(cache, key, &reader);
 
+	*ret_given = 0;
+	*ret_sink = 0;
 	if (rc != TERRACE_OK)
 		return rc;
-	rc = give(reader, offset, length, sink, ctx, ret_given);
+	rc = give(reader, offset, length, sink, ctx, ret_given, ret_sink);
 	terrace__reader_close(reader);
 	return rc;
 }
@@ -207,8 +209,8 @@ int terrace__give_to(terrace_cache *cache, terrace_slice key, uint64_t offset, u
 int terrace_get_to(terrace_cache *cache, terrace_slice key, uint64_t offset, uint64_t length,
                    terrace_sink_fn *sink, void *ctx, uint64_t *ret)
 {
-	uint64_t given = 0;
-	int rc = terrace__check_cache(cache);
+	uint64_t given;
+	int rc = terrace__check_cache(cache), sink_rc;
 
 	if (rc == TERRACE_OK)
 		rc = terrace__check_key(key);
@@ -216,7 +218,9 @@ int terrace_get_to(terrace_cache *cache, terrace_slice key, uint64_t offset, uin
 		return rc;
 	if (holds_nothing(cache))
 		return TERRACE_MISS;
-	rc = terrace__give_to(cache, key, offset, length, sink, ctx, &given);
+	rc = terrace__give_to(cache, key, offset, length, sink, ctx, &given, &sink_rc);
+	if (sink_rc != 0)
+		return sink_rc;
 	if (rc == TERRACE_ABSENT)
 		return TERRACE_MISS;
 	if (ret && (rc == TERRACE_OK || rc == TERRACE_ECORRUPT))

@@ -250,6 +250,37 @@ static void test_fetch__failures_are_the_callers_and_store_nothing(void **state)
 	terrace_cache_close(cache);
 }
 
+static int sink_says(void *ctx, terrace_slice bytes)
+{
+	(void)bytes;
+	return *(int *)ctx;
+}
+
+/* A sink may fail with any number but 0, those of Terrace as well. */
+static void test_fetch__a_sinks_failure_is_no_miss(void **state)
+{
+	static const int codes[] = { TERRACE_MISS, TERRACE_ABSENT, TERRACE_ECORRUPT, TERRACE_EIO };
+	struct fixture *f = *state;
+	struct work work = { .size = LARGE, .letter = 'c' };
+	struct received received = { 0 };
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+
+	assert_ok(fetch(cache, &work, &received));
+	for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+		int code = codes[i];
+		uint64_t given = 99;
+
+		assert_status(
+		    terrace_fetch_to(cache, TERRACE_KEY("k"), load, &work, sink_says, &code),
+		    codes[i]);
+		assert_int_equal(work.runs, 1);
+		assert_status(terrace_get_to(cache, TERRACE_KEY("k"), 0, UINT64_MAX, sink_says,
+		                             &code, &given),
+		              codes[i]);
+	}
+	terrace_cache_close(cache);
+}
+
 static int says_more(struct work *work, terrace_slice key, terrace_loaded *loaded)
 {
 	(void)key;
@@ -390,6 +421,7 @@ int main(void)
 		TEST(test_fetch__computes_once_and_gives_to_all),
 		TEST(test_fetch__gives_all_of_what_is_not_stored),
 		TEST(test_fetch__failures_are_the_callers_and_store_nothing),
+		TEST(test_fetch__a_sinks_failure_is_no_miss),
 		TEST(test_fetch__what_is_said_half_way_is_kept),
 		TEST(test_fetch__damage),
 		TEST(test_fetch__one_computation_for_all_threads),

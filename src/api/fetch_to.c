@@ -120,7 +120,8 @@ int terrace_fetch_to(terrace_cache *cache, terrace_slice key, terrace_load_fn *l
 		                    TERRACE_MISS;
 		if (sink_rc != 0)
 			return sink_rc;
-		if (rc != TERRACE_MISS)
+		/* What cannot be read, not even its beginning, is computed. */
+		if (rc != TERRACE_MISS && (rc >= 0 || given > 0))
 			return rc;
 		rc = terrace__lease_begin(cache, key, cache->store->wait_ms, FLIGHT_STREAM, &lease,
 		                          &entry, &tier);

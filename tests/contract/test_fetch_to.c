@@ -1,6 +1,7 @@
 /* Values that are computed piece by piece, and go to the caller and into the cache at once. */
 #include "support/support.h"
 
+#include "core/store.h"
 #include "tiers/record.h"
 
 #include <pthread.h>
@@ -281,6 +282,46 @@ static void test_fetch__a_sinks_failure_is_no_miss(void **state)
 	terrace_cache_close(cache);
 }
 
+static struct {
+	struct disk_ops ops;
+	const struct disk_ops *real;
+	uint64_t from; /* this block, and those behind it, cannot be read */
+} failing;
+
+static int block_fails(struct block_reader *blocks, uint64_t index, void *ret)
+{
+	if (index < failing.from)
+		return failing.real->block_read(blocks, index, ret);
+	return terrace_fail(TERRACE_EIO, "this disk is tired");
+}
+
+/* A disk that fails is the cache's trouble, as long as the caller has nothing yet. */
+static void test_fetch__what_cannot_be_read_is_computed(void **state)
+{
+	struct fixture *f = *state;
+	struct work work = { .size = LARGE, .letter = 'c' };
+	struct received received = { 0 };
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+
+	assert_ok(fetch(cache, &work, &received));
+	failing.real = f->store->disk_ops;
+	failing.ops = *failing.real;
+	failing.ops.block_read = block_fails;
+	f->store->disk_ops = &failing.ops;
+	assert_ok(fetch(cache, &work, &received));
+	assert_all(&received, &work);
+	assert_int_equal(work.runs, 2);
+	failing.from = 1;
+	assert_status(fetch(cache, &work, &received), TERRACE_EIO);
+	assert_int_equal(received.size, BLOCK_BYTES);
+	assert_int_equal(work.runs, 2);
+	f->store->disk_ops = failing.real;
+	assert_ok(fetch(cache, &work, &received));
+	assert_all(&received, &work);
+	assert_int_equal(work.runs, 2);
+	terrace_cache_close(cache);
+}
+
 static int says_more(struct work *work, terrace_slice key, terrace_loaded *loaded)
 {
 	(void)key;
@@ -422,6 +463,7 @@ int main(void)
 		TEST(test_fetch__gives_all_of_what_is_not_stored),
 		TEST(test_fetch__failures_are_the_callers_and_store_nothing),
 		TEST(test_fetch__a_sinks_failure_is_no_miss),
+		TEST(test_fetch__what_cannot_be_read_is_computed),
 		TEST(test_fetch__what_is_said_half_way_is_kept),
 		TEST(test_fetch__damage),
 		TEST(test_fetch__one_computation_for_all_threads),

@@ -101,8 +101,12 @@ int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, siz
                         terrace_slice extra, int64_t ttl_ms, int64_t idle_ms, uint64_t cost_us);
 /* A put whose file is there: its row. TERRACE_MISS when the lease no longer held. */
 int terrace__put_written(struct terrace_cache *cache, struct write *write);
-/* The value of a put could not be stored, for `rc`: at least the older one must not stay. */
-void terrace__put_failed(struct terrace_cache *cache, terrace_slice key, int rc);
+/*
+ * The value of a put could not be stored, for `rc`: at least the older one must not stay.
+ * What came later than its lease does.
+ */
+void terrace__put_failed(struct terrace_cache *cache, terrace_slice key,
+                         const struct write_lease *lease, int rc);
 /* ret may be NULL. TERRACE_MISS when the lease no longer held. */
 int terrace__put(struct terrace_cache *cache, terrace_slice key, terrace_slice value,
                  const terrace_put_options *options, const struct write_lease *lease,

@@ -282,7 +282,8 @@ int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, siz
 	return rc;
 }
 
-void terrace__put_failed(struct terrace_cache *cache, terrace_slice key, int rc)
+void terrace__put_failed(struct terrace_cache *cache, terrace_slice key,
+                         const struct write_lease *lease, int rc)
 {
 	struct write write = { .put.key = cache_key(cache, key) };
 	uint64_t deleted;
@@ -292,10 +293,12 @@ void terrace__put_failed(struct terrace_cache *cache, terrace_slice key, int rc)
 	else
 		terrace__swallow(cache->store, cache, "storing");
 	if (!cache->on_disk) {
-		terrace__delete_many(cache, &key, 1, &deleted);
+		if (!atomic_load(lease->outdated))
+			terrace__delete_many(cache, &key, 1, &deleted);
 		return;
 	}
 	as_delete(cache, &write, rc);
+	write.until = lease->since;
 	terrace__write(cache->store, &write, 1);
 	terrace__memory_forget(cache, &write.put.key);
 }
@@ -311,7 +314,7 @@ int terrace__put_written(struct terrace_cache *cache, struct write *write)
 		count_add(&cache->counts, COUNT_puts, 1);
 		event_of_key(cache, TERRACE_EVENT_PUT, write->put.key.key, 0);
 	} else if (rc < 0 && rc != TERRACE_EBUSY) {
-		terrace__put_failed(cache, write->put.key.key, rc);
+		terrace__put_failed(cache, write->put.key.key, write->lease, rc);
 	}
 	return rc;
 }

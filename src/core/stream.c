@@ -46,6 +46,8 @@ int terrace__writer_open(struct terrace_cache *cache, terrace_slice key,
 		terrace__writer_drop(writer);
 		return rc;
 	}
+	if (cache->on_disk && !cache->store->read_only)
+		writer->watch->lease.since = terrace__draw(cache->store->shared);
 	if (options->lease)
 		take_over(writer->watch, options->lease);
 	*ret = writer;
@@ -184,9 +186,9 @@ int terrace__writer_commit(struct terrace_writer *writer)
 {
 	int rc = commit(writer);
 
-	/* As after a put that failed, the older value must not stay. */
+	/* As after a put that failed, the older value must not stay; a newer one may. */
 	if (writer->failed)
-		terrace__put_failed(writer->cache, writer->watch->key, rc);
+		terrace__put_failed(writer->cache, writer->watch->key, &writer->watch->lease, rc);
 	terrace__writer_drop(writer);
 	return rc;
 }

@@ -362,6 +362,8 @@ static int change_inside(struct transaction *transaction, struct write *write)
 		return ops->tier.remove(store->disk, key, NULL); /* a damaged row of the key */
 	if (rc != TERRACE_OK)
 		return rc;
+	if (write->until && row.seq > write->until)
+		return TERRACE_MISS;
 	dead = is_outdated(transaction, write) ||
 	       terrace__times_reason(write->cache, 0, row.expires, row.seq) != TERRACE_REASON_LIVE;
 	if (write->kind == WRITE_DELETE)

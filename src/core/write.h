@@ -25,7 +25,8 @@ struct write_lease {
 	uint64_t bulk;
 	uint64_t epoch;
 	const _Atomic bool
-	    *outdated; /* in memory alone: somebody here wrote the key; may be NULL */
+	    *outdated;  /* in memory alone: somebody here wrote the key; may be NULL */
+	uint64_t since; /* what has a higher number came later; 0: that is not known */
 };
 
 struct write {
@@ -38,6 +39,7 @@ struct write {
 	const struct write_lease *lease; /* store only if it still holds; may be NULL */
 	bool held;                       /* the lease did when it was last tried … */
 	uint64_t marked;                 /* … and this version is that try's own mark; 0: none */
+	uint64_t until;                  /* delete: nothing that came later; 0: whatever is there */
 	int64_t expires, ttl, now;       /* touch */
 	int64_t initial, delta, sum;     /* number: what an absent one is, and the sum after */
 	struct tier_note note;           /* delete, drop */

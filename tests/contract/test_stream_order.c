@@ -208,6 +208,33 @@ static void test_order__under_a_lease(void **state)
 	fixture_close(&f);
 }
 
+/* What came later is not removed either, where the stream's own value is not to be had. */
+static void test_order__a_stream_that_failed_leaves_what_came_later(void **state)
+{
+	(void)state;
+	for (size_t w = 0; w < sizeof wheres / sizeof *wheres; w++) {
+		terrace_policy policy = TERRACE_POLICY_INIT;
+		struct fixture f = { 0 };
+		terrace_cache *cache;
+		terrace_writer *writer;
+
+		fixture_open(&f);
+		policy.tiers = wheres[w].tiers;
+		policy.write = wheres[w].write;
+		policy.codec = TERRACE_CODEC_NONE;
+		policy.memory_bytes = policy.disk_bytes = 1 << 20;
+		cache = fixture_cache(&f, "a", &policy);
+		assert_ok(terrace_writer_open(cache, TERRACE_KEY("k"), NULL, &writer));
+		for (int i = 0; i < 4; i++)
+			terrace_writer_write(writer, terrace_bytes(letters('a'), LARGE));
+		assert_ok(put_text(cache, "k", "newer"));
+		assert_status(terrace_writer_commit(writer), TERRACE_ETOOBIG);
+		assert_gives(cache, "k", "newer");
+		terrace_cache_close(cache);
+		fixture_close(&f);
+	}
+}
+
 /* --- what is seen, and when --------------------------------------------------------- */
 
 static void test_sight__nothing_before_the_commit_and_all_of_it_after(void **state)
@@ -407,6 +434,7 @@ int main(void)
 		cmocka_unit_test(test_order__a_stream_that_was_overtaken_is_not_stored),
 		cmocka_unit_test(test_order__overtaken_by_another_process),
 		cmocka_unit_test(test_order__under_a_lease),
+		cmocka_unit_test(test_order__a_stream_that_failed_leaves_what_came_later),
 		cmocka_unit_test(test_sight__nothing_before_the_commit_and_all_of_it_after),
 		cmocka_unit_test(test_sight__a_writer_that_is_dropped_changes_nothing),
 		cmocka_unit_test(test_sight__within_a_transaction),

@@ -328,6 +328,46 @@ static void test_damage__is_found_by_verify_block_by_block(void **state)
 	terrace_cache_close(cache);
 }
 
+/* A row that goes while its neighbours are looked at has taken its file along. */
+static int removes_another(void *ctx, const terrace_fault *fault)
+{
+	terrace_cache *cache = *(terrace_cache **)ctx;
+
+	if (fault->kind == TERRACE_FAULT_ENTRY)
+		assert_ok(terrace_delete(cache, TERRACE_KEY("goes")));
+	return 0;
+}
+
+static void test_verify__what_goes_meanwhile_is_no_fault(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = plain_cache(f);
+	char path[600];
+
+	for (int between = 0; between < 200; between += 100) {
+		terrace_verify_report report = TERRACE_VERIFY_INIT;
+
+		assert_ok(write_value(cache, "k", 3 * BLOCK_BYTES, 1 << 20, 1, NULL));
+		fixture_file(f, path);
+		flip_bit(path, 0, 0);
+		for (int i = 0; i < between; i++) {
+			char key[8];
+
+			snprintf(key, sizeof key, "%d", i);
+			assert_ok(put_text(cache, key, "v"));
+		}
+		assert_ok(terrace_flush(f->store));
+		assert_ok(write_value(cache, "goes", 3 * BLOCK_BYTES, 1 << 20, 1, NULL));
+		assert_status(terrace_verify(f->store, false, removes_another, &cache, &report),
+		              TERRACE_ECORRUPT);
+		assert_int_equal(report.damaged, 1);
+		assert_int_equal(report.missing_files, 0);
+		assert_int_equal(report.orphans, 0);
+		assert_ok(terrace_clear(cache, 0, NULL));
+	}
+	terrace_cache_close(cache);
+}
+
 /* --- memory -------------------------------------------------------------------------- */
 
 static uint64_t address_space(void)
@@ -767,6 +807,7 @@ int main(void)
 		TEST(test_damage__in_a_block_is_an_error_there_and_a_miss_to_the_next),
 		TEST(test_damage__anywhere_never_gives_a_wrong_byte),
 		TEST(test_damage__is_found_by_verify_block_by_block),
+		TEST(test_verify__what_goes_meanwhile_is_no_fault),
 		TEST(test_memory__a_value_of_400_mb_takes_two_at_most),
 		TEST(test_limit__what_is_too_large_pushes_nothing_out),
 		TEST(test_limit__values_in_blocks_keep_within_it),

@@ -470,6 +470,11 @@ int terrace__files_each(struct files *files, files_visit_fn *visit, void *ctx)
 	return rc;
 }
 
+bool terrace__files_has(struct files *files, const char *path)
+{
+	return faccessat(files->dir_fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+}
+
 int terrace__files_remove_path(struct files *files, const char *path)
 {
 	int rc = terrace__unlink_below(files->dir_fd, path);

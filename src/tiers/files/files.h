@@ -71,6 +71,7 @@ void terrace__files_remove(struct files *files, uint64_t number);
 typedef bool files_visit_fn(void *ctx, const char *path, uint64_t number, uint64_t bytes);
 int terrace__files_each(struct files *files, files_visit_fn *visit, void *ctx);
 /* By a path that the visitor was given. */
+bool terrace__files_has(struct files *files, const char *path);
 int terrace__files_remove_path(struct files *files, const char *path);
 
 /* Is somebody writing it just now? */

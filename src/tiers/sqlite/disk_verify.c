@@ -97,11 +97,11 @@ static const char *row_fault(struct verify *v, sqlite3_stmt *row, const struct t
 	return NULL;
 }
 
-/* Is the fault still there, now that the row was read again? */
-static bool still_there(struct verify *v, const struct tier_row *row)
+static bool still_there_in(struct verify *v, struct connection *connection,
+                           const struct tier_row *row)
 {
 	CLEANUP(terrace__statement_done)
-	sqlite3_stmt *find = terrace__statement(v->connection, DO_FIND_ID);
+	sqlite3_stmt *find = terrace__statement(connection, DO_FIND_ID);
 	int step = SQLITE_ERROR;
 
 	if (find) {
@@ -111,11 +111,26 @@ static bool still_there(struct verify *v, const struct tier_row *row)
 	if (step == SQLITE_ROW)
 		return (uint64_t)sqlite3_column_int64(find, 1) == row->seq;
 	if (step != SQLITE_DONE) {
-		int rc = terrace__sqlite_failed(v->disk, v->connection->db, "look again at a row");
+		int rc = terrace__sqlite_failed(v->disk, connection->db, "look again at a row");
 
 		keep_failure(v, rc, terrace__message());
 	}
 	return false;
+}
+
+/*
+ * Is the fault still there, now that the row is read again? By another connection:
+ * ours is in the middle of a selection, and sees what was there when that began.
+ */
+static bool still_there(struct verify *v, const struct tier_row *row)
+{
+	struct connection *another = terrace__reader_take(v->disk);
+	bool there = another && still_there_in(v, another, row);
+
+	if (!another)
+		keep_failure(v, TERRACE_EIO, terrace__message());
+	terrace__reader_give(v->disk, another);
+	return there;
 }
 
 /* Up to 64 rows behind `*after`; MISS at the end. */
@@ -217,8 +232,9 @@ static int refresh_files(struct verify *v)
 
 /*
  * A file without a row is an orphan, but for one that is being written. A row
- * may also have got its file after we passed it; so what looks like an orphan
- * and is not busy is looked up once more, later than its lock was.
+ * may also have got its file after we passed it, or have gone with it; so what
+ * looks like an orphan and is not busy is looked up once more, later than its
+ * lock was.
  */
 static int verify_orphans(struct verify *v, struct listing *listing)
 {
@@ -239,7 +255,8 @@ static int verify_orphans(struct verify *v, struct listing *listing)
 	for (size_t i = 0; i < suspects && rc == TERRACE_OK && v->go_on; i++) {
 		const struct found *found = &listing->found[i];
 
-		if (!found->number || !has_row(v, found->number))
+		if (!found->number ||
+		    (!has_row(v, found->number) && terrace__files_has(v->disk->files, found->path)))
 			report(v, TERRACE_FAULT_ORPHAN, NULL, found->path, "no row has this file");
 	}
 	return rc;

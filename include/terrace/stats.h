@@ -290,7 +290,9 @@ TERRACE_DEFINE_INIT(terrace_verify_report)
  *
  * fn:      called for each fault; may be NULL. Strings are valid during the call.
  * Returns: TERRACE_OK when nothing is wrong (any more), TERRACE_ECORRUPT when
- *          something is, TERRACE_EIO, TERRACE_EINVAL, TERRACE_ENOMEM.
+ *          something is; TERRACE_EBUSY when a transaction is open for so long that
+ *          it cannot be told which files are its own; TERRACE_EIO, TERRACE_EINVAL,
+ *          TERRACE_ENOMEM.
  */
 TERRACE_API int terrace_verify(terrace *store, bool repair,
                                int (*fn)(void *ctx, const terrace_fault *fault), void *ctx,

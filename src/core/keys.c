@@ -238,6 +238,14 @@ static bool on_fault(void *ctx, const struct disk_fault *fault)
 	return fault->kind != TERRACE_FAULT_DATABASE || !seen.repaired;
 }
 
+/* Under the writers' lock: who began one may have died, and nobody have written since. */
+static int forget_transaction(struct terrace *store, void *ctx)
+{
+	(void)ctx;
+	terrace__transaction_forget(store);
+	return TERRACE_OK;
+}
+
 int terrace__verify(struct terrace *store, bool mend,
                     int (*fn)(void *ctx, const terrace_fault *fault), void *ctx,
                     terrace_verify_report *report)
@@ -245,9 +253,14 @@ int terrace__verify(struct terrace *store, bool mend,
 	struct verify verify = {
 		.store = store, .repair = mend, .fn = fn, .ctx = ctx, .report = report
 	};
+	const _Atomic uint32_t *open = &store->shared->transaction;
+	int rc;
 
-	int rc = store->disk_ops->verify(store->disk, on_fault, &verify, &report->entries,
-	                                 &report->bytes);
+	/* Another's has its time to end. */
+	if (atomic_load(open) && !store->read_only && !terrace__transaction_mine(store))
+		terrace__write_alone(store, forget_transaction, NULL);
+	rc = store->disk_ops->verify(store->disk, open, on_fault, &verify, &report->entries,
+	                             &report->bytes);
 
 	if (rc == TERRACE_ECORRUPT) { /* SQLite could not even read it all */
 		struct disk_fault fault = { .kind = TERRACE_FAULT_DATABASE,

@@ -293,9 +293,14 @@ struct disk_ops {
 	/* The same, until what is committed survives a power cut, however loose it was written;
 	 * TERRACE_EBUSY: a reader is in the way. */
 	int (*sync)(void *disk);
-	/* Check everything; the visitor returns false to stop. */
-	int (*verify)(void *disk, bool (*fault)(void *ctx, const struct disk_fault *fault),
-	              void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);
+	/*
+	 * Check everything; the visitor returns false to stop. `open` is not zero while
+	 * a transaction rests, whose files have no rows yet: then TERRACE_EBUSY where
+	 * there are files that it may be about.
+	 */
+	int (*verify)(void *disk, const _Atomic uint32_t *open,
+	              bool (*fault)(void *ctx, const struct disk_fault *fault), void *ctx,
+	              uint64_t *ret_entries, uint64_t *ret_bytes);
 	/* Some rows behind *after, and their files, up to about so many bytes; MISS at the end. */
 	int (*scrub)(void *disk, uint64_t *after, uint64_t most_bytes,
 	             bool (*fault)(void *ctx, const struct disk_fault *fault), void *ctx,

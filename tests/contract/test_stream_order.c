@@ -6,6 +6,7 @@
 
 #include "tiers/record.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -321,6 +322,55 @@ static void test_sight__within_a_transaction(void **state)
 	fixture_close(&f);
 }
 
+static void *verify_and_repair(void *ctx)
+{
+	terrace_verify_report report = TERRACE_VERIFY_INIT;
+
+	terrace_verify(ctx, true, NULL, NULL, &report);
+	return (void *)(uintptr_t)report.orphans;
+}
+
+/* Files that a transaction has made, or will take away, have or get their rows. */
+static void test_sight__verify_leaves_the_files_of_a_transaction_alone(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		bool commits = i % 2;
+		struct fixture f = { 0 };
+		terrace_cache *cache;
+		terrace_reader *reader;
+		pthread_t thread;
+		void *orphans;
+
+		fixture_open(&f);
+		f.options.wait_ms = 20;
+		fixture_reopen(&f);
+		cache = fixture_cache(&f, "a", NULL);
+		assert_ok(end(begin(cache, "old", 'a'), 'a'));
+		assert_ok(terrace_begin(f.store, 0));
+		assert_ok(end(begin(cache, "new", 'b'), 'b'));
+		assert_ok(terrace_delete(cache, TERRACE_KEY("old")));
+		if (i < 2) {
+			orphans = verify_and_repair(f.store);
+		} else {
+			pthread_create(&thread, NULL, verify_and_repair, f.store);
+			pthread_join(thread, &orphans);
+		}
+		assert_null(orphans);
+		if (commits)
+			assert_ok(terrace_commit(f.store));
+		else
+			terrace_rollback(f.store);
+		assert_ok(
+		    terrace_reader_open(cache, terrace_str(commits ? "new" : "old"), &reader));
+		assert_letters(reader, commits ? 'b' : 'a');
+		terrace_reader_close(reader);
+		assert_int_equal(files_below(&f, ""), 1);
+		terrace_cache_close(cache);
+		fixture_close(&f);
+	}
+}
+
 /* --- death ------------------------------------------------------------------------------ */
 
 /* A process in the middle of writing "k"; it says so, and waits to be killed. */
@@ -438,6 +488,7 @@ int main(void)
 		cmocka_unit_test(test_sight__nothing_before_the_commit_and_all_of_it_after),
 		cmocka_unit_test(test_sight__a_writer_that_is_dropped_changes_nothing),
 		cmocka_unit_test(test_sight__within_a_transaction),
+		cmocka_unit_test(test_sight__verify_leaves_the_files_of_a_transaction_alone),
 		cmocka_unit_test(test_death__leaves_a_file_that_is_swept_and_not_before),
 		cmocka_unit_test(test_fork__a_child_leaves_its_parents_streams_alone),
 	};

@@ -320,8 +320,9 @@ int terrace__disk_create(struct disk *disk, uint32_t generation);
 int terrace__disk_scrub(void *tier, uint64_t *after, uint64_t most_bytes,
                         bool (*fault)(void *ctx, const struct disk_fault *fault), void *ctx,
                         uint64_t *ret_entries, uint64_t *ret_bytes);
-int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
-                         void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes);
+int terrace__disk_verify(void *tier, const _Atomic uint32_t *open,
+                         bool (*fault)(void *ctx, const struct disk_fault *fault), void *ctx,
+                         uint64_t *ret_entries, uint64_t *ret_bytes);
 
 /*
  * Rows by ascending id that do not ascend: pages of a damaged database refer to

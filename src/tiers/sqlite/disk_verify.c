@@ -11,6 +11,7 @@
 struct verify {
 	struct disk *disk;
 	struct connection *connection;
+	const _Atomic uint32_t *open; /* see tier.h */
 	bool (*fault)(void *ctx, const struct disk_fault *fault);
 	void *ctx;
 	bool go_on;
@@ -234,7 +235,8 @@ static int refresh_files(struct verify *v)
  * A file without a row is an orphan, but for one that is being written. A row
  * may also have got its file after we passed it, or have gone with it; so what
  * looks like an orphan and is not busy is looked up once more, later than its
- * lock was.
+ * lock was. What a transaction writes is not busy, nor has it a row, until that
+ * is committed; what it deletes has none, to itself.
  */
 static int verify_orphans(struct verify *v, struct listing *listing)
 {
@@ -250,6 +252,12 @@ static int verify_orphans(struct verify *v, struct listing *listing)
 		                      terrace__files_busy(v->disk->files, found->number)))
 			continue;
 		listing->found[suspects++] = *found;
+	}
+	/* Later than the list: one that has made a file of it is open still, or its row is there. */
+	if (suspects && atomic_load(v->open)) {
+		keep_failure(v, TERRACE_EBUSY,
+		             "a transaction is open, and files may be its own; try again");
+		return TERRACE_OK;
 	}
 	rc = suspects ? refresh_files(v) : TERRACE_OK;
 	for (size_t i = 0; i < suspects && rc == TERRACE_OK && v->go_on; i++) {
@@ -322,12 +330,16 @@ static int all_was_read(const struct verify *v)
 	return v->unread;
 }
 
-int terrace__disk_verify(void *tier, bool (*fault)(void *ctx, const struct disk_fault *fault),
-                         void *ctx, uint64_t *ret_entries, uint64_t *ret_bytes)
+int terrace__disk_verify(void *tier, const _Atomic uint32_t *open,
+                         bool (*fault)(void *ctx, const struct disk_fault *fault), void *ctx,
+                         uint64_t *ret_entries, uint64_t *ret_bytes)
 {
-	struct verify v = {
-		.disk = tier, .fault = fault, .ctx = ctx, .go_on = true, .most_bytes = UINT64_MAX
-	};
+	struct verify v = { .disk = tier,
+		            .open = open,
+		            .fault = fault,
+		            .ctx = ctx,
+		            .go_on = true,
+		            .most_bytes = UINT64_MAX };
 	struct listing listing = { 0 };
 	uint64_t after = 0;
 	int rc;

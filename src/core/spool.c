@@ -58,10 +58,10 @@ static int free_space(struct terrace *store, void *ctx)
 	return terrace__free_space(store, false, 0) ? TERRACE_OK : TERRACE_MISS;
 }
 
-/* On a full disk: is it worth trying once more? */
+/* On a full disk: is it worth trying once more? Within a transaction files go when it ends. */
 static bool made_room(struct terrace_cache *cache, int rc)
 {
-	return rc == TERRACE_EFULL &&
+	return rc == TERRACE_EFULL && !terrace__transaction_mine(cache->store) &&
 	       terrace__write_alone(cache->store, free_space, NULL) == TERRACE_OK;
 }
 

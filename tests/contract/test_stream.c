@@ -645,6 +645,35 @@ static void test_limit__what_waited_for_room_is_not_taken_for_outdated(void **st
 	terrace_cache_close(cache);
 }
 
+static int no_room(void *tier, uint64_t number, terrace_codec codec, struct block_writer **ret)
+{
+	(void)tier;
+	(void)number;
+	(void)codec;
+	(void)ret;
+	terrace__message_set("the disk is full");
+	return TERRACE_EFULL;
+}
+
+/* Files go when it is committed: that is no room for what is put before. */
+static void test_limit__a_full_disk_in_a_transaction_costs_no_others(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+
+	assert_ok(write_value(cache, "other", 3 * BLOCK_BYTES, 1 << 20, 1, NULL));
+	full.real = f->store->disk_ops;
+	full.ops = *full.real;
+	full.ops.blocks_new = no_room;
+	f->store->disk_ops = &full.ops;
+	assert_ok(terrace_begin(f->store, 0));
+	assert_status(write_value(cache, "k", 3 * BLOCK_BYTES, 1 << 20, 1, NULL), TERRACE_EFULL);
+	assert_ok(terrace_commit(f->store));
+	f->store->disk_ops = full.real;
+	assert_reads(cache, "other", 3 * BLOCK_BYTES, 1 << 20, 1);
+	terrace_cache_close(cache);
+}
+
 static void test_options__ttl_tags_sources_and_cost_are_kept(void **state)
 {
 	const char *tags[] = { "red", "large" };
@@ -815,6 +844,7 @@ int main(void)
 		TEST(test_limit__a_value_that_only_shrinks_below_it_is_too_large),
 		TEST(test_limit__a_full_disk_leaves_no_part),
 		TEST(test_limit__what_waited_for_room_is_not_taken_for_outdated),
+		TEST(test_limit__a_full_disk_in_a_transaction_costs_no_others),
 		TEST(test_options__ttl_tags_sources_and_cost_are_kept),
 		TEST(test_stream__other_verbs_know_values_in_blocks),
 		TEST(test_transfer__descriptors_and_callbacks),

@@ -100,27 +100,49 @@ static uint64_t slack(uint64_t limit)
 	return limit / 256;
 }
 
+static int charges_of(const struct terrace *store, uint32_t cache, struct tier_usage *ret_l2,
+                      struct tier_usage *ret_l3)
+{
+	const struct tier_ops *ops = &store->disk_ops->tier;
+	int rc = ops->usage(store->disk, cache, TERRACE_L2, ret_l2);
+
+	return rc == TERRACE_OK ? ops->usage(store->disk, cache, TERRACE_L3, ret_l3) : rc;
+}
+
 /* What a cache holds, or all of them; *ret_free (may be NULL) of it is free pages of the database. */
 static int usage_of(struct terrace *store, uint32_t cache, struct tier_usage *ret,
                     uint64_t *ret_free)
 {
 	uint64_t database, free_pages = 0;
 	struct tier_usage l2, l3;
-	int rc = store->disk_ops->tier.usage(store->disk, cache, TERRACE_L2, &l2);
+	uint64_t charged;
+	int rc = charges_of(store, cache, &l2, &l3);
 
-	if (rc == TERRACE_OK)
-		rc = store->disk_ops->tier.usage(store->disk, cache, TERRACE_L3, &l3);
 	if (rc == TERRACE_OK && counts_pages(store, cache)) {
 		rc = store->disk_ops->size(store->disk, &database, &free_pages);
+		charged = l2.bytes;
 		l2.bytes = database - free_pages + sizeof *store->shared + SMALL_FILES +
 		           atomic_load(&store->shared->aside_bytes) +
 		           terrace__lanes_bytes(store->shared);
+		if (rc == TERRACE_OK)
+			atomic_store(&store->beside, l2.bytes - min_u64(charged, l2.bytes));
 	}
 	if (rc == TERRACE_OK)
 		*ret = (struct tier_usage){ l2.entries + l3.entries, l2.bytes + l3.bytes };
 	if (ret_free)
 		*ret_free = free_pages;
 	return rc;
+}
+
+uint64_t terrace__room_used(const struct terrace *store, uint32_t cache)
+{
+	struct tier_usage l2, l3;
+	uint64_t beside = sizeof *store->shared + SMALL_FILES;
+
+	if (charges_of(store, cache, &l2, &l3) != TERRACE_OK)
+		return UINT64_MAX / 2;
+	beside = max_u64(beside, atomic_load(&store->beside));
+	return l2.bytes + l3.bytes + (counts_pages(store, cache) ? beside : 0);
 }
 
 /* By how much a limit is passed; a limit of 0 is none. */

@@ -5,16 +5,6 @@
 #include "util/message.h"
 #include "util/util.h"
 
-static uint64_t disk_used(const struct terrace *store, uint32_t whose)
-{
-	struct tier_usage l2, l3;
-
-	if (store->disk_ops->tier.usage(store->disk, whose, TERRACE_L2, &l2) != TERRACE_OK ||
-	    store->disk_ops->tier.usage(store->disk, whose, TERRACE_L3, &l3) != TERRACE_OK)
-		return UINT64_MAX / 2;
-	return l2.bytes + l3.bytes;
-}
-
 /* The lower one; 0: none. */
 static uint64_t limit_of(const struct terrace_cache *cache)
 {
@@ -36,7 +26,7 @@ void terrace__count_what_waits(struct terrace_cache *cache, uint64_t size)
 /* For a limit of one cache or of all of them; 0 is none. */
 static bool is_too_big(const struct terrace *store, uint32_t whose, uint64_t limit, uint64_t size)
 {
-	return limit && size > limit / 8 && disk_used(store, whose) + size > limit;
+	return limit && size > limit / 8 && terrace__room_used(store, whose) + size > limit;
 }
 
 bool terrace__too_big_for_disk(const struct terrace_cache *cache, uint64_t stored_size)

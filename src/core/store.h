@@ -171,6 +171,7 @@ struct terrace {
 	int64_t wait_ms;
 	uint64_t memory_entries, disk_bytes, disk_entries;
 	struct room room;
+	_Atomic uint64_t beside; /* on disk, besides what entries are charged with: room.c */
 	struct memory_limit memory, encoded;
 	bool watches_memory; /* gives memory back when the machine is short of it */
 

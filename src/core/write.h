@@ -155,6 +155,11 @@ void terrace__rollback(struct terrace *store);
 
 /* Does the cache, or the store (NULL), hold more than its limits? */
 bool terrace__over_limits(struct terrace *store, struct terrace_cache *cache);
+/*
+ * The same without the writers' lock, of a cache or of all (DISK_ANY_CACHE), in bytes: what
+ * a store takes beside its entries is what this process saw last.
+ */
+uint64_t terrace__room_used(const struct terrace *store, uint32_t cache);
 /* For that: something is put. */
 void terrace__room_taken(struct terrace *store, const struct tier_put *put);
 /* Down to the limits of the cache and the store. Under the writers' lock, no transaction open. */

@@ -645,6 +645,47 @@ static void test_limit__what_waited_for_room_is_not_taken_for_outdated(void **st
 	terrace_cache_close(cache);
 }
 
+static uint64_t evicted(terrace_cache *cache, uint64_t *ret_bytes)
+{
+	terrace_stats stats = TERRACE_STATS_INIT;
+
+	assert_ok(terrace_cache_stats(cache, &stats));
+	*ret_bytes = stats.l3.bytes;
+	return stats.evicted_l3;
+}
+
+/* What the store needs for itself is not free either. */
+static void test_limit__of_a_store_counts_what_it_needs_itself(void **state)
+{
+	const uint64_t large = 18 * BLOCK_BYTES; /* over an eighth */
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	uint64_t bytes = 0;
+	terrace_cache *cache;
+	char key[16];
+
+	terrace_close(f->store);
+	f->options.disk_bytes = 32 << 20;
+	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+	policy.tiers = TERRACE_L3;
+	policy.codec = TERRACE_CODEC_NONE;
+	cache = fixture_cache(f, "a", &policy);
+	for (int i = 0; bytes < 17 << 20; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		assert_ok(write_value(cache, key, 4 * BLOCK_BYTES, 1 << 20, 1, NULL));
+		assert_int_equal(evicted(cache, &bytes), 0);
+	}
+	assert_status(write_value(cache, "k", large, 1 << 20, 1, NULL), TERRACE_ETOOBIG);
+	assert_int_equal(evicted(cache, &bytes), 0);
+	for (int i = 0; i < 10; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		assert_ok(terrace_delete(cache, terrace_str(key)));
+	}
+	assert_ok(write_value(cache, "k", large, 1 << 20, 1, NULL));
+	assert_int_equal(evicted(cache, &bytes), 0);
+	terrace_cache_close(cache);
+}
+
 static int no_room(void *tier, uint64_t number, terrace_codec codec, struct block_writer **ret)
 {
 	(void)tier;
@@ -844,6 +885,7 @@ int main(void)
 		TEST(test_limit__a_value_that_only_shrinks_below_it_is_too_large),
 		TEST(test_limit__a_full_disk_leaves_no_part),
 		TEST(test_limit__what_waited_for_room_is_not_taken_for_outdated),
+		TEST(test_limit__of_a_store_counts_what_it_needs_itself),
 		TEST(test_limit__a_full_disk_in_a_transaction_costs_no_others),
 		TEST(test_options__ttl_tags_sources_and_cost_are_kept),
 		TEST(test_stream__other_verbs_know_values_in_blocks),

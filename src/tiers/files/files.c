@@ -99,6 +99,22 @@ static int make(struct files *files, const struct file_name *name, unsigned dire
 	return terrace__open_below(files->dir_fd, name->text, flags, 0600);
 }
 
+/*
+ * 0, or -errno; -EEXIST: who sweeps or verifies was faster than our lock, so another
+ * name has to be tried.
+ */
+static int hold(int fd)
+{
+	struct stat st;
+	int rc = terrace__lock_try(fd, 0, true);
+
+	if (rc == -EAGAIN)
+		return -EEXIST;
+	if (rc == 0 && fstat(fd, &st) < 0)
+		return -errno;
+	return rc == 0 && st.st_nlink == 0 ? -EEXIST : rc;
+}
+
 int terrace__files_write(struct files *files, uint64_t number, terrace_slice head,
                          terrace_slice payload, int *ret_fd)
 {
@@ -112,11 +128,11 @@ int terrace__files_write(struct files *files, uint64_t number, terrace_slice hea
 
 	if (fd < 0)
 		return fd == -EEXIST ? TERRACE_EXISTS : failed(-fd, "make", name.text);
-	rc = terrace__lock_try(fd, 0, true);
+	rc = hold(fd);
 	if (rc == 0)
 		rc = terrace__writev_full(fd, parts, ARRAY_LEN(parts));
 	if (rc < 0) {
-		rc = failed(-rc, "write", name.text);
+		rc = rc == -EEXIST ? TERRACE_EXISTS : failed(-rc, "write", name.text);
 		terrace__unlink_below(files->dir_fd, name.text);
 		return rc;
 	}
@@ -310,19 +326,6 @@ static struct file_name new_name_of(uint64_t number)
 
 	snprintf(name.text, sizeof name.text, "new/%016" PRIx64, number);
 	return name;
-}
-
-/* 0, or -errno; -EEXIST: who sweeps was faster than our lock, so another name has to be tried. */
-static int hold(int fd)
-{
-	struct stat st;
-	int rc = terrace__lock_try(fd, 0, true);
-
-	if (rc == -EAGAIN)
-		return -EEXIST;
-	if (rc == 0 && fstat(fd, &st) < 0)
-		return -errno;
-	return rc == 0 && st.st_nlink == 0 ? -EEXIST : rc;
 }
 
 int terrace__files_blocks_new(struct files *files, uint64_t number, terrace_codec codec,

@@ -198,11 +198,28 @@ int terrace__open_below(int dir_fd, const char *path, int flags, mode_t mode)
 	return fd;
 }
 
+/* Without a descriptor, where there is none to be had: nobody would look for the file again. */
+static int unlink_by_path(int dir_fd, const char *path)
+{
+	const char *slash = strchr(path, '/');
+	char dir[NAME_MAX + 1] = "";
+	struct stat st;
+
+	memcpy(dir, path, (size_t)(slash - path));
+	if (fstatat(dir_fd, dir, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode))
+		return -ENOTDIR;
+	return unlinkat(dir_fd, path, 0) < 0 ? -errno : 0;
+}
+
 int terrace__unlink_below(int dir_fd, const char *path)
 {
 	const char *name;
 	int parent = open_parent(dir_fd, path, &name), rc;
 
+	if (parent == -EMFILE || parent == -ENFILE)
+		return unlink_by_path(dir_fd, path);
 	if (parent < 0)
 		return parent;
 	rc = unlinkat(parent, name, 0) < 0 ? -errno : 0;

@@ -583,6 +583,27 @@ static void test_limit__a_full_disk_leaves_no_part(void **state)
 	assert_int_equal(umount2(mount_point, MNT_DETACH), 0);
 }
 
+/* A row that goes takes its file along, whatever the process lacks. */
+static void test_limit__without_a_descriptor_no_file_stays(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	struct rlimit before, none;
+	int next;
+
+	assert_ok(write_value(cache, "k", 3 * BLOCK_BYTES, 1 << 20, 1, NULL));
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = before;
+	next = dup(0);
+	close(next);
+	none.rlim_cur = (rlim_t)next;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_ok(terrace_delete(cache, TERRACE_KEY("k")));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_int_equal(fixture_files(f), 0);
+	terrace_cache_close(cache);
+}
+
 /* --- what a put carries ------------------------------------------------------------------ */
 
 static struct {
@@ -887,6 +908,7 @@ int main(void)
 		TEST(test_limit__what_waited_for_room_is_not_taken_for_outdated),
 		TEST(test_limit__of_a_store_counts_what_it_needs_itself),
 		TEST(test_limit__a_full_disk_in_a_transaction_costs_no_others),
+		TEST(test_limit__without_a_descriptor_no_file_stays),
 		TEST(test_options__ttl_tags_sources_and_cost_are_kept),
 		TEST(test_stream__other_verbs_know_values_in_blocks),
 		TEST(test_transfer__descriptors_and_callbacks),

@@ -6,8 +6,11 @@
 
 #include "tiers/record.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -371,6 +374,53 @@ static void test_sight__verify_leaves_the_files_of_a_transaction_alone(void **st
 	}
 }
 
+/* Runs before each of so many files of L3 is opened for reading. */
+static struct {
+	int times;
+	terrace_cache *cache;
+} overtaking;
+
+/* In the place of the C library's; for the library that is tested as well. */
+int openat64(int dir_fd, const char *path, int flags, ...);
+int openat64(int dir_fd, const char *path, int flags, ...)
+{
+	va_list rest;
+	mode_t mode;
+
+	va_start(rest, flags);
+	mode = va_arg(rest, mode_t);
+	va_end(rest);
+	if (flags & O_NONBLOCK && overtaking.times > 0) {
+		overtaking.times--;
+		assert_ok(end(begin(overtaking.cache, "k", 'n'), 'n'));
+	}
+	return (int)syscall(SYS_openat, dir_fd, path, flags, mode);
+}
+
+/* However often it is replaced between its row and its file: what is there is no damage. */
+static void test_sight__a_reader_that_is_overtaken_looks_again(void **state)
+{
+	terrace_stats stats = TERRACE_STATS_INIT;
+	terrace_reader *reader;
+	struct fixture f = { 0 };
+
+	(void)state;
+	fixture_open(&f);
+	overtaking.cache = fixture_cache(&f, "a", NULL);
+	for (int times = 1; times <= 5; times++) {
+		assert_ok(end(begin(overtaking.cache, "k", 'o'), 'o'));
+		overtaking.times = times;
+		assert_ok(terrace_reader_open(overtaking.cache, TERRACE_KEY("k"), &reader));
+		assert_int_equal(overtaking.times, 0);
+		assert_letters(reader, 'n');
+		terrace_reader_close(reader);
+	}
+	assert_ok(terrace_cache_stats(overtaking.cache, &stats));
+	assert_int_equal(stats.damaged, 0);
+	terrace_cache_close(overtaking.cache);
+	fixture_close(&f);
+}
+
 /* --- death ------------------------------------------------------------------------------ */
 
 /* A process in the middle of writing "k"; it says so, and waits to be killed. */
@@ -489,6 +539,7 @@ int main(void)
 		cmocka_unit_test(test_sight__a_writer_that_is_dropped_changes_nothing),
 		cmocka_unit_test(test_sight__within_a_transaction),
 		cmocka_unit_test(test_sight__verify_leaves_the_files_of_a_transaction_alone),
+		cmocka_unit_test(test_sight__a_reader_that_is_overtaken_looks_again),
 		cmocka_unit_test(test_death__leaves_a_file_that_is_swept_and_not_before),
 		cmocka_unit_test(test_fork__a_child_leaves_its_parents_streams_alone),
 	};

@@ -15,11 +15,11 @@ static bool is_key_of(const struct record *record, const struct tier_key *key)
 
 /*
  * The entry of a GET row, or with `ret_blocks` what tier.h says of open.
- * TERRACE_MISS for another key with the same hash; `*ret_lost` when its file is
- * not there.
+ * TERRACE_MISS for another key with the same hash; `*ret_lost` is its file when
+ * that is not there.
  */
 static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key *key,
-                     struct entry **ret, struct block_reader **ret_blocks, bool *ret_lost)
+                     struct entry **ret, struct block_reader **ret_blocks, uint64_t *ret_lost)
 {
 	uint64_t file = (uint64_t)sqlite3_column_int64(row, 2);
 	struct record record;
@@ -45,8 +45,10 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 		                               ret_blocks);
 	else
 		rc = terrace__files_read(disk->files, file, &record, key->hash, ret);
-	*ret_lost = rc == TERRACE_MISS;
-	return *ret_lost ? TERRACE_ECORRUPT : rc;
+	if (rc != TERRACE_MISS)
+		return rc;
+	*ret_lost = file;
+	return TERRACE_ECORRUPT;
 }
 
 /* With a snapshot that may not stand an error says nothing: TERRACE_EBUSY. */
@@ -54,16 +56,17 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
                     bool sure, struct entry **ret, struct block_reader **ret_blocks)
 {
 	CLEANUP(terrace__statement_done) sqlite3_stmt *get = terrace__statement(connection, DO_GET);
+	uint64_t lost = 0, before;
 	int rc = TERRACE_MISS;
 
 	if (!get)
 		return sure ? terrace__sqlite_failed(disk, connection->db, "prepare a read") :
 		              TERRACE_EBUSY;
-	/* A file may go between reading its row and opening it; the second look
-	 * sees what took its place. */
-	for (int tries = 0; tries < 2; tries++) {
-		bool lost = false;
-
+	/* A file may go between reading its row and opening it; the next look sees what
+	 * took its place. It is missing when the row still says so. */
+	do {
+		before = lost;
+		lost = 0;
 		sqlite3_reset(get);
 		sqlite3_bind_int64(get, 1, (sqlite3_int64)key->hash);
 		switch (sqlite3_step(get)) {
@@ -77,9 +80,7 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 			return sure ? terrace__sqlite_failed(disk, connection->db, "read a row") :
 			              TERRACE_EBUSY;
 		}
-		if (!lost)
-			break;
-	}
+	} while (lost != before && lost);
 	if (rc == TERRACE_EFORMAT)
 		rc = TERRACE_MISS; /* a newer version's entry: leave it to that */
 	return rc;

@@ -166,7 +166,8 @@ typedef struct terrace_lease terrace_lease;
  *          given all the same, so that a stuck owner stops nobody.
  * Returns: TERRACE_OK with *ret_value; TERRACE_ABSENT; TERRACE_MISS with *ret_lease, which the
  *          caller ends with terrace_lease_put() or terrace_lease_drop() on the
- *          same thread; TERRACE_ECYCLE, TERRACE_EINVAL, TERRACE_ENOMEM.
+ *          same thread; what another caller's loader failed with, unless that
+ *          looks like TERRACE_MISS; TERRACE_ECYCLE, TERRACE_EINVAL, TERRACE_ENOMEM.
  */
 TERRACE_API int terrace_lease_begin(terrace_cache *cache, terrace_slice key, int64_t wait_ms,
                                     terrace_lease **ret_lease, terrace_value **ret_value);

@@ -81,7 +81,7 @@ int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *c
 /* As terrace__lease_begin(), with the value in its public shape, and an expired one for a failure. */
 int terrace__fetch_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
                          enum flight_shape shape, struct terrace_lease **ret_lease,
-                         terrace_value **ret);
+                         terrace_value **ret, int *ret_code);
 /* Without a cache (NULL), or a lease of one: the loader, and nothing else. */
 int terrace__load_alone(struct terrace_cache *cache, terrace_slice key, enum flight_shape shape,
                         terrace_load_fn *load, void *ctx, terrace_value **ret);

@@ -120,7 +120,7 @@ int terrace_lease_begin(terrace_cache *cache, terrace_slice key, int64_t wait_ms
 {
 	struct entry *entry;
 	unsigned tier;
-	int rc = terrace__check_cache(cache);
+	int rc = terrace__check_cache(cache), code;
 
 	if (rc == TERRACE_OK)
 		rc = terrace__check_key(key);
@@ -129,10 +129,15 @@ int terrace_lease_begin(terrace_cache *cache, terrace_slice key, int64_t wait_ms
 	if (!cache)
 		return terrace_fail(TERRACE_EINVAL,
 		                    "a NULL cache gives no lease; use terrace_fetch()");
-	rc = terrace__lease_begin(cache, key, wait_ms ? wait_ms : cache->store->wait_ms,
-	                          FLIGHT_OBJECT, ret_lease, &entry, &tier);
+	/* A loader's code that looks like a lease is none: try again for one. */
+	do
+		rc = terrace__lease_begin(cache, key, wait_ms ? wait_ms : cache->store->wait_ms,
+		                          FLIGHT_OBJECT, ret_lease, &entry, &tier, &code);
+	while (rc == FLIGHT_FAILED && code == TERRACE_MISS);
 	if (rc == TERRACE_OK)
 		*ret_value = value_of(entry, tier);
+	if (rc == FLIGHT_FAILED)
+		return code;
 	return rc == TERRACE_MISS && !*ret_lease ? TERRACE_ENOMEM : rc;
 }
 
@@ -289,19 +294,19 @@ int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *c
 
 int terrace__fetch_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
                          enum flight_shape shape, struct terrace_lease **ret_lease,
-                         terrace_value **ret)
+                         terrace_value **ret, int *ret_code)
 {
 	struct entry *entry;
 	unsigned tier;
-	int rc = terrace__lease_begin(cache, key, wait_ms, shape, ret_lease, &entry, &tier);
+	int rc = terrace__lease_begin(cache, key, wait_ms, shape, ret_lease, &entry, &tier,
+	                              ret_code);
 
 	if (rc == TERRACE_OK) {
 		*ret = value_of(entry, tier);
-	} else if (shape == FLIGHT_OBJECT && rc != TERRACE_MISS && rc != TERRACE_ABSENT &&
-	           rc != TERRACE_ECYCLE) {
-		rc = or_stale(cache, key, rc, &entry);
-		if (rc == TERRACE_OK)
-			*ret = value_of(entry, terrace__found_stale(cache, entry));
+	} else if (rc == FLIGHT_FAILED && shape == FLIGHT_OBJECT &&
+	           or_stale(cache, key, *ret_code, &entry) == TERRACE_OK) {
+		*ret = value_of(entry, terrace__found_stale(cache, entry));
+		return TERRACE_OK;
 	}
 	return rc;
 }
@@ -310,7 +315,7 @@ static int fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load,
                  enum flight_shape shape, terrace_value **ret)
 {
 	struct terrace_lease *lease;
-	int rc = terrace__check_cache(cache);
+	int rc = terrace__check_cache(cache), code;
 
 	if (rc == TERRACE_OK)
 		rc = terrace__check_key(key);
@@ -318,12 +323,12 @@ static int fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load,
 		return rc;
 	if (!cache)
 		return terrace__load_alone(NULL, key, shape, load, ctx, ret);
-	rc = terrace__fetch_begin(cache, key, cache->store->wait_ms, shape, &lease, ret);
+	rc = terrace__fetch_begin(cache, key, cache->store->wait_ms, shape, &lease, ret, &code);
 	if (UNLIKELY(cache->strategy > TERRACE_STRATEGY_STANDARD))
 		asked_for(cache, key, TERRACE_STRATEGY_DEFAULT, rc,
 		          rc == TERRACE_OK ? terrace_value_tier(*ret) : 0);
 	if (rc != TERRACE_MISS)
-		return rc;
+		return rc == FLIGHT_FAILED ? code : rc;
 	return lease ? terrace__compute(lease, load, ctx, ret) :
 	               terrace__load_alone(cache, key, shape, load, ctx, ret);
 }

@@ -75,11 +75,11 @@ static void look(struct many *many)
 		struct terrace_lease *lease = NULL;
 		struct entry *entry;
 		unsigned tier = 0;
-		int rc = TERRACE_MISS;
+		int rc = TERRACE_MISS, code; /* of others: these are computed here */
 
 		if (cache)
 			rc = terrace__lease_begin(cache, many->keys[i], cache->store->wait_ms,
-			                          FLIGHT_OBJECT, &lease, &entry, &tier);
+			                          FLIGHT_OBJECT, &lease, &entry, &tier, &code);
 		many->twin[i] = many->count;
 		if (rc == TERRACE_OK) {
 			many->values[i] = value_of(entry, tier);

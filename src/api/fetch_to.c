@@ -103,7 +103,7 @@ int terrace_fetch_to(terrace_cache *cache, terrace_slice key, terrace_load_fn *l
 	struct terrace_lease *lease;
 	struct entry *entry;
 	unsigned tier;
-	int rc = terrace__check_cache(cache);
+	int rc = terrace__check_cache(cache), code;
 
 	if (rc == TERRACE_OK)
 		rc = terrace__check_key(key);
@@ -124,13 +124,13 @@ int terrace_fetch_to(terrace_cache *cache, terrace_slice key, terrace_load_fn *l
 		if (rc != TERRACE_MISS && (rc >= 0 || given > 0))
 			return rc;
 		rc = terrace__lease_begin(cache, key, cache->store->wait_ms, FLIGHT_STREAM, &lease,
-		                          &entry, &tier);
+		                          &entry, &tier, &code);
 		if (rc == TERRACE_MISS && !lease)
 			break; /* out of memory: it is computed all the same */
 		if (rc == TERRACE_MISS)
 			return compute(lease, load, ctx, &target);
 		if (rc != TERRACE_OK)
-			return rc;
+			return rc == FLIGHT_FAILED ? code : rc;
 		if (entry)
 			return give_entry(entry, &target);
 	}

@@ -118,7 +118,7 @@ static int job_result(struct job *job, terrace_value **ret)
 	if (job->rc == TERRACE_OK) {
 		*ret = job->value;
 		job->value = NULL;
-	} else if (job->rc < 0 || job->rc > TERRACE_ABSENT) {
+	} else if (job->rc != TERRACE_ABSENT) {
 		terrace__message_set("%s", job->message);
 	}
 	return job->rc;
@@ -217,7 +217,7 @@ static int without_lease(struct terrace_cache *cache, terrace_slice key, terrace
  */
 static int begin_in_time(struct terrace_cache *cache, terrace_slice key,
                          const terrace_fetch_options *options, int64_t start,
-                         struct terrace_lease **ret_lease, terrace_value **ret)
+                         struct terrace_lease **ret_lease, terrace_value **ret, int *ret_code)
 {
 	int64_t limits[] = { options->soft_ms, options->hard_ms };
 
@@ -228,7 +228,7 @@ static int begin_in_time(struct terrace_cache *cache, terrace_slice key,
 		if (limits[i] == 0)
 			continue;
 		rc = terrace__fetch_begin(cache, key, left > 0 ? left : 0, FLIGHT_OBJECT, ret_lease,
-		                          ret);
+		                          ret, ret_code);
 		if (rc != TERRACE_MISS || !*ret_lease || (*ret_lease)->flight ||
 		    terrace__clock_ms(CLOCK_MONOTONIC) < start + limits[i])
 			return rc;
@@ -239,7 +239,7 @@ static int begin_in_time(struct terrace_cache *cache, terrace_slice key,
 	if (options->hard_ms)
 		return too_late(key, options->hard_ms);
 	return terrace__fetch_begin(cache, key, cache->store->wait_ms, FLIGHT_OBJECT, ret_lease,
-	                            ret);
+	                            ret, ret_code);
 }
 
 int terrace_fetch_with(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
@@ -248,7 +248,7 @@ int terrace_fetch_with(terrace_cache *cache, terrace_slice key, terrace_load_fn 
 	int64_t start = terrace__clock_ms(CLOCK_MONOTONIC);
 	terrace_fetch_options ours;
 	struct terrace_lease *lease;
-	int rc = terrace__check_cache(cache);
+	int rc = terrace__check_cache(cache), code;
 
 	if (rc == TERRACE_OK)
 		rc = terrace__check_key(key);
@@ -262,12 +262,12 @@ int terrace_fetch_with(terrace_cache *cache, terrace_slice key, terrace_load_fn 
 		return rc;
 	if (!cache)
 		return without_lease(NULL, key, load, ctx, &ours, ret);
-	rc = begin_in_time(cache, key, &ours, start, &lease, ret);
+	rc = begin_in_time(cache, key, &ours, start, &lease, ret, &code);
 	asked_for(cache, key, ours.strategy, rc, rc == TERRACE_OK ? terrace_value_tier(*ret) : 0);
 	if (rc != TERRACE_MISS) {
 		if (ours.release)
 			ours.release(ctx);
-		return rc;
+		return rc == FLIGHT_FAILED ? code : rc;
 	}
 	if (!lease)
 		return without_lease(cache, key, load, ctx, &ours, ret);

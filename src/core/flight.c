@@ -100,7 +100,8 @@ static void wait_until(struct flights *flights, int64_t deadline)
 
 /* What waiting for a flight came to. */
 enum wait_outcome {
-	WAIT_VALUE, /* the entry, or the code */
+	WAIT_VALUE, /* the entry */
+	WAIT_CODE,  /* the loader's, or TERRACE_ABSENT */
 	WAIT_AGAIN, /* nothing of use: look again */
 	WAIT_LATE,  /* the deadline */
 };
@@ -129,12 +130,11 @@ static enum wait_outcome flight_join(struct flights *flights, struct flight *fli
 		*ret_tier = flight->code && terrace__is_expired(flight->cache, flight->entry) ?
 		                FOUND_STALE :
 		                0;
-		*ret_code = 0;
 		outcome = WAIT_VALUE;
 	} else if (same && flight->code) {
 		terrace__message_set("%s", flight->message);
 		*ret_code = flight->code;
-		outcome = WAIT_VALUE;
+		outcome = WAIT_CODE;
 	}
 	flight_leave(flight);
 	return outcome;
@@ -174,10 +174,10 @@ static int outcome_since(struct terrace *store, uint64_t hash, uint64_t turn)
 }
 
 /*
- * Take the key's byte: TERRACE_OK; a loader's code when another process's
- * computation failed while we waited; TERRACE_EBUSY at the deadline.
+ * Take the key's byte: TERRACE_OK; FLIGHT_FAILED when another process's computation
+ * failed while we waited; TERRACE_EBUSY at the deadline.
  */
-static int take_byte(struct terrace *store, uint64_t hash, int64_t deadline)
+static int take_byte(struct terrace *store, uint64_t hash, int64_t deadline, int *ret_code)
 {
 	_Atomic uint32_t *word = &store->shared->flight_turn;
 	uint64_t turn = atomic_load(&outcome_of(store, hash)->turn);
@@ -197,7 +197,8 @@ static int take_byte(struct terrace *store, uint64_t hash, int64_t deadline)
 			terrace__unlock(store->lock_fd, byte_of(hash));
 			terrace__message_set("the computation failed in another process with %d",
 			                     code);
-			return code;
+			*ret_code = code;
+			return FLIGHT_FAILED;
 		}
 		if (rc == 0)
 			return TERRACE_OK;
@@ -368,7 +369,7 @@ static bool is_untouched(const struct terrace_cache *cache, const struct tier_ke
 static int own_flight(struct terrace_cache *cache, struct flight *flight,
                       const struct write_lease *before, int64_t deadline, enum flight_shape shape,
                       struct terrace_lease **ret_lease, struct entry **ret_entry,
-                      unsigned *ret_tier)
+                      unsigned *ret_tier, int *ret_code)
 {
 	struct terrace *store = cache->store;
 	struct tier_key hashed = cache_key(cache, flight->key.key);
@@ -378,10 +379,11 @@ static int own_flight(struct terrace_cache *cache, struct flight *flight,
 	if (cache->on_disk && !store->read_only) {
 		/* Two processes that each hold what the other wants would wait for ever. */
 		rc = take_byte(store, hashed.hash,
-		               held || may_give_stale(cache, flight->key.key) ? 0 : deadline);
+		               held || may_give_stale(cache, flight->key.key) ? 0 : deadline,
+		               ret_code);
 		has_byte = rc == TERRACE_OK;
-		if (rc != TERRACE_OK && rc != TERRACE_EBUSY) {
-			flight_land(&store->flights, flight, NULL, rc, terrace__message());
+		if (rc == FLIGHT_FAILED) {
+			flight_land(&store->flights, flight, NULL, *ret_code, terrace__message());
 			return rc;
 		}
 		if (rc == TERRACE_EBUSY && shape == FLIGHT_OBJECT &&
@@ -454,12 +456,12 @@ static bool reshape(struct terrace_cache *cache, enum flight_shape shape, struct
 
 int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
                          enum flight_shape shape, struct terrace_lease **ret_lease,
-                         struct entry **ret_entry, unsigned *ret_tier)
+                         struct entry **ret_entry, unsigned *ret_tier, int *ret_code)
 {
 	struct flights *flights = &cache->store->flights;
 	bool looked = false; /* for an expired value */
 	int64_t deadline;
-	int code;
+	int rc;
 
 	if (holds(cache, key)) {
 		terrace__message_set("the loader of a key of cache %s asked for that very key",
@@ -468,9 +470,9 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 	}
 	/* Most are here: before anything else that takes time. */
 	if (cache->tiers && shape == FLIGHT_OBJECT) {
-		code = terrace__get_near(cache, key, ret_entry, ret_tier);
-		if (code == TERRACE_OK || code == TERRACE_ABSENT)
-			return code;
+		rc = terrace__get_near(cache, key, ret_entry, ret_tier);
+		if (rc == TERRACE_OK || rc == TERRACE_ABSENT)
+			return rc;
 	}
 	deadline = add_sat_i64(terrace__clock_ms(CLOCK_MONOTONIC), wait_ms);
 	for (;;) {
@@ -479,9 +481,9 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 		enum wait_outcome outcome;
 
 		if (cache->tiers) {
-			code = look(cache, key, shape, true, ret_entry, ret_tier);
-			if (code == TERRACE_OK || code == TERRACE_ABSENT)
-				return code;
+			rc = look(cache, key, shape, true, ret_entry, ret_tier);
+			if (rc == TERRACE_OK || rc == TERRACE_ABSENT)
+				return rc;
 		}
 		/* Within a transaction all others wait for this thread, and must not
 		 * be handed what may yet be rolled back. */
@@ -496,7 +498,7 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 				flight->lease = mine;
 			pthread_mutex_unlock(&flights->lock);
 			return flight ? own_flight(cache, flight, &mine, deadline, shape, ret_lease,
-			                           ret_entry, ret_tier) :
+			                           ret_entry, ret_tier, ret_code) :
 			                lease_new(cache, key, NULL, shape, ret_lease);
 		}
 		if (cache->stale_ms > 0 && !looked && shape == FLIGHT_OBJECT) {
@@ -512,15 +514,18 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 			pthread_mutex_unlock(&flights->lock);
 			return lease_new(cache, key, NULL, shape, ret_lease);
 		}
-		outcome = flight_join(flights, flight, &mine, deadline, ret_entry, ret_tier, &code);
+		outcome = flight_join(flights, flight, &mine, deadline, ret_entry, ret_tier,
+		                      ret_code);
 		pthread_mutex_unlock(&flights->lock);
-		if (outcome == WAIT_VALUE && code == 0 &&
+		if (outcome == WAIT_VALUE &&
 		    (!sources_stand(cache, *ret_entry) || !reshape(cache, shape, ret_entry)))
 			continue;
-		if (outcome == WAIT_VALUE) {
+		if (outcome == WAIT_VALUE || outcome == WAIT_CODE)
 			count_add(&cache->counts, COUNT_shared_loads, 1);
-			return code;
-		}
+		if (outcome == WAIT_VALUE)
+			return TERRACE_OK;
+		if (outcome == WAIT_CODE)
+			return *ret_code == TERRACE_ABSENT ? TERRACE_ABSENT : FLIGHT_FAILED;
 		if (outcome == WAIT_LATE)
 			return lease_new(cache, key, NULL, shape, ret_lease);
 	}

@@ -38,6 +38,12 @@ struct flight {
 /* Instead of a tier: the value had expired, and somebody is computing it anew. */
 enum { FOUND_STALE = 8 };
 
+/*
+ * Instead of a status: another caller's loader failed, with a code of its own, which
+ * may be any number, that of a status too.
+ */
+enum { FLIGHT_FAILED = 100 };
+
 /* FOUND_STALE for what terrace__get_stale() gave, or 0: it was made anew meanwhile. */
 unsigned terrace__found_stale(struct terrace_cache *cache, const struct entry *entry);
 
@@ -59,11 +65,11 @@ struct terrace_lease {
 /*
  * As terrace_lease_begin(), on entries. TERRACE_OK with *ret_entry and its
  * tier; TERRACE_ABSENT; TERRACE_MISS with *ret_lease, or NULL where there is no memory for
- * one; a loader's code of another caller, with its message set; TERRACE_ECYCLE.
+ * one; FLIGHT_FAILED with *ret_code, and its message set; TERRACE_ECYCLE.
  */
 int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t wait_ms,
                          enum flight_shape shape, struct terrace_lease **ret_lease,
-                         struct entry **ret_entry, unsigned *ret_tier);
+                         struct entry **ret_entry, unsigned *ret_tier, int *ret_code);
 
 /*
  * A lease that nobody waits for: it only notes what is true now, and whether the

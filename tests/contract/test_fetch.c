@@ -342,6 +342,32 @@ static void begin_fetch(struct caller *caller)
 	sem_wait(&caller->loader->started);
 }
 
+/* The numbers of statuses are a loader's own to use as well. */
+static void test_fetch__a_loaders_code_is_never_taken_for_a_status(void **state)
+{
+	static const int codes[] = { TERRACE_MISS,  TERRACE_EXISTS, TERRACE_ABSENT,
+		                     TERRACE_EBUSY, TERRACE_ECYCLE, 100 };
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+
+	for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+		struct loader loader = { .waits = true, .code = codes[i] };
+		struct caller owner = { .cache = cache, .key = "k", .loader = &loader };
+		struct caller joins = owner;
+
+		begin_fetch(&owner);
+		assert_int_equal(pthread_create(&joins.thread, NULL, call_fetch, &joins), 0);
+		wait_for_users(cache, 2);
+		sem_post(&loader.go_on);
+		assert_int_equal(pthread_join(owner.thread, NULL), 0);
+		assert_int_equal(pthread_join(joins.thread, NULL), 0);
+		assert_int_equal(owner.code, codes[i]);
+		assert_int_equal(joins.code, codes[i]);
+		assert_int_equal(loader.calls, 1);
+	}
+	terrace_cache_close(cache);
+}
+
 /* What `before` computes is out of date by now: `after`, who waits for it, computes for itself. */
 static void join_after_a_change(struct caller *before, struct caller *after)
 {
@@ -691,9 +717,11 @@ static void assert_exits(pid_t child)
 static void test_fetch__processes_wait_for_one_loader(void **state)
 {
 	enum { PROCESSES = 4 };
+	static const int codes[] = { 0, 42, TERRACE_MISS, TERRACE_EBUSY };
 	struct fixture *f = *state;
 
-	for (int code = 0; code <= 42; code += 42) {
+	for (size_t round = 0; round < 4; round++) {
+		int code = codes[round];
 		struct process_loader loader = { .counts = shared_counts(),
 			                         .code = code,
 			                         .others = PROCESSES - 1 };
@@ -952,6 +980,7 @@ int main(void)
 		WITH_STORE(test_fetch__a_value_can_be_kept_out),
 		WITH_STORE(test_fetch__what_was_outdated_meanwhile_is_not_stored),
 		WITH_STORE(test_fetch__threads_wait_for_one_loader),
+		WITH_STORE(test_fetch__a_loaders_code_is_never_taken_for_a_status),
 		WITH_STORE(test_fetch__who_joins_after_an_invalidation_gets_a_new_value),
 		WITH_STORE(test_fetch__who_joins_after_a_delete_is_not_given_what_was_found_before),
 		WITH_STORE(test_fetch__looks_again_only_where_something_was_written),

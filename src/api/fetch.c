@@ -204,6 +204,14 @@ int terrace__load_alone(struct terrace_cache *cache, terrace_slice key, enum fli
 	return rc;
 }
 
+void terrace__load_shared(struct terrace_lease *lease, const struct terrace_loaded *loaded, int rc)
+{
+	if (rc != 0)
+		lease->for_one = !terrace__sources_stand(lease->cache, &loaded->sources);
+	else
+		lease->for_one = loaded->absent && loaded->sources.count > 0;
+}
+
 int terrace__load(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
                   struct terrace_loaded *loaded)
 {
@@ -222,6 +230,7 @@ int terrace__load(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
 		rc = no_value(lease->key);
 	if (rc == 0 && terrace__check_strategy(cache, loaded->strategy) != TERRACE_OK)
 		loaded->keep_out = true; /* it asks for a tier that is not there */
+	terrace__load_shared(lease, loaded, rc);
 	return rc;
 }
 
@@ -274,8 +283,6 @@ int terrace__compute(struct terrace_lease *lease, terrace_load_fn *load, void *c
 	value = terrace_bytes(loaded.data, loaded.size);
 	terrace__loaded_options(&loaded, &options);
 	if (loaded.absent) {
-		/* That there is nothing brings no sources with it. */
-		lease->for_one = has_sources(&options);
 		if (!loaded.keep_out)
 			terrace__store_absent(lease, &options);
 		terrace__lease_end(lease, NULL, TERRACE_ABSENT);

@@ -212,6 +212,8 @@ static void hand_out(struct many *many, int rc)
 		struct missing *missing = &many->missing[i];
 		int code = rc == 0 && many->loaded[i].absent ? TERRACE_ABSENT : rc;
 
+		if (missing->lease && many->loaded)
+			terrace__load_shared(missing->lease, &many->loaded[i], rc);
 		if (missing->lease)
 			terrace__lease_end(missing->lease, rc == 0 ? missing->entry : NULL, code);
 		missing->lease = NULL;

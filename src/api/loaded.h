@@ -37,6 +37,11 @@ void terrace__loaded_options(const struct terrace_loaded *loaded, terrace_put_op
 /* Run it, counted and timed; a loader that gave nothing has failed. */
 int terrace__load(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
                   struct terrace_loaded *loaded);
+/*
+ * Is what a loader returned for those who joined, too? They may have come after a source
+ * had changed, and of what has no value they cannot look at the sources themselves.
+ */
+void terrace__load_shared(struct terrace_lease *lease, const struct terrace_loaded *loaded, int rc);
 /* None of the sources has changed since its fingerprint was taken. */
 bool terrace__sources_stand(struct terrace_cache *cache, const terrace_sources *sources);
 /*

@@ -565,11 +565,13 @@ void terrace__lease_end(struct terrace_lease *lease, struct entry *entry, int co
 	struct terrace *store = cache->store;
 
 	if (lease->has_byte) {
-		uint64_t hash = cache_key(cache, lease->key).hash;
+		struct tier_key key = cache_key(cache, lease->key);
 
-		if (code && code != TERRACE_ABSENT)
-			publish_outcome(store, hash, code);
-		terrace__flight_byte_give(store, hash);
+		/* Those who came after an invalidation wait as well, and cannot tell. */
+		if (code && code != TERRACE_ABSENT && !lease->for_one &&
+		    terrace__lease_holds(cache, &key, &lease->lease))
+			publish_outcome(store, key.hash, code);
+		terrace__flight_byte_give(store, key.hash);
 	}
 	if (lease->flight && lease->for_one)
 		flight_land(&store->flights, lease->flight, NULL, 0, NULL);

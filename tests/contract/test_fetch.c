@@ -46,6 +46,7 @@ struct loader {
 	bool waits;
 	const char *path;
 	bool reads; /* its source, before it waits */
+	bool absent;
 };
 
 static int load(void *ctx, terrace_slice key, terrace_loaded *loaded)
@@ -65,7 +66,21 @@ static int load(void *ctx, terrace_slice key, terrace_loaded *loaded)
 		loader->meanwhile(loader, loaded);
 	if (loader->code)
 		return terrace_fail(loader->code, "the loader's own words");
+	if (loader->absent) {
+		terrace_loaded_absent(loaded);
+		return 0;
+	}
 	return terrace_loaded_copy(loaded, terrace_str(loader->text));
+}
+
+static int load_many(void *ctx, const terrace_slice *keys, size_t count,
+                     terrace_loaded *const *loaded)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < count && rc == 0; i++)
+		rc = load(ctx, keys[i], loaded[i]);
+	return rc;
 }
 
 static void assert_fetches(terrace_cache *cache, const char *key, struct loader *loader,
@@ -247,27 +262,45 @@ static void test_fetch__what_was_outdated_meanwhile_is_not_stored(void **state)
 
 /* --- threads -------------------------------------------------------------------------------------------- */
 
+enum way { FETCH, FETCH_MANY, FETCH_TO };
+
 struct caller {
 	pthread_t thread;
 	terrace_cache *cache;
 	const char *key;
 	struct loader *loader;
+	enum way way;
 	int code;
 	char text[32];
 };
 
+static int take_text(void *ctx, terrace_slice bytes)
+{
+	struct caller *caller = ctx;
+
+	snprintf(caller->text, sizeof caller->text, "%.*s", (int)bytes.size,
+	         (const char *)bytes.data);
+	return 0;
+}
+
 static void *call_fetch(void *ctx)
 {
 	struct caller *caller = ctx;
-	terrace_value *value;
+	terrace_slice key = terrace_str(caller->key), twice[] = { key, key };
+	terrace_value *values[2] = { NULL, NULL };
 
-	caller->code = terrace_fetch(caller->cache, terrace_str(caller->key), load, caller->loader,
-	                             &value);
-	if (caller->code == 0) {
-		snprintf(caller->text, sizeof caller->text, "%.*s", (int)terrace_size(value),
-		         (const char *)terrace_data(value));
-		terrace_release(value);
-	}
+	if (caller->way == FETCH)
+		caller->code = terrace_fetch(caller->cache, key, load, caller->loader, values);
+	else if (caller->way == FETCH_MANY)
+		caller->code = terrace_fetch_many(caller->cache, twice, 2, load_many,
+		                                  caller->loader, values);
+	else
+		caller->code = terrace_fetch_to(caller->cache, key, load, caller->loader, take_text,
+		                                caller);
+	if (values[0])
+		take_text(caller, terrace_slice_of(values[0]));
+	terrace_release(values[0]);
+	terrace_release(values[1]);
 	return NULL;
 }
 
@@ -432,6 +465,44 @@ static void test_fetch__who_joins_after_a_source_changed_gets_a_new_value(void *
 		join_after_a_change(&before, &after);
 		terrace_cache_close(cache);
 	}
+}
+
+/* As above; what it computes is no value, and has no sources with it. */
+static void test_fetch__who_joins_after_a_source_changed_is_not_told_what_came_of_the_older(
+    void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	const char *path = scratch_path(&f->scratch, "source");
+
+	for (int round = 0; round < 6; round++) {
+		struct loader looks = { .waits = true, .reads = true };
+		enum way way = (enum way)(round / 2);
+		struct loader loader = { .text = "newer" };
+		struct caller before = { .cache = cache, .key = "k", .loader = &looks, .way = way };
+		struct caller after = { .cache = cache, .key = "k", .loader = &loader };
+
+		looks.absent = round % 2;
+		looks.code = looks.absent ? 0 : 99;
+		looks.path = path;
+		write_file(path, "older");
+		begin_fetch(&before);
+		write_file(path, "it is there by now");
+		assert_int_equal(pthread_create(&after.thread, NULL, call_fetch, &after), 0);
+		wait_for_users(cache, 2);
+		sem_post(&looks.go_on);
+		assert_int_equal(pthread_join(before.thread, NULL), 0);
+		assert_int_equal(pthread_join(after.thread, NULL), 0);
+		if (looks.code)
+			assert_int_equal(before.code, 99);
+		else
+			assert_int_equal(before.code,
+			                 way == FETCH_MANY ? TERRACE_OK : TERRACE_ABSENT);
+		assert_int_equal(after.code, TERRACE_OK);
+		assert_string_equal(after.text, "newer");
+		assert_ok(terrace_clear(cache, 0, NULL));
+	}
+	terrace_cache_close(cache);
 }
 
 /* What happens while a fetch looks at the clock, the first time and the second. */
@@ -744,6 +815,24 @@ static void test_fetch__processes_wait_for_one_loader(void **state)
 	}
 }
 
+static void test_fetch__a_failure_from_before_a_delete_is_not_for_who_came_after_it(void **state)
+{
+	struct fixture *f = *state;
+	struct process_loader fails = { .counts = shared_counts(), .code = 99, .others = 1 };
+	struct process_loader next = { .counts = fails.counts };
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	pid_t owner = start_process(f, fails, 99), waiter;
+
+	sem_wait(&fails.counts->loading);
+	terrace_delete(cache, TERRACE_KEY("k"));
+	waiter = start_process(f, next, 0);
+	assert_exits(owner);
+	assert_exits(waiter);
+	assert_gives(cache, "k", "computed");
+	terrace_cache_close(cache);
+	munmap(fails.counts, sizeof *fails.counts);
+}
+
 static void test_fetch__a_killed_owner_is_replaced(void **state)
 {
 	struct fixture *f = *state;
@@ -985,10 +1074,13 @@ int main(void)
 		WITH_STORE(test_fetch__who_joins_after_a_delete_is_not_given_what_was_found_before),
 		WITH_STORE(test_fetch__looks_again_only_where_something_was_written),
 		WITH_STORE(test_fetch__who_joins_after_a_source_changed_gets_a_new_value),
+		WITH_STORE(
+		    test_fetch__who_joins_after_a_source_changed_is_not_told_what_came_of_the_older),
 		WITH_STORE(test_fetch__a_cycle_is_an_error),
 		WITH_STORE(test_fetch__loaders_that_want_each_others_key_both_end),
 		WITH_STORE(test_lease__is_a_fetch_without_a_callback),
 		WITH_STORE(test_fetch__processes_wait_for_one_loader),
+		WITH_STORE(test_fetch__a_failure_from_before_a_delete_is_not_for_who_came_after_it),
 		WITH_STORE(test_fetch__a_killed_owner_is_replaced),
 		WITH_STORE(test_lease__the_deadline_is_kept_beside_a_stuck_owner),
 		WITH_STORE(test_coherence__a_copy_in_memory_does_not_outlive_a_write_elsewhere),

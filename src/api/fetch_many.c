@@ -87,10 +87,15 @@ static void look(struct many *many)
 		} else if (rc != TERRACE_ABSENT) {
 			size_t twin = find_twin(many, many->keys[i]);
 
-			if (twin < many->missing_count)
-				many->twin[i] = twin;
-			else
-				add_missing(many, i, rc == TERRACE_MISS ? lease : NULL);
+			lease = rc == TERRACE_MISS ? lease : NULL;
+			if (twin == many->missing_count) {
+				add_missing(many, i, lease);
+				continue;
+			}
+			many->twin[i] = twin;
+			/* Whoever computed it the first time has failed by now. */
+			if (lease)
+				many->missing[twin].lease = lease;
 		}
 	}
 }

@@ -505,6 +505,31 @@ static void test_fetch__who_joins_after_a_source_changed_is_not_told_what_came_o
 	terrace_cache_close(cache);
 }
 
+static void test_fetch__a_key_that_is_there_twice_leaves_no_lease_where_another_failed(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	struct flights *flights = &cache->store->flights;
+	struct loader fails = { .code = 99, .waits = true }, loader = { .text = "value" };
+	struct caller owner = { .cache = cache, .key = "k", .loader = &fails };
+	struct caller many = { .cache = cache, .key = "k", .loader = &loader, .way = FETCH_MANY };
+
+	begin_fetch(&owner);
+	assert_int_equal(pthread_create(&many.thread, NULL, call_fetch, &many), 0);
+	wait_for_users(cache, 2);
+	sem_post(&fails.go_on);
+	assert_int_equal(pthread_join(owner.thread, NULL), 0);
+	assert_int_equal(pthread_join(many.thread, NULL), 0);
+	assert_int_equal(owner.code, 99);
+	assert_int_equal(many.code, 0);
+	assert_string_equal(many.text, "value");
+	assert_int_equal(loader.calls, 1);
+	assert_null(flights->first);
+	assert_int_equal(flights->lease_count, 0);
+	assert_gives(cache, "k", "value");
+	terrace_cache_close(cache);
+}
+
 /* What happens while a fetch looks at the clock, the first time and the second. */
 struct between {
 	int looks;
@@ -1076,6 +1101,8 @@ int main(void)
 		WITH_STORE(test_fetch__who_joins_after_a_source_changed_gets_a_new_value),
 		WITH_STORE(
 		    test_fetch__who_joins_after_a_source_changed_is_not_told_what_came_of_the_older),
+		WITH_STORE(
+		    test_fetch__a_key_that_is_there_twice_leaves_no_lease_where_another_failed),
 		WITH_STORE(test_fetch__a_cycle_is_an_error),
 		WITH_STORE(test_fetch__loaders_that_want_each_others_key_both_end),
 		WITH_STORE(test_lease__is_a_fetch_without_a_callback),

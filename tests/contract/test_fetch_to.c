@@ -65,6 +65,7 @@ struct received {
 	char letter;
 	bool wrong;
 	int fail_at; /* the call that fails */
+	int code;    /* with this; 0: 4713 */
 	int calls;
 };
 
@@ -73,7 +74,7 @@ static int receive(void *ctx, terrace_slice bytes)
 	struct received *received = ctx;
 
 	if (++received->calls == received->fail_at)
-		return 4713;
+		return received->code ? received->code : 4713;
 	for (size_t i = 0; i < bytes.size; i++)
 		received->wrong |= ((const char *)bytes.data)[i] != received->letter;
 	received->size += bytes.size;
@@ -82,7 +83,9 @@ static int receive(void *ctx, terrace_slice bytes)
 
 static int fetch(terrace_cache *cache, struct work *work, struct received *received)
 {
-	*received = (struct received){ .letter = work->letter, .fail_at = received->fail_at };
+	*received = (struct received){ .letter = work->letter,
+		                       .fail_at = received->fail_at,
+		                       .code = received->code };
 	return terrace_fetch_to(cache, TERRACE_KEY("k"), load, work, receive, received);
 }
 
@@ -239,8 +242,12 @@ static void test_fetch__failures_are_the_callers_and_store_nothing(void **state)
 	assert_ok(fetch(cache, &work, &received));
 	received.fail_at = 2;
 	assert_status(fetch(cache, &work, &received), 4713);
-	received.fail_at = 0;
+	/* What was half given is not given again, whatever it fails with. */
+	received.code = TERRACE_MISS;
 	atomic_store(&work.runs, 0);
+	assert_int_equal(fetch(cache, &work, &received), TERRACE_MISS);
+	assert_int_equal(received.calls, received.fail_at);
+	received.fail_at = received.code = 0;
 	assert_ok(fetch(cache, &work, &received));
 	assert_int_equal(work.runs, 0);
 	assert_ok(terrace_clear(cache, 0, NULL));

@@ -38,9 +38,9 @@ TERRACE_API int terrace_loaded_take(terrace_loaded *loaded, void *data, size_t s
  * running the loader.
  */
 TERRACE_API void terrace_loaded_absent(terrace_loaded *loaded);
-/** A time to live for this value; otherwise the cache's. */
+/** A time to live for this value; otherwise the cache's. With one that put refuses it is not stored. */
 TERRACE_API void terrace_loaded_ttl(terrace_loaded *loaded, int64_t ttl_ms);
-/** An idle time for this value, as in terrace_put_options; otherwise the cache's. */
+/** An idle time for this value, as in terrace_put_options; otherwise the cache's. As above. */
 TERRACE_API void terrace_loaded_idle(terrace_loaded *loaded, int64_t idle_ms);
 /** A tag. */
 TERRACE_API int terrace_loaded_tag(terrace_loaded *loaded, const char *tag);

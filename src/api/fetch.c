@@ -228,8 +228,8 @@ int terrace__load(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
 		count_add(&cache->counts, COUNT_load_errors, 1);
 	else if (!loaded->given && !loaded->absent)
 		rc = no_value(lease->key);
-	if (rc == 0 && terrace__check_strategy(cache, loaded->strategy) != TERRACE_OK)
-		loaded->keep_out = true; /* it asks for a tier that is not there */
+	if (rc == 0)
+		terrace__loaded_check(cache, loaded);
 	terrace__load_shared(lease, loaded, rc);
 	return rc;
 }

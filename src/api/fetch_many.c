@@ -193,8 +193,7 @@ static int store_one(struct many *many, size_t i, uint64_t cost_us)
 		return TERRACE_OK;
 	if (!loaded->has_cost)
 		loaded->cost_us = cost_us;
-	if (many->cache && terrace__check_strategy(many->cache, loaded->strategy) != TERRACE_OK)
-		loaded->keep_out = true;
+	terrace__loaded_check(many->cache, loaded);
 	terrace__loaded_options(loaded, &options);
 	if (loaded->absent && missing->lease && !loaded->keep_out)
 		terrace__store_absent(missing->lease, &options);

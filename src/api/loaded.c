@@ -131,3 +131,12 @@ void terrace__loaded_options(const struct terrace_loaded *loaded, terrace_put_op
 	ret->tag_count = loaded->tag_count;
 	ret->sources = &loaded->sources;
 }
+
+void terrace__loaded_check(const struct terrace_cache *cache, struct terrace_loaded *loaded)
+{
+	terrace_put_options options = TERRACE_PUT_INIT, ours;
+
+	terrace__loaded_options(loaded, &options);
+	if (terrace__check_put_options(cache, &options, &ours) != TERRACE_OK)
+		loaded->keep_out = true;
+}

@@ -31,6 +31,8 @@ struct terrace_loaded {
 void terrace__loaded_done(struct terrace_loaded *loaded);
 /* What it says besides the value; good while that is. */
 void terrace__loaded_options(const struct terrace_loaded *loaded, terrace_put_options *ret);
+/* A tier that is not there, or a time that is none: what put refuses is not kept. */
+void terrace__loaded_check(const struct terrace_cache *cache, struct terrace_loaded *loaded);
 
 /* --- fetch.c ---------------------------------------------------------------------------- */
 

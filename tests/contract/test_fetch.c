@@ -304,6 +304,41 @@ static void *call_fetch(void *ctx)
 	return NULL;
 }
 
+static void no_time_left(struct loader *loader, terrace_loaded *loaded)
+{
+	(void)loader;
+	terrace_loaded_ttl(loaded, -350);
+}
+
+static void no_idle_time(struct loader *loader, terrace_loaded *loaded)
+{
+	(void)loader;
+	terrace_loaded_idle(loaded, -350);
+}
+
+/* As put refuses it; a loader has nobody to tell. */
+static void test_fetch__a_time_that_is_none_does_not_keep_a_value_for_ever(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+
+	for (enum way way = FETCH; way <= FETCH_TO; way++) {
+		struct loader loader = { .text = "computed", .meanwhile = no_time_left };
+		struct caller caller = {
+			.cache = cache, .key = "k", .loader = &loader, .way = way
+		};
+
+		for (int round = 0; round < 2; round++) {
+			call_fetch(&caller);
+			assert_int_equal(caller.code, 0);
+			assert_string_equal(caller.text, "computed");
+			assert_misses(cache, "k");
+			loader.meanwhile = no_idle_time;
+		}
+	}
+	terrace_cache_close(cache);
+}
+
 enum { CALLERS = 16 };
 
 static void start_callers(struct caller *callers, terrace_cache *cache, struct loader *loader)
@@ -1092,6 +1127,7 @@ int main(void)
 		WITH_STORE(test_fetch__the_loaders_failure_is_the_callers),
 		WITH_STORE(test_fetch__the_loader_says_tags_sources_and_time_to_live),
 		WITH_STORE(test_fetch__a_value_can_be_kept_out),
+		WITH_STORE(test_fetch__a_time_that_is_none_does_not_keep_a_value_for_ever),
 		WITH_STORE(test_fetch__what_was_outdated_meanwhile_is_not_stored),
 		WITH_STORE(test_fetch__threads_wait_for_one_loader),
 		WITH_STORE(test_fetch__a_loaders_code_is_never_taken_for_a_status),

@@ -286,6 +286,15 @@ bool terrace__fs_is_overlay(int fd)
 	return fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == 0x794c7630;
 }
 
+/* What is above it is not what its text says: a link, or itself above one. */
+static bool leads_elsewhere(const char *path, size_t size)
+{
+	struct stat st;
+
+	return (size >= 3 && memcmp(path + size - 3, "/..", 3) == 0) ||
+	       (size > 0 && lstat(path, &st) == 0 && S_ISLNK(st.st_mode));
+}
+
 int terrace__absolute_path(const char *path, char *ret, size_t ret_size)
 {
 	size_t size = 0;
@@ -302,10 +311,12 @@ int terrace__absolute_path(const char *path, char *ret, size_t ret_size)
 	}
 	while (*part) {
 		size_t length = strcspn(part, "/");
+		bool up = length == 2 && part[0] == '.' && part[1] == '.';
 
+		ret[size] = '\0';
 		if (length == 0 || (length == 1 && part[0] == '.')) {
 			/* nothing to add */
-		} else if (length == 2 && part[0] == '.' && part[1] == '.') {
+		} else if (up && !leads_elsewhere(ret, size)) {
 			while (size > 0 && ret[--size] != '/')
 				;
 		} else {

@@ -48,7 +48,10 @@ int terrace__make_dirs(const char *path, mode_t mode);
 bool terrace__fs_tells(int fd);
 bool terrace__fs_is_overlay(int fd);
 
-/* The absolute path of `path`, by text alone: "." and ".." and "//" taken out. */
+/*
+ * The absolute path of `path`: "." and "//" taken out, and ".." with what is before it,
+ * but where that is a link: above what it leads to is somewhere else.
+ */
 int terrace__absolute_path(const char *path, char *ret, size_t ret_size);
 
 #endif

@@ -348,6 +348,32 @@ static void test_source__that_cannot_be_looked_at_is_a_miss_each_time(void **sta
 	}
 }
 
+/* Above what a link leads to is not where the link is. */
+static void test_source__dots_behind_a_link_go_where_the_link_does(void **state)
+{
+	static const char *const ways[] = { "link/../source", "link/./../../far/source",
+		                            "link/../deep/../source" };
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	char far[600], other[600];
+
+	snprintf(other, sizeof other, "%s", source_path(f));
+	snprintf(far, sizeof far, "%s", scratch_path(&f->scratch, "far"));
+	assert_int_equal(mkdir(far, 0700), 0);
+	assert_int_equal(mkdir(scratch_path(&f->scratch, "far/deep"), 0700), 0);
+	assert_int_equal(symlink("far/deep", scratch_path(&f->scratch, "link")), 0);
+	snprintf(far, sizeof far, "%s", scratch_path(&f->scratch, "far/source"));
+	write_file(other, "1");
+	for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+		write_file(far, "1");
+		put_from(cache, "k", scratch_path(&f->scratch, ways[i]), 0);
+		assert_gives(cache, "k", "v");
+		write_file(far, "other words");
+		assert_misses(cache, "k");
+	}
+	terrace_cache_close(cache);
+}
+
 static void test_source__invalidation_by_source(void **state)
 {
 	struct fixture *f = *state;
@@ -419,6 +445,7 @@ int main(void)
 		YOUNG(test_source__add_over_a_file_that_was_young_comes_to_an_end),
 		OLD(test_source__is_checked_as_the_policy_says),
 		OLD(test_source__that_cannot_be_looked_at_is_a_miss_each_time),
+		OLD(test_source__dots_behind_a_link_go_where_the_link_does),
 		OLD(test_source__invalidation_by_source),
 		OLD(test_digest__is_remembered_while_the_file_stands),
 	};

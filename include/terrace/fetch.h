@@ -46,7 +46,8 @@ TERRACE_API void terrace_loaded_idle(terrace_loaded *loaded, int64_t idle_ms);
 TERRACE_API int terrace_loaded_tag(terrace_loaded *loaded, const char *tag);
 /**
  * A source: call it before reading the file. Returns as terrace_sources_file();
- * a missing file is remembered as absent (TERRACE_MISS).
+ * a missing file is remembered as absent (TERRACE_MISS). A link that leads nowhere
+ * is TERRACE_EINVAL.
  */
 TERRACE_API int terrace_loaded_source(terrace_loaded *loaded, const char *path, unsigned flags);
 /**

@@ -91,13 +91,18 @@ int terrace_loaded_tag(terrace_loaded *loaded, const char *tag)
 
 int terrace_loaded_source(terrace_loaded *loaded, const char *path, unsigned flags)
 {
-	int rc = terrace_sources_file(&loaded->sources, path, flags);
+	/* Asked again where it came to be in between. */
+	for (int i = 0; i < 2; i++) {
+		int rc = terrace_sources_file(&loaded->sources, path, flags);
 
-	if (rc == TERRACE_MISS) {
+		if (rc != TERRACE_MISS)
+			return rc;
 		rc = terrace_sources_absent(&loaded->sources, path);
-		return rc == TERRACE_OK ? TERRACE_MISS : rc;
+		if (rc != TERRACE_EXISTS)
+			return rc == TERRACE_OK ? TERRACE_MISS : rc;
 	}
-	return rc;
+	return terrace_fail(TERRACE_EINVAL,
+	                    "the source %s is a link to nothing; name what it is to lead to", path);
 }
 
 terrace_sources *terrace_loaded_sources(terrace_loaded *loaded)

@@ -374,6 +374,32 @@ static void test_source__dots_behind_a_link_go_where_the_link_does(void **state)
 	terrace_cache_close(cache);
 }
 
+static int load_source(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	(void)key;
+	return terrace_loaded_source(loaded, ctx, 0);
+}
+
+/* It can neither be fingerprinted nor be said to be missing: the loader is told. */
+static void test_source__a_link_that_leads_nowhere_is_no_source_of_a_loader(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	const char *link = scratch_path(&f->scratch, "link");
+	terrace_value *value;
+
+	assert_int_equal(symlink("nowhere", link), 0);
+	assert_status(
+	    terrace_fetch(cache, TERRACE_KEY("k"), load_source, (void *)(uintptr_t)link, &value),
+	    TERRACE_EINVAL);
+	assert_non_null(strstr(terrace_error_message(), "link to nothing"));
+	assert_int_equal(unlink(link), 0);
+	assert_status(
+	    terrace_fetch(cache, TERRACE_KEY("k"), load_source, (void *)(uintptr_t)link, &value),
+	    TERRACE_MISS);
+	terrace_cache_close(cache);
+}
+
 static void test_source__invalidation_by_source(void **state)
 {
 	struct fixture *f = *state;
@@ -446,6 +472,7 @@ int main(void)
 		OLD(test_source__is_checked_as_the_policy_says),
 		OLD(test_source__that_cannot_be_looked_at_is_a_miss_each_time),
 		OLD(test_source__dots_behind_a_link_go_where_the_link_does),
+		OLD(test_source__a_link_that_leads_nowhere_is_no_source_of_a_loader),
 		OLD(test_source__invalidation_by_source),
 		OLD(test_digest__is_remembered_while_the_file_stands),
 	};

@@ -9,28 +9,45 @@
 /* A wider step between the two clocks than slewing and ticks explain. */
 enum { APART_MS = 50 };
 
+/* Two looks that are no further apart are of one moment; else they are tried again, so often. */
+enum { MOMENT_MS = 1, TRIES = 8 };
+
+/* By how much one clock is ahead of another. */
+static int64_t ahead(clockid_t clock, clockid_t other)
+{
+	int64_t there, here;
+	int tries = TRIES;
+
+	do {
+		there = terrace__clock_ms(other);
+		here = terrace__clock_ms(clock);
+	} while (terrace__clock_ms(other) - there > MOMENT_MS && --tries > 0);
+	return here - there;
+}
+
 void terrace__clock_settle(struct shared *shared)
 {
 	/* The date may be wrong after a boot; what was written is not younger than that. */
-	int64_t now = terrace__clock_ms(CLOCK_REALTIME);
+	int64_t base = ahead(CLOCK_REALTIME, CLOCK_BOOTTIME), least;
 	uint64_t last = atomic_load(&shared->last_time);
 
-	if (word_holds(shared, PLACE_TIME, last) && now < (int64_t)word_value(last))
-		now = (int64_t)word_value(last);
-	shared->head.clock_base = now - terrace__clock_ms(CLOCK_BOOTTIME);
+	if (word_holds(shared, PLACE_TIME, last)) {
+		least = (int64_t)word_value(last) - terrace__clock_ms(CLOCK_BOOTTIME);
+		base = base < least ? least : base;
+	}
+	shared->head.clock_base = base;
 }
 
 static void calibrate(struct terrace *store)
 {
-	int64_t mono = terrace__clock_ms(CLOCK_MONOTONIC);
-	/* CLOCK_BOOTTIME goes on while the machine sleeps. */
-	int64_t boot = terrace__clock_ms(CLOCK_BOOTTIME);
+	/* First: if the machine sleeps from here on, the next look at the clock finds out. */
+	int64_t apart = ahead(CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE);
 	int64_t base = store->shared ? store->head.clock_base :
-	                               terrace__clock_ms(CLOCK_REALTIME) - boot;
+	                               ahead(CLOCK_REALTIME, CLOCK_BOOTTIME);
 
-	atomic_store(&store->clock.offset, base + boot - mono);
-	atomic_store(&store->clock.apart, terrace__clock_ms(CLOCK_REALTIME_COARSE) -
-	                                      terrace__clock_ms(CLOCK_MONOTONIC_COARSE));
+	/* CLOCK_BOOTTIME goes on while the machine sleeps. */
+	atomic_store(&store->clock.offset, base + ahead(CLOCK_BOOTTIME, CLOCK_MONOTONIC));
+	atomic_store(&store->clock.apart, apart);
 }
 
 void terrace__clock_start(struct terrace *store)

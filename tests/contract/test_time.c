@@ -11,15 +11,25 @@
 
 static const int64_t hour = 3600 * 1000;
 
-/* What is added to the date, and to the time that has passed. */
-static _Atomic int64_t set_ms, passed_ms;
+/* What is added to the date, to the time that has passed, and to that of the machine's sleep. */
+static _Atomic int64_t set_ms, passed_ms, slept_ms;
+/* What passes just before, and what the machine sleeps just after the next look at CLOCK_BOOTTIME. */
+static _Atomic int64_t stops_before_ms, sleeps_after_ms;
 
 int clock_gettime(clockid_t clock, struct timespec *ret)
 {
 	bool date = clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE;
-	int64_t add = atomic_load(&passed_ms) + (date ? atomic_load(&set_ms) : 0), ns;
-	long rc = syscall(SYS_clock_gettime, clock, ret);
+	bool boot = clock == CLOCK_BOOTTIME;
+	int64_t add, ns;
+	long rc;
 
+	if (boot)
+		atomic_fetch_add(&passed_ms, atomic_exchange(&stops_before_ms, 0));
+	add = atomic_load(&passed_ms) + (date ? atomic_load(&set_ms) : 0) +
+	      (date || boot ? atomic_load(&slept_ms) : 0);
+	rc = syscall(SYS_clock_gettime, clock, ret);
+	if (boot)
+		atomic_fetch_add(&slept_ms, atomic_exchange(&sleeps_after_ms, 0));
 	if (rc < 0)
 		return -1;
 	ns = (add % 1000) * 1000000 + ret->tv_nsec;
@@ -139,11 +149,35 @@ static void test_time__a_process_that_comes_after_the_date_was_set_agrees(void *
 	}
 }
 
+/* A process is stopped, or its machine sleeps, between two looks at its clocks. */
+static void test_time__it_passes_while_the_clock_is_set(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 2; round++) {
+		struct fixture f;
+		terrace_cache *cache;
+
+		open_with_real_clock(&f);
+		cache = cache_in(&f, TERRACE_L1);
+		put_for(cache, "short", 2 * hour);
+		put_for(cache, "long", 4 * hour);
+		atomic_store(round ? &sleeps_after_ms : &stops_before_ms, 3 * hour);
+		atomic_fetch_add(&set_ms, hour); /* so that it is */
+		misses(cache, "long");
+		assert_int_equal(atomic_load(&sleeps_after_ms) + atomic_load(&stops_before_ms), 0);
+		assert_misses(cache, "short");
+		assert_gives(cache, "long", "v");
+		terrace_cache_close(cache);
+		fixture_close(&f);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_time__the_date_is_set_while_the_store_is_open),
 		cmocka_unit_test(test_time__the_date_is_set_while_the_store_is_closed),
+		cmocka_unit_test(test_time__it_passes_while_the_clock_is_set),
 		cmocka_unit_test(test_time__a_process_that_comes_after_the_date_was_set_agrees),
 	};
 

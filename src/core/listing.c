@@ -174,7 +174,7 @@ static int visit_dir(struct walk *walk, int fd, const char *below)
 		return rc;
 	}
 	if (fstat(fd, &st) == 0)
-		terrace__source_stat(&st, &before);
+		terrace__source_stat(&st, 0, &before);
 	while (rc == TERRACE_OK) {
 		errno = 0;
 		item = readdir(stream);
@@ -185,7 +185,7 @@ static int visit_dir(struct walk *walk, int fd, const char *below)
 		rc = visit_name(walk, stream, item, below);
 	}
 	if (fstat(fd, &st) == 0)
-		terrace__source_stat(&st, &after);
+		terrace__source_stat(&st, 0, &after);
 	closedir(stream);
 	/* What was read is of no one moment. */
 	if (rc == TERRACE_OK && !terrace__source_same_stat(&before, &after))
@@ -247,12 +247,13 @@ static int add_name(void *ctx, const char *below, size_t size)
 /* Does the time of the directory tell of every change? Not of those below it. */
 static int mark_dir(const struct listing *listing, struct source_mark *ret)
 {
+	int64_t before = terrace__source_clock();
 	CLEANUP(terrace__fd_done) int fd = open(listing->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return terrace__source_failed(errno, listing->dir);
-	terrace__source_stat(&st, ret);
+	terrace__source_stat(&st, before, ret);
 	if (listing->deep || !terrace__fs_tells(fd))
 		ret->flags |= SOURCE_RACY;
 	return TERRACE_OK;

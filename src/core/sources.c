@@ -22,9 +22,14 @@ static int64_t ns_of(struct timespec time)
 	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-void terrace__source_stat(const struct stat *st, struct source_mark *ret)
+int64_t terrace__source_clock(void)
 {
-	int64_t now = terrace__clock_ms(CLOCK_REALTIME), youngest;
+	return terrace__clock_ms(CLOCK_REALTIME);
+}
+
+void terrace__source_stat(const struct stat *st, int64_t before, struct source_mark *ret)
+{
+	int64_t youngest;
 
 	ret->size = (uint64_t)st->st_size;
 	ret->mtime_ns = ns_of(st->st_mtim);
@@ -33,7 +38,7 @@ void terrace__source_stat(const struct stat *st, struct source_mark *ret)
 	youngest = (ret->mtime_ns > ret->ctime_ns ? ret->mtime_ns : ret->ctime_ns) / 1000000;
 	/* A time in the future says as little as one just now. */
 	ret->flags &= (uint8_t)~SOURCE_RACY;
-	if (now - youngest < terrace__source_grain_ms)
+	if (before - youngest < terrace__source_grain_ms)
 		ret->flags |= SOURCE_RACY;
 }
 
@@ -96,6 +101,7 @@ static int hash_fd(int fd, const char *path, uint8_t ret[16])
 static int read_file(const char *path, struct source_mark *ret)
 {
 	CLEANUP(terrace__fd_done) int fd = -1;
+	int64_t before = terrace__source_clock();
 	struct source_mark after;
 	struct stat st;
 	int rc;
@@ -106,7 +112,7 @@ static int read_file(const char *path, struct source_mark *ret)
 		return terrace__source_failed(errno, path);
 	if (!S_ISREG(st.st_mode))
 		return not_a_file(path);
-	terrace__source_stat(&st, ret);
+	terrace__source_stat(&st, before, ret);
 	rc = hash_fd(fd, path, ret->hash);
 	if (rc != TERRACE_OK)
 		return rc;
@@ -114,7 +120,7 @@ static int read_file(const char *path, struct source_mark *ret)
 	if (fstat(fd, &st) < 0)
 		return terrace__source_failed(errno, path);
 	after = *ret;
-	terrace__source_stat(&st, &after);
+	terrace__source_stat(&st, before, &after);
 	if (!terrace__source_same_stat(ret, &after))
 		ret->flags |= SOURCE_RACY;
 	return TERRACE_OK;
@@ -160,6 +166,7 @@ int terrace__file_digest(struct terrace *store, const char *path, struct source_
 	/* In the middle of a write (an add looks at what is there), nothing may be written. */
 	bool may_write = store && !terrace__write_leads(store);
 	struct terrace_cache *digests = may_write ? terrace__digests(store) : NULL;
+	int64_t before = terrace__source_clock();
 	struct stat st;
 	int rc;
 
@@ -168,7 +175,7 @@ int terrace__file_digest(struct terrace *store, const char *path, struct source_
 		return terrace__source_failed(errno, path);
 	if (!S_ISREG(st.st_mode))
 		return not_a_file(path);
-	terrace__source_stat(&st, ret);
+	terrace__source_stat(&st, before, ret);
 	/* The remembered hash was old enough when it was taken; the file has not
 	 * been touched since. */
 	if (digests && recall(digests, path, ret)) {
@@ -186,6 +193,7 @@ int terrace__file_digest(struct terrace *store, const char *path, struct source_
 int terrace__source_mark(struct terrace *store, const char *path, unsigned flags,
                          struct source_mark *ret)
 {
+	int64_t before = terrace__source_clock();
 	struct stat st;
 	int rc;
 
@@ -194,7 +202,7 @@ int terrace__source_mark(struct terrace *store, const char *path, unsigned flags
 		return terrace__source_failed(errno, path);
 	if (!S_ISREG(st.st_mode))
 		return not_a_file(path);
-	terrace__source_stat(&st, ret);
+	terrace__source_stat(&st, before, ret);
 	if (!(ret->flags & SOURCE_RACY) && !(flags & TERRACE_SOURCE_CONTENT))
 		return TERRACE_OK;
 	rc = terrace__file_digest(store, path, ret);
@@ -231,7 +239,7 @@ static enum source_state check_file(struct terrace *store, const struct source_m
 	}
 	if (!S_ISREG(st.st_mode))
 		return terrace__source_changed(why, why_size, path, "is no longer a file");
-	terrace__source_stat(&st, &now);
+	terrace__source_stat(&st, 0, &now); /* whatever its age */
 	if (terrace__source_same_stat(mark, &now) && !(mark->flags & SOURCE_RACY))
 		return SOURCE_SAME;
 	if (mark->flags & SOURCE_HASHED &&

@@ -5,6 +5,9 @@
  */
 #include "support/peer.h"
 
+#include "core/sources.h"
+
+#include <fcntl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -36,6 +39,17 @@ int clock_gettime(clockid_t clock, struct timespec *ret)
 	ret->tv_sec += add / 1000 + (ns < 0 ? -1 : ns / 1000000000);
 	ret->tv_nsec = ns < 0 ? ns + 1000000000 : ns % 1000000000;
 	return 0;
+}
+
+/* The same just after the next look at a file. */
+static _Atomic int64_t stops_after_ms;
+
+int stat(const char *restrict path, struct stat *restrict ret)
+{
+	int rc = fstatat(AT_FDCWD, path, ret, 0);
+
+	atomic_fetch_add(&passed_ms, atomic_exchange(&stops_after_ms, 0));
+	return rc;
 }
 
 static const int64_t jumps[] = { 3600 * 1000, -3600 * 1000, INT64_C(10) * 365 * 24 * 3600 * 1000,
@@ -172,12 +186,34 @@ static void test_time__it_passes_while_the_clock_is_set(void **state)
 	}
 }
 
+/* Its process is stopped then: that the file was young when it was looked at is not forgotten. */
+static void test_time__it_passes_while_a_source_is_fingerprinted(void **state)
+{
+	struct source_mark mark;
+	struct scratch scratch;
+	const char *path;
+
+	(void)state;
+	scratch_make(&scratch);
+	path = scratch_path(&scratch, "source");
+	atomic_store(&set_ms, 0);
+	atomic_store(&passed_ms, 0);
+	atomic_store(&slept_ms, 0);
+	write_file(path, "1");
+	atomic_store(&stops_after_ms, hour);
+	assert_ok(terrace__source_mark(NULL, path, 0, &mark));
+	assert_int_equal(atomic_load(&stops_after_ms), 0);
+	assert_int_not_equal(mark.flags & SOURCE_HASHED, 0);
+	scratch_remove(&scratch);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_time__the_date_is_set_while_the_store_is_open),
 		cmocka_unit_test(test_time__the_date_is_set_while_the_store_is_closed),
 		cmocka_unit_test(test_time__it_passes_while_the_clock_is_set),
+		cmocka_unit_test(test_time__it_passes_while_a_source_is_fingerprinted),
 		cmocka_unit_test(test_time__a_process_that_comes_after_the_date_was_set_agrees),
 	};
 

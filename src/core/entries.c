@@ -48,18 +48,19 @@ int terrace__extra_pack(const terrace_put_options *options, struct buf *ret)
 	return ret->failed ? no_memory("tags and sources") : TERRACE_OK;
 }
 
-/* So that what was stored together does not die together. */
-static int64_t jittered(const struct terrace_cache *cache, int64_t ttl_ms)
+/* So that what was stored together does not die together, whoever stored it. */
+static int64_t jittered(const struct terrace_cache *cache, const struct tier_key *key,
+                        int64_t ttl_ms)
 {
 	static _Atomic uint64_t turn;
-	uint64_t number[] = { atomic_fetch_add(&turn, 1), cache->seed };
+	uint64_t number[] = { atomic_fetch_add(&turn, 1), key->hash };
 	double part = (double)(terrace__hash64(number, sizeof number, 0) >> 32) / 4294967296.0;
 
 	return ttl_ms - (int64_t)((double)ttl_ms * cache->jitter / 100 * part);
 }
 
-int64_t terrace__expires(const struct terrace_cache *cache, int64_t now, int64_t ttl_ms,
-                         int64_t *ret_ttl)
+int64_t terrace__expires(const struct terrace_cache *cache, const struct tier_key *key, int64_t now,
+                         int64_t ttl_ms, int64_t *ret_ttl)
 {
 	if (ttl_ms == 0)
 		ttl_ms = cache->ttl_ms;
@@ -67,7 +68,7 @@ int64_t terrace__expires(const struct terrace_cache *cache, int64_t now, int64_t
 		ttl_ms = 0;
 	*ret_ttl = ttl_ms;
 	if (cache->jitter && ttl_ms > 0)
-		ttl_ms = jittered(cache, ttl_ms);
+		ttl_ms = jittered(cache, key, ttl_ms);
 	return ttl_ms < 0 ? INT64_MAX : add_sat_i64(now, ttl_ms);
 }
 
@@ -76,7 +77,7 @@ int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,
                         uint64_t cost_us, struct entry **ret)
 {
 	int64_t ttl, now = terrace__now(cache->store);
-	int64_t expires = terrace__expires(cache, now, ttl_ms, &ttl);
+	int64_t expires = terrace__expires(cache, key, now, ttl_ms, &ttl);
 	int64_t idle = terrace__idle_ms(cache, idle_ms);
 	/* What a row has to say of an entry is kept with it; else there may be nothing. */
 	bool plain = !cache->on_disk && ttl == TERRACE_TTL_FOREVER && idle == 0 && cost_us == 0 &&

@@ -14,8 +14,8 @@ struct terrace_sources {
 int terrace__extra_pack(const terrace_put_options *options, struct buf *ret);
 
 /* When an entry of this age-to-be dies; a time to live as in the public headers, 0: the cache's. */
-int64_t terrace__expires(const struct terrace_cache *cache, int64_t now, int64_t ttl_ms,
-                         int64_t *ret_ttl);
+int64_t terrace__expires(const struct terrace_cache *cache, const struct tier_key *key, int64_t now,
+                         int64_t ttl_ms, int64_t *ret_ttl);
 
 /* An entry of a caller's bytes, copied. */
 int terrace__entry_make(struct terrace_cache *cache, const struct tier_key *key,

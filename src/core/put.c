@@ -459,7 +459,7 @@ int terrace__touch(struct terrace_cache *cache, terrace_slice key, int64_t ttl_m
 	struct entry *alone;
 
 	write.now = terrace__now(cache->store);
-	write.expires = terrace__expires(cache, write.now, ttl_ms, &write.ttl);
+	write.expires = terrace__expires(cache, &write.put.key, write.now, ttl_ms, &write.ttl);
 	alone = cache->on_disk ? terrace__immediate_find(cache, &write.put.key) : NULL;
 	entry_unref(alone);
 	if (cache->on_disk && !alone) {

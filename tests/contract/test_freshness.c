@@ -1,5 +1,5 @@
 /* How long a value is good, and what may be given instead of a good one. */
-#include "support/support.h"
+#include "support/peer.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -119,6 +119,34 @@ static void test_freshness__jitter_shortens_each_time_to_live_by_its_own_part(vo
 	}
 	/* spread over most of the range */
 	assert_true(most - least > 15000);
+	terrace_cache_close(cache);
+}
+
+/* Processes that begin alike and put one value each, as those of a command do. */
+static void test_freshness__jitter_differs_between_processes(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	int64_t least = INT64_MAX, most = 0;
+	terrace_cache *cache;
+
+	policy.ttl_ms = 100000;
+	policy.jitter_percent = 20;
+	cache = fixture_cache(f, "a", &policy);
+	for (int i = 0; i < 20; i++) {
+		struct peer peer = peer_start(f, &policy);
+		terrace_info info = TERRACE_INFO_INIT;
+		char order[32];
+
+		snprintf(order, sizeof order, "p %d value", i);
+		assert_peer(&peer, order, "ok");
+		peer_end(&peer);
+		assert_ok(terrace_inspect(cache, terrace_str(strtok(order + 2, " ")), &info));
+		least = info.expires_ms < least ? info.expires_ms : least;
+		most = info.expires_ms > most ? info.expires_ms : most;
+		terrace_info_free(&info);
+	}
+	assert_true(most - least > 5000);
 	terrace_cache_close(cache);
 }
 
@@ -446,6 +474,7 @@ int main(void)
 #define test(name) cmocka_unit_test_setup_teardown(test_freshness__##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		test(jitter_shortens_each_time_to_live_by_its_own_part),
+		test(jitter_differs_between_processes),
 		test(others_get_the_expired_value_while_one_computes),
 		test(what_is_expired_too_long_or_removed_is_not_given),
 		test(what_came_while_computing_failed_is_not_stale),

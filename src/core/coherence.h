@@ -136,7 +136,7 @@ struct shared_cache {
 
 /* How a loader failed, for those in other processes who waited for it. */
 struct shared_outcome {
-	_Atomic uint64_t hash; /* of the key; 0: none */
+	_Atomic uint64_t hash; /* of the key, mixed with the code */
 	_Atomic uint64_t turn; /* moves with each outcome written here */
 	_Atomic int64_t made;
 	_Atomic int32_t code;

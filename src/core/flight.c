@@ -152,13 +152,22 @@ static struct shared_outcome *outcome_of(struct terrace *store, uint64_t hash)
 	return &store->shared->outcomes[hash % OUTCOMES];
 }
 
+/*
+ * Two keys may be written to one place at a time, so that the code of one would stand beside
+ * the hash of the other. What stands for the hash goes by the code as well.
+ */
+static uint64_t sealed(uint64_t hash, int code)
+{
+	return hash ^ (uint32_t)code * UINT64_C(0x9e3779b97f4a7c15);
+}
+
 /* For those in other processes who waited: this is how it failed. */
 static void publish_outcome(struct terrace *store, uint64_t hash, int code)
 {
 	struct shared_outcome *outcome = outcome_of(store, hash);
 
 	atomic_store(&outcome->code, code);
-	atomic_store(&outcome->hash, hash);
+	atomic_store(&outcome->hash, sealed(hash, code));
 	atomic_store(&outcome->made, terrace__now(store));
 	atomic_fetch_add(&outcome->turn, 1);
 }
@@ -167,10 +176,12 @@ static void publish_outcome(struct terrace *store, uint64_t hash, int code)
 static int outcome_since(struct terrace *store, uint64_t hash, uint64_t turn)
 {
 	struct shared_outcome *outcome = outcome_of(store, hash);
+	int code;
 
-	if (atomic_load(&outcome->turn) == turn || atomic_load(&outcome->hash) != hash)
+	if (atomic_load(&outcome->turn) == turn)
 		return 0;
-	return atomic_load(&outcome->code);
+	code = atomic_load(&outcome->code);
+	return atomic_load(&outcome->hash) == sealed(hash, code) ? code : 0;
 }
 
 /*

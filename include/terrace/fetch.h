@@ -178,7 +178,7 @@ TERRACE_API int terrace_lease_begin(terrace_cache *cache, terrace_slice key, int
  * began, hand it to those who wait, and end the lease.
  *
  * options, ret: may be NULL.
- * Returns: TERRACE_OK; TERRACE_EINVAL (the lease goes on), TERRACE_ENOMEM.
+ * Returns: TERRACE_OK; TERRACE_EINVAL (the lease goes on), TERRACE_ENOMEM (it has ended).
  */
 TERRACE_API int terrace_lease_put(terrace_lease *lease, terrace_slice value,
                                   const terrace_put_options *options, terrace_value **ret);

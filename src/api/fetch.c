@@ -151,15 +151,16 @@ int terrace_lease_put(terrace_lease *lease, terrace_slice value, const terrace_p
 
 	if (rc == TERRACE_OK)
 		rc = terrace__check_put_options(lease->cache, options, &ours);
-	if (rc == TERRACE_OK)
-		rc = terrace__extra_pack(&ours, &extra);
 	if (rc != TERRACE_OK)
 		return rc;
+	rc = terrace__extra_pack(&ours, &extra);
 	if (!ours.cost_us)
 		ours.cost_us = (terrace__now_ns() - lease->started_ns) / 1000;
-	rc = terrace__store_loaded(lease, value, &ours, &entry);
+	if (rc == TERRACE_OK)
+		rc = terrace__store_loaded(lease, value, &ours, &entry);
 	if (rc != TERRACE_OK) {
-		terrace__lease_end(lease, NULL, 0);
+		if (rc != TERRACE_EINVAL)
+			terrace__lease_end(lease, NULL, 0);
 		return rc;
 	}
 	terrace__lease_end(lease, entry, 0);

@@ -1,6 +1,8 @@
 /* Two forms: an object in L1, and its encoded bytes in memory under a budget of their own. */
 #include "support/support.h"
 
+#include "core/store.h"
+
 #include <pthread.h>
 #include <semaphore.h>
 
@@ -462,6 +464,28 @@ static void *let_go(void *arg)
 	return NULL;
 }
 
+/* As after any other argument that is wrong: who holds it ends it. */
+static void test_lease__goes_on_when_its_value_does_not_decode(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct forms f;
+		terrace_lease *lease;
+		terrace_value *value;
+
+		open_forms(&f, both[i], 0, 0);
+		assert_status(terrace_lease_begin(f.cache, TERRACE_KEY("k"), 0, &lease, &value),
+		              TERRACE_MISS);
+		assert_status(terrace_lease_put(lease, terrace_str("bad"), NULL, NULL),
+		              TERRACE_EINVAL);
+		assert_int_equal(f.cache->store->flights.lease_count, 1);
+		terrace_lease_drop(lease);
+		assert_int_equal(f.cache->store->flights.lease_count, 0);
+		terrace_cache_close(f.cache);
+		close_forms(&f);
+	}
+}
+
 static void test_both_shapes__share_one_computation(void **state)
 {
 	(void)state;
@@ -512,6 +536,7 @@ int main(void)
 		cmocka_unit_test(test_without_l1__every_get_decodes),
 		cmocka_unit_test(test_bytes_alone__are_listed_and_invalidated),
 		cmocka_unit_test(test_bytes_that_do_not_decode__fail_for_themselves),
+		cmocka_unit_test(test_lease__goes_on_when_its_value_does_not_decode),
 		cmocka_unit_test(test_both_shapes__share_one_computation),
 	};
 

@@ -163,8 +163,7 @@ static int await(struct job *job, terrace_slice key, const terrace_fetch_options
 
 	if (options->background && take_stale(cache, key, cache->stale_ms, ret))
 		return TERRACE_OK;
-	if (options->soft_ms &&
-	    !job_wait(jobs, job, earlier(add_sat_i64(start, options->soft_ms), hard)) &&
+	if (options->soft_ms && !job_wait(jobs, job, add_sat_i64(start, options->soft_ms)) &&
 	    take_stale(cache, key, window(cache), ret))
 		return TERRACE_OK;
 	if (!job_wait(jobs, job, hard))
@@ -222,7 +221,8 @@ static int begin_in_time(struct terrace_cache *cache, terrace_slice key,
 	int64_t limits[] = { options->soft_ms, options->hard_ms };
 
 	for (size_t i = 0; i < ARRAY_LEN(limits); i++) {
-		int64_t left = start + limits[i] - terrace__clock_ms(CLOCK_MONOTONIC);
+		int64_t until = add_sat_i64(start, limits[i]);
+		int64_t left = until - terrace__clock_ms(CLOCK_MONOTONIC);
 		int rc;
 
 		if (limits[i] == 0)
@@ -230,7 +230,7 @@ static int begin_in_time(struct terrace_cache *cache, terrace_slice key,
 		rc = terrace__fetch_begin(cache, key, left > 0 ? left : 0, FLIGHT_OBJECT, ret_lease,
 		                          ret, ret_code);
 		if (rc != TERRACE_MISS || !*ret_lease || (*ret_lease)->flight ||
-		    terrace__clock_ms(CLOCK_MONOTONIC) < start + limits[i])
+		    terrace__clock_ms(CLOCK_MONOTONIC) < until)
 			return rc;
 		terrace__lease_end(*ret_lease, NULL, 0);
 		if (take_stale(cache, key, window(cache), ret))
@@ -260,6 +260,8 @@ int terrace_fetch_with(terrace_cache *cache, terrace_slice key, terrace_load_fn 
 		rc = terrace__check_strategy(cache, ours.strategy);
 	if (rc != TERRACE_OK)
 		return rc;
+	if (ours.hard_ms)
+		ours.soft_ms = earlier(ours.soft_ms, ours.hard_ms);
 	if (!cache)
 		return without_lease(NULL, key, load, ctx, &ours, ret);
 	rc = begin_in_time(cache, key, &ours, start, &lease, ret, &code);

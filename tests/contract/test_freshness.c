@@ -6,6 +6,7 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static const unsigned all_tiers[] = { TERRACE_L1, TERRACE_L2, 0 };
@@ -394,6 +395,37 @@ static void test_freshness__past_the_hard_limit_the_caller_goes_and_the_loader_g
 	terrace_cache_close(cache);
 }
 
+static int64_t seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec;
+}
+
+static void test_freshness__a_hard_limit_below_the_soft_one_is_kept(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	struct loader loader = { .text = "late", .waits = true };
+	struct caller owner = { .cache = cache, .loader = &loader };
+	terrace_fetch_options options = TERRACE_FETCH_INIT;
+	int64_t start;
+
+	sem_init(&loader.started, 0, 0);
+	sem_init(&loader.go_on, 0, 0);
+	assert_int_equal(pthread_create(&owner.thread, NULL, call_fetch, &owner), 0);
+	sem_wait(&loader.started);
+	options.soft_ms = 10000;
+	options.hard_ms = 20;
+	start = seconds();
+	assert_string_equal(fetched(cache, &loader, &options), "TERRACE_EBUSY");
+	assert_true(seconds() - start < 5);
+	sem_post(&loader.go_on);
+	assert_int_equal(pthread_join(owner.thread, NULL), 0);
+	terrace_cache_close(cache);
+}
+
 static void test_freshness__past_the_soft_limit_the_expired_value_is_given(void **state)
 {
 	struct fixture *f = *state;
@@ -482,6 +514,7 @@ int main(void)
 		test(without_a_policy_nothing_is_remembered_as_absent),
 		test(a_lease_can_end_with_nothing),
 		test(past_the_hard_limit_the_caller_goes_and_the_loader_goes_on),
+		test(a_hard_limit_below_the_soft_one_is_kept),
 		test(past_the_soft_limit_the_expired_value_is_given),
 		test(in_the_background_nobody_waits),
 		test(a_failing_loader_on_a_thread_says_so),

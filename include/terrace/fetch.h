@@ -104,7 +104,7 @@ TERRACE_DEFINE_INIT(terrace_fetch_options)
  * As terrace_fetch(), but with a limit on the waiting: `load` runs on a thread
  * of the store, goes on after the limit, and what it gives is stored for the
  * next caller. So `ctx` must outlive this call: see `release`. Where no thread
- * can be had, `load` runs on the calling one, without a limit.
+ * can be had, and within a transaction, `load` runs on the calling one, without a limit.
  *
  * Returns: as terrace_fetch(); TERRACE_EBUSY past hard_ms.
  * Threads: safe. terrace_close() waits for loaders that still run.

@@ -177,9 +177,12 @@ static int compute_aside(struct terrace_lease *lease, terrace_slice key, terrace
                          terrace_value **ret)
 {
 	struct terrace_cache *cache = lease->cache;
-	struct job *job = calloc(1, sizeof *job);
+	struct job *job = NULL;
 	int rc;
 
+	/* Within a transaction another thread could not store, and would wait for this one. */
+	if (!terrace__transaction_mine(cache->store))
+		job = calloc(1, sizeof *job);
 	if (job) {
 		*job = (struct job){ .lease = lease,
 			             .cache = cache,

@@ -426,6 +426,25 @@ static void test_freshness__a_hard_limit_below_the_soft_one_is_kept(void **state
 	terrace_cache_close(cache);
 }
 
+/* Its thread would wait for the end of the transaction, and that for the thread. */
+static void test_freshness__within_a_transaction_the_loader_runs_on_its_thread(void **state)
+{
+	struct fixture *f = *state;
+	struct loader loader = { .text = "value" };
+	terrace_fetch_options options = TERRACE_FETCH_INIT;
+	terrace_cache *cache;
+
+	f->options.wait_ms = 200;
+	fixture_reopen(f);
+	cache = fixture_rows(f, "a", NULL);
+	assert_ok(terrace_begin(f->store, 0));
+	assert_string_equal(fetched(cache, &loader, &options), "value");
+	assert_ok(terrace_commit(f->store));
+	assert_gives(cache, "k", "value");
+	assert_int_equal(loader.calls, 1);
+	terrace_cache_close(cache);
+}
+
 static void test_freshness__past_the_soft_limit_the_expired_value_is_given(void **state)
 {
 	struct fixture *f = *state;
@@ -515,6 +534,7 @@ int main(void)
 		test(a_lease_can_end_with_nothing),
 		test(past_the_hard_limit_the_caller_goes_and_the_loader_goes_on),
 		test(a_hard_limit_below_the_soft_one_is_kept),
+		test(within_a_transaction_the_loader_runs_on_its_thread),
 		test(past_the_soft_limit_the_expired_value_is_given),
 		test(in_the_background_nobody_waits),
 		test(a_failing_loader_on_a_thread_says_so),

@@ -84,24 +84,57 @@ bool terrace__idle_pending(struct terrace *store)
 	return pending;
 }
 
+/* The next one that waits; false when there is none. */
+static bool take_use(struct uses *uses, struct use *ret)
+{
+	bool waits;
+
+	pthread_mutex_lock(&uses->lock);
+	waits = uses->taken < uses->count;
+	if (waits)
+		*ret = uses->items[uses->taken++];
+	pthread_mutex_unlock(&uses->lock);
+	return waits;
+}
+
+/* The one that was taken last cannot be written: it must not fail the next transaction, too. */
+static void forget_use(struct uses *uses)
+{
+	pthread_mutex_lock(&uses->lock);
+	uses->items[--uses->taken] = uses->items[--uses->count];
+	pthread_mutex_unlock(&uses->lock);
+}
+
 int terrace__idle_flush(struct terrace *store, size_t most)
 {
 	int rc = TERRACE_OK;
+	struct use use;
 
-	while (most-- > 0 && rc == TERRACE_OK) {
-		struct use use = { 0 };
-
-		pthread_mutex_lock(&store->uses.lock);
-		if (store->uses.count > 0)
-			use = store->uses.items[--store->uses.count];
-		pthread_mutex_unlock(&store->uses.lock);
-		if (!use.when)
-			break;
+	while (most-- > 0 && rc == TERRACE_OK && take_use(&store->uses, &use)) {
 		rc = store->disk_ops->used(store->disk, use.hash, use.when);
 		if (rc == TERRACE_MISS)
 			rc = TERRACE_OK; /* it went in between */
+		if (rc != TERRACE_OK)
+			forget_use(&store->uses);
 	}
 	return rc;
+}
+
+void terrace__idle_flushed(struct terrace *store, bool committed)
+{
+	struct uses *uses = &store->uses;
+	size_t left, moved;
+
+	pthread_mutex_lock(&uses->lock);
+	if (committed && uses->taken > 0) {
+		/* Their order says nothing: the last take the places of the first. */
+		left = uses->count - uses->taken;
+		moved = left < uses->taken ? left : uses->taken;
+		memcpy(uses->items, uses->items + uses->count - moved, moved * sizeof *uses->items);
+		uses->count = left;
+	}
+	uses->taken = 0;
+	pthread_mutex_unlock(&uses->lock);
 }
 
 static int settle(struct terrace *store)

@@ -23,6 +23,8 @@ void terrace__idle_used(struct terrace_cache *cache, const struct tier_key *key,
 bool terrace__idle_pending(struct terrace *store);
 /* Within a transaction: write down up to `most` uses. */
 int terrace__idle_flush(struct terrace *store, size_t most);
+/* It has ended; of one that was rolled back the uses wait again. */
+void terrace__idle_flushed(struct terrace *store, bool committed);
 /* What waits, now; for the keeper. */
 void terrace__idle_settle(struct terrace *store);
 

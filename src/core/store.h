@@ -96,6 +96,7 @@ struct loader_jobs {
 struct uses {
 	pthread_mutex_t lock;
 	size_t count, capacity;
+	size_t taken; /* the first ones: written in the transaction that is open */
 	struct use {
 		uint64_t hash;
 		int64_t when;

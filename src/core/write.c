@@ -186,10 +186,12 @@ int terrace__transaction_mark(struct transaction *transaction, uint32_t slot)
 	return TERRACE_OK;
 }
 
-static void transaction_end(struct transaction *transaction)
+static void transaction_end(struct transaction *transaction, bool committed)
 {
 	struct shared *shared = transaction->store->shared;
 	uint64_t stamp;
+
+	terrace__idle_flushed(transaction->store, committed);
 
 	for (size_t i = 0; i < transaction->slot_count; i++)
 		terrace__version_clear(shared, transaction->slots[i].slot,
@@ -226,7 +228,7 @@ int terrace__transaction_commit(struct transaction *transaction)
 	if (transaction->within)
 		return TERRACE_OK; /* when that one is */
 	rc = commit(transaction);
-	transaction_end(transaction);
+	transaction_end(transaction, rc == TERRACE_OK);
 	return rc;
 }
 
@@ -238,7 +240,7 @@ void terrace__transaction_rollback(struct transaction *transaction)
 	}
 	transaction->store->disk_ops->rollback(transaction->store->disk);
 	terrace__commits_count(transaction->store->shared);
-	transaction_end(transaction);
+	transaction_end(transaction, false);
 }
 
 /* --- single writes ------------------------------------------------------------------------ */
@@ -592,7 +594,7 @@ static int transact_once(struct terrace *store, struct write_batch *batches, boo
 		stamp_batch(store->shared, batches);
 	else
 		remember_marks(&transaction, batches);
-	transaction_end(&transaction);
+	transaction_end(&transaction, rc == TERRACE_OK);
 	return rc;
 }
 

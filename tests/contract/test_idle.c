@@ -192,6 +192,36 @@ static void test_idle__a_number_keeps_it(void **state)
 	}
 }
 
+static int put_nothing(void *disk, const struct tier_put *put)
+{
+	(void)disk;
+	(void)put;
+	return TERRACE_EIO;
+}
+
+/* What shares a transaction with a put that fails is written down with the next. */
+static void test_idle__a_use_is_not_lost_with_another_ones_transaction(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = idling(f, 0), *other = fixture_rows(f, "other", NULL);
+	const struct disk_ops *real = f->store->disk_ops;
+	struct disk_ops failing = *real;
+
+	assert_ok(put_text(cache, "k", "v"));
+	pass(f, IDLE - 1);
+	assert_gives(cache, "k", "v");
+	failing.tier.put = put_nothing;
+	f->store->disk_ops = &failing;
+	assert_status(put_text(other, "fails", "v"), TERRACE_EIO);
+	f->store->disk_ops = real;
+	settle(f);
+	assert_ok(terrace_clear(cache, TERRACE_L1, NULL));
+	pass(f, IDLE - 1);
+	assert_gives(cache, "k", "v");
+	terrace_cache_close(other);
+	terrace_cache_close(cache);
+}
+
 static void test_idle__values_that_waited_to_be_written(void **state)
 {
 	struct fixture *f = *state;
@@ -367,6 +397,7 @@ int main(void)
 		TEST(test_idle__touch_is_a_use_and_moves_the_time_to_live),
 		TEST(test_idle__of_an_entry_goes_before_the_caches),
 		TEST(test_idle__a_number_keeps_it),
+		TEST(test_idle__a_use_is_not_lost_with_another_ones_transaction),
 		TEST(test_idle__values_that_waited_to_be_written),
 		TEST(test_idle__seldom_and_many_at_once),
 		TEST(test_idle__a_use_that_is_out_of_date_is_nothing),

@@ -52,7 +52,7 @@ static inline int terrace__check_key(terrace_slice key)
 }
 
 /* The same for calls that write: TERRACE_EACCESS where the store may only be read. */
-int terrace__check_writing(const struct terrace_cache *cache);
+int terrace__check_writing(struct terrace_cache *cache);
 
 /* For functions that take a cache: NULL and disabled ones hold nothing. */
 static inline bool holds_nothing(const terrace_cache *cache)

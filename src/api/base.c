@@ -103,10 +103,12 @@ int terrace__check_cache_again(const struct terrace_cache *cache)
 	return check_fork(cache->store);
 }
 
-int terrace__check_writing(const struct terrace_cache *cache)
+int terrace__check_writing(struct terrace_cache *cache)
 {
 	int rc = terrace__check_cache(cache);
 
+	if (rc == TERRACE_OK && cache && cache->tiers == 0)
+		atomic_fetch_add(&cache->unkept, 1);
 	if (rc == TERRACE_OK && cache && cache->store->read_only)
 		rc = terrace__check_writable(cache->store);
 	return rc;

@@ -20,8 +20,9 @@ struct write_lease terrace__lease_take(struct terrace_cache *cache, terrace_slic
 {
 	struct tier_key hashed = cache_key(cache, key);
 
+	/* Nothing will be stored, but others may join what is computed. */
 	if (!cache->tiers)
-		return (struct write_lease){ 0 }; /* nothing will be stored */
+		return (struct write_lease){ .bulk = atomic_load(&cache->unkept) };
 	return (struct write_lease){
 		.version = version_load(cache->store->shared, hashed.slot),
 		.bulk = atomic_load(&cache->shared->bulk),

@@ -269,6 +269,7 @@ struct terrace_cache {
 	_Atomic unsigned events;               /* kinds that somebody has subscribed to */
 	_Atomic bool has_idle;                 /* there may be entries with an idle time */
 	_Atomic bool has_immediate;            /* there may be entries of memory without a row */
+	_Atomic uint64_t unkept; /* with no tiers: how often it was written, or invalidated */
 
 	struct setting settings[CACHE_SETTING_COUNT];
 	char name[TERRACE_NAME_MAX + 1];

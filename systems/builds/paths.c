@@ -22,7 +22,16 @@ void note(const char *format, ...)
 
 /* --- names ------------------------------------------------------------------------------------ */
 
-/* By text alone: "." and ".." and "//" taken out of cwd/path. */
+/* What is above it is not what its text says: a link, or itself above one. */
+static bool leads_elsewhere(const char *path, size_t size)
+{
+	struct stat st;
+
+	return (size >= 3 && memcmp(path + size - 3, "/..", 3) == 0) ||
+	       (size > 0 && lstat(path, &st) == 0 && S_ISLNK(st.st_mode));
+}
+
+/* "." and "//" taken out of cwd/path, and ".." with what is before it, unless that is a link. */
 static int absolute(const char *cwd, const char *path, char ret[PATH_MAX])
 {
 	size_t size = 0;
@@ -35,8 +44,10 @@ static int absolute(const char *cwd, const char *path, char ret[PATH_MAX])
 	}
 	while (*path) {
 		size_t length = strcspn(path, "/");
+		bool up = length == 2 && path[0] == '.' && path[1] == '.';
 
-		if (length == 2 && path[0] == '.' && path[1] == '.') {
+		ret[size] = '\0';
+		if (up && !leads_elsewhere(ret, size)) {
 			while (size > 0 && ret[--size] != '/')
 				;
 		} else if (length > 0 && !(length == 1 && path[0] == '.')) {

@@ -215,6 +215,22 @@ class Run(CommandTest):
         os.unlink(self.path("a.h"))
         self.assertNotEqual(self.run_sh(*self.deps()).code, 0)
 
+    def test_depfile__dots_behind_a_link_go_where_the_link_does(self):
+        self.write("far/deep/file", "")
+        self.write("a.c", "c")
+        self.write("a.h", "of nobody")
+        os.symlink("far/deep", self.path("link"))
+        for text in ("h", "h", "H"):
+            self.write("far/a.h", text)
+            self.run_sh(*self.deps("link/../a.h"))
+            self.assertEqual(self.read("a.o"), "c" + text)
+        self.assertEqual(self.runs(), 2)
+        for text in ("1", "1", "2"):
+            self.write("far/a.h", text)
+            done = self.run_sh("cat link/../a.h", "--in", "link/../a.h")
+            self.assertEqual(done.out.decode(), text)
+        self.assertEqual(self.runs(), 4)
+
     def test_depfile__names_with_spaces_and_dollars(self):
         self.write("a b$c#d", "1")
         script = r"printf 'x: a\\ b$$c\\#d\n' > deps; cat 'a b$c#d'"

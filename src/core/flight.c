@@ -64,12 +64,18 @@ static struct flight *flight_new(struct flights *flights, struct terrace_cache *
 	return flight;
 }
 
-static void flight_leave(struct flight *flight)
+/*
+ * What it had, when nobody uses it any more; may be NULL. To be let go of without the lock: it
+ * may be the last one to hold an object.
+ */
+static struct entry *flight_leave(struct flight *flight)
 {
+	struct entry *entry = flight->entry;
+
 	if (--flight->users > 0)
-		return;
-	entry_unref(flight->entry);
+		return NULL;
 	free(flight);
+	return entry;
 }
 
 /* Nobody finds it from now on; those who wait see what came out. */
@@ -77,6 +83,7 @@ static void flight_land(struct flights *flights, struct flight *flight, struct e
                         int code, const char *message)
 {
 	struct flight **at = &flights->first;
+	struct entry *left;
 
 	pthread_mutex_lock(&flights->lock);
 	while (*at != flight)
@@ -86,9 +93,10 @@ static void flight_land(struct flights *flights, struct flight *flight, struct e
 	flight->entry = entry ? entry_ref(entry) : NULL;
 	flight->code = code;
 	snprintf(flight->message, sizeof flight->message, "%s", message ? message : "");
-	flight_leave(flight);
+	left = flight_leave(flight);
 	pthread_cond_broadcast(&flights->landed);
 	pthread_mutex_unlock(&flights->lock);
+	entry_unref(left);
 }
 
 static void wait_until(struct flights *flights, int64_t deadline)
@@ -108,7 +116,8 @@ enum wait_outcome {
 
 /*
  * Wait for somebody else's flight. Who joins after the key was invalidated must
- * not be given what was computed before; for them it is as if it failed.
+ * not be given what was computed before; for them it is as if it failed. The lock is let
+ * go of at the end.
  */
 static enum wait_outcome flight_join(struct flights *flights, struct flight *flight,
                                      const struct write_lease *mine, int64_t deadline,
@@ -119,6 +128,7 @@ static enum wait_outcome flight_join(struct flights *flights, struct flight *fli
 	bool same = !outdated && mine->version == flight->lease.version &&
 	            mine->bulk == flight->lease.bulk;
 	enum wait_outcome outcome = WAIT_AGAIN;
+	struct entry *left;
 
 	flight->users++;
 	while (!flight->landed && terrace__clock_ms(CLOCK_MONOTONIC) < deadline)
@@ -136,7 +146,9 @@ static enum wait_outcome flight_join(struct flights *flights, struct flight *fli
 		*ret_code = flight->code;
 		outcome = WAIT_CODE;
 	}
-	flight_leave(flight);
+	left = flight_leave(flight);
+	pthread_mutex_unlock(&flights->lock);
+	entry_unref(left);
 	return outcome;
 }
 
@@ -527,7 +539,6 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 		}
 		outcome = flight_join(flights, flight, &mine, deadline, ret_entry, ret_tier,
 		                      ret_code);
-		pthread_mutex_unlock(&flights->lock);
 		if (outcome == WAIT_VALUE &&
 		    (!sources_stand(cache, *ret_entry) || !reshape(cache, shape, ret_entry)))
 			continue;

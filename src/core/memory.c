@@ -126,9 +126,10 @@ bool terrace__memory_fits(struct terrace_cache *cache, uint64_t bytes)
 
 /*
  * Under flights.lock no thread of ours can write the key between the look and
- * the put; that no other process has is for the version to say.
+ * the put; that no other process has is for the version to say. What is replaced
+ * may run a program's destructor, so that comes after.
  */
-static int put_leased(struct terrace_cache *cache, void *tier, const struct tier_put *put,
+static int put_leased(struct terrace_cache *cache, void *tier, struct tier_put *put,
                       const struct write_lease *lease)
 {
 	struct terrace *store = cache->store;
@@ -143,8 +144,10 @@ static int put_leased(struct terrace_cache *cache, void *tier, const struct tier
 	uint64_t stamp = alone ? seen :
 	                         word_make(store->shared, put->key.slot,
 	                                   word_value(seen) + VERSION_STEP);
+	struct entry *replaced = NULL;
 	int rc = TERRACE_MISS;
 
+	put->replaced = &replaced;
 	pthread_mutex_lock(&store->flights.lock);
 	if (terrace__lease_holds(cache, &put->key, lease) &&
 	    (alone || atomic_compare_exchange_strong(version, &seen, stamp))) {
@@ -152,6 +155,8 @@ static int put_leased(struct terrace_cache *cache, void *tier, const struct tier
 		rc = cache->memory_ops->put(tier, put);
 	}
 	pthread_mutex_unlock(&store->flights.lock);
+	put->replaced = NULL;
+	entry_unlinked(replaced);
 	return rc;
 }
 

@@ -49,6 +49,11 @@ struct tier_put {
 	 */
 	const struct tier_limits *limits;
 	struct tier_evicted *evicted;
+	/*
+	 * Memory: where what it takes the place of goes, for who holds a lock to drop it after
+	 * that with entry_unlinked(); NULL: it is dropped.
+	 */
+	struct entry **replaced;
 };
 
 /* An entry of a tier, as the visitor of `each` and the notes see it. */

@@ -1,9 +1,11 @@
 /* Two forms: an object in L1, and its encoded bytes in memory under a budget of their own. */
 #include "support/support.h"
 
+#include "core/flight.h"
 #include "core/store.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 
 /* The object is the bytes behind their count; the form counts what it does. */
@@ -522,6 +524,127 @@ static void test_both_shapes__share_one_computation(void **state)
 	}
 }
 
+/* --- a destructor may use the store ------------------------------------------------------------- */
+
+struct deleter {
+	struct fixture fixture;
+	terrace_cache *cache, *other;
+	_Atomic int destroys;
+};
+
+static int decode_copy(void *ctx, terrace_slice bytes, void **ret_object, size_t *ret_weight)
+{
+	(void)ctx;
+	*ret_object = strndup(bytes.data, bytes.size);
+	*ret_weight = bytes.size;
+	return *ret_object ? 0 : TERRACE_ENOMEM;
+}
+
+static void destroy_and_delete(void *ctx, void *object)
+{
+	struct deleter *d = ctx;
+
+	terrace_delete(d->other, terrace_str(object));
+	free(object);
+	atomic_fetch_add(&d->destroys, 1);
+}
+
+static void open_deleter(struct deleter *d)
+{
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_form form = TERRACE_FORM_INIT;
+
+	memset(d, 0, sizeof *d);
+	fixture_open(&d->fixture);
+	policy.tiers = TERRACE_L1;
+	d->other = fixture_cache(&d->fixture, "other", &policy);
+	form.decode = decode_copy;
+	form.destroy = destroy_and_delete;
+	form.ctx = d;
+	policy.form = &form;
+	policy.ttl_ms = 1000;
+	policy.stale_on_error_ms = 1000000; /* what has expired stays until it is replaced */
+	d->cache = fixture_cache(&d->fixture, "objects", &policy);
+}
+
+static void close_deleter(struct deleter *d)
+{
+	terrace_cache_close(d->cache);
+	terrace_cache_close(d->other);
+	fixture_close(&d->fixture);
+}
+
+static void test_destructor__may_write_when_what_is_computed_replaces_its_object(void **state)
+{
+	struct deleter d;
+	terrace_lease *lease;
+	terrace_value *value;
+
+	(void)state;
+	open_deleter(&d);
+	assert_ok(put_text(d.other, "older", "v"));
+	assert_ok(put_text(d.cache, "k", "older"));
+	atomic_fetch_add(&d.fixture.clock.now, 2000);
+	assert_status(terrace_lease_begin(d.cache, TERRACE_KEY("k"), 0, &lease, &value),
+	              TERRACE_MISS);
+	assert_ok(terrace_lease_put(lease, terrace_str("newer"), NULL, NULL));
+	assert_int_equal(atomic_load(&d.destroys), 1);
+	assert_misses(d.other, "older");
+	close_deleter(&d);
+}
+
+static void *fetch_beside(void *ctx)
+{
+	struct deleter *d = ctx;
+	terrace_lease *lease;
+	terrace_value *value;
+
+	assert_status(terrace_lease_begin(d->cache, TERRACE_KEY("k"), 0, &lease, &value),
+	              TERRACE_MISS);
+	terrace_lease_drop(lease);
+	return NULL;
+}
+
+static unsigned waiting(struct deleter *d)
+{
+	struct flights *flights = &d->cache->store->flights;
+	unsigned users;
+
+	pthread_mutex_lock(&flights->lock);
+	users = flights->first->users;
+	pthread_mutex_unlock(&flights->lock);
+	return users - 1;
+}
+
+/* Who joined after a delete gets nothing of it, and is mostly the last to let go of it. */
+static void test_destructor__may_write_when_nobody_wants_what_was_computed(void **state)
+{
+	struct deleter d;
+	terrace_lease *lease, *busy;
+	terrace_value *value;
+	pthread_t thread;
+
+	(void)state;
+	open_deleter(&d);
+	assert_status(terrace_lease_begin(d.other, TERRACE_KEY("busy"), 0, &busy, &value),
+	              TERRACE_MISS); /* so that a delete looks for leases */
+	for (int i = 0; i < 20; i++) {
+		assert_status(terrace_lease_begin(d.cache, TERRACE_KEY("k"), 0, &lease, &value),
+		              TERRACE_MISS);
+		assert_status(terrace_delete(d.cache, TERRACE_KEY("k")), TERRACE_MISS);
+		pthread_create(&thread, NULL, fetch_beside, &d);
+		while (waiting(&d) == 0)
+			sched_yield();
+		assert_ok(terrace_lease_put(lease, terrace_str("older"), NULL, &value));
+		terrace_release(value);
+		pthread_join(thread, NULL);
+		assert_int_equal(atomic_load(&d.destroys), i + 1);
+		assert_misses(d.cache, "k");
+	}
+	terrace_lease_drop(busy);
+	close_deleter(&d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -538,6 +661,9 @@ int main(void)
 		cmocka_unit_test(test_bytes_that_do_not_decode__fail_for_themselves),
 		cmocka_unit_test(test_lease__goes_on_when_its_value_does_not_decode),
 		cmocka_unit_test(test_both_shapes__share_one_computation),
+		cmocka_unit_test(
+		    test_destructor__may_write_when_what_is_computed_replaces_its_object),
+		cmocka_unit_test(test_destructor__may_write_when_nobody_wants_what_was_computed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

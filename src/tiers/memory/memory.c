@@ -317,7 +317,10 @@ static int shard_put(struct memory *memory, const struct tier_put *put, struct e
 	shard_joined(memory, shard, entry);
 	make_room(memory, shard, put);
 	shard_unlock(memory, shard);
-	entry_unlinked(old);
+	if (put->replaced)
+		*put->replaced = old;
+	else
+		entry_unlinked(old);
 	return TERRACE_OK;
 }
 

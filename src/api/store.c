@@ -196,6 +196,31 @@ static void init_locks(struct terrace *store)
 	pthread_condattr_destroy(&monotonic);
 }
 
+/* Objects go with their caches, and their destructors may do anything. */
+static bool has_objects(struct terrace *store)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&store->caches_lock);
+	for (struct terrace_cache *cache = store->caches; cache; cache = cache->next)
+		found |= cache->has_form && cache->memory &&
+		         terrace__tiers_memory_entries(cache->memory) > 0;
+	pthread_mutex_unlock(&store->caches_lock);
+	return found;
+}
+
+static void drop_objects(struct terrace *store)
+{
+	struct terrace_cache *all[CACHES_MAX];
+	size_t open = terrace__caches_hold(store, all);
+
+	for (size_t i = 0; i < open; i++) {
+		if (all[i]->has_form)
+			terrace__memory_clear(all[i]);
+		terrace__cache_close(all[i], false);
+	}
+}
+
 /* Do a program's functions run, or may they? *ret_last is for settle(). */
 static bool is_busy(struct terrace *store, uint64_t *ret_last)
 {
@@ -204,7 +229,7 @@ static bool is_busy(struct terrace *store, uint64_t *ret_last)
 	pthread_mutex_lock(&store->jobs.lock);
 	loads = store->jobs.running > 0;
 	pthread_mutex_unlock(&store->jobs.lock);
-	return terrace__events_any(store, ret_last) || loads;
+	return terrace__events_any(store, ret_last) || loads || has_objects(store);
 }
 
 /* Until they have ended: loaders, and subscribers up to `last`. They have caches open. */
@@ -381,6 +406,7 @@ void terrace_close(terrace *store)
 	while (store->handles == 1 && is_busy(store, &last)) {
 		pthread_mutex_unlock(&registry_lock);
 		settle(store, last);
+		drop_objects(store);
 		pthread_mutex_lock(&registry_lock);
 	}
 	if (--store->handles == 0) {

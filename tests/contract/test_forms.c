@@ -645,6 +645,47 @@ static void test_destructor__may_write_when_nobody_wants_what_was_computed(void 
 	close_deleter(&d);
 }
 
+struct opener {
+	struct fixture fixture;
+	char dir[200];
+	int opened;
+};
+
+static void destroy_and_open(void *ctx, void *object)
+{
+	struct opener *opener = ctx;
+	terrace *store;
+
+	free(object);
+	assert_ok(terrace_open(opener->dir, NULL, &store));
+	terrace_close(store);
+	opener->opened++;
+}
+
+static void test_destructor__may_open_and_close_stores(void **state)
+{
+	struct opener opener = { .opened = 0 };
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_form form = TERRACE_FORM_INIT;
+	terrace_cache *cache;
+
+	(void)state;
+	fixture_open(&opener.fixture);
+	snprintf(opener.dir, sizeof opener.dir, "%s",
+	         scratch_path(&opener.fixture.scratch, "another"));
+	form.decode = decode_copy;
+	form.destroy = destroy_and_open;
+	form.ctx = &opener;
+	policy.form = &form;
+	policy.tiers = TERRACE_L1;
+	cache = fixture_cache(&opener.fixture, "objects", &policy);
+	assert_ok(put_text(cache, "k", "v"));
+	terrace_close(opener.fixture.store); /* and the cache with it */
+	assert_int_equal(opener.opened, 1);
+	opener.fixture.store = NULL;
+	fixture_close(&opener.fixture);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -664,6 +705,7 @@ int main(void)
 		cmocka_unit_test(
 		    test_destructor__may_write_when_what_is_computed_replaces_its_object),
 		cmocka_unit_test(test_destructor__may_write_when_nobody_wants_what_was_computed),
+		cmocka_unit_test(test_destructor__may_open_and_close_stores),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

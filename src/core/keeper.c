@@ -115,15 +115,19 @@ static void keep_memory(struct terrace *store, int64_t now_ms)
 	enum pressure_level level;
 	uint64_t before = atomic_load(&store->pool.bytes) + atomic_load(&store->encoded_pool.bytes),
 		 after;
-	int64_t calm_since;
+	int64_t before_both, after_first;
 
 	pthread_mutex_lock(&store->keeper.lock);
 	level = terrace__pressure_read(pressure);
-	calm_since = pressure->calm_since;
+	before_both = pressure->calm_since;
 	keep_pool(store, level, now_ms, &store->pool, &store->memory,
 	          terrace__memory_promised(store));
-	pressure->calm_since = calm_since; /* both grow at the same time */
+	/* Both grow at the same time; or one alone, where the other need not any more. */
+	after_first = pressure->calm_since;
+	pressure->calm_since = before_both;
 	keep_pool(store, level, now_ms, &store->encoded_pool, &store->encoded, 0);
+	if (pressure->calm_since == before_both)
+		pressure->calm_since = after_first;
 	pthread_mutex_unlock(&store->keeper.lock);
 	terrace__memory_shrink(store);
 	after = atomic_load(&store->pool.bytes) + atomic_load(&store->encoded_pool.bytes);

@@ -248,6 +248,64 @@ static void test_pressure__a_store_without_a_limit_has_one_while_memory_is_short
 	terrace_cache_close(cache);
 }
 
+static int decode_as_it_is(void *ctx, terrace_slice bytes, void **ret_object, size_t *ret_weight)
+{
+	(void)ctx;
+	*ret_object = memcpy(malloc(bytes.size), bytes.data, bytes.size);
+	*ret_weight = bytes.size;
+	return 0;
+}
+
+static void destroy_it(void *ctx, void *object)
+{
+	(void)ctx;
+	free(object);
+}
+
+/* Of two limits one is back where it was long before the other, which goes on as before. */
+static void test_pressure__each_limit_rises_by_itself(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_form form = TERRACE_FORM_INIT;
+	terrace_cache *cache;
+	int64_t now = 0;
+
+	open_watched(f, 64 * MB);
+	form.decode = decode_as_it_is;
+	form.destroy = destroy_it;
+	policy.form = &form;
+	policy.tiers = TERRACE_L1;
+	policy.encoded_bytes = 16 * MB;
+	cache = fixture_cache(f, "forms", &policy);
+	for (int i = 0; i < 3000; i++)
+		put_sized(cache, "k", i);
+	stalled(f, "40.00");
+	terrace__keeper_tick(f->store, now += 1000);
+	assert_int_equal(memory_of(f).limit_bytes, 64 * MB / 16);
+	assert_int_not_equal(memory_of(f).encoded_limit_bytes, 0);
+	/* After three of its steps the bytes beside the objects have no limit again. */
+	stalled(f, "0.00");
+	for (int i = 0; i < 31; i++)
+		terrace__keeper_tick(f->store, now += 1000);
+	assert_int_equal(memory_of(f).encoded_limit_bytes, 0);
+	assert_int_equal(memory_of(f).limit_bytes, 64 * MB / 16 * 7);
+	for (int i = 0; i < 9; i++)
+		terrace__keeper_tick(f->store, now += 1000);
+	assert_int_equal(memory_of(f).limit_bytes, 64 * MB / 16 * 7);
+	for (int i = 0; i < 2; i++) {
+		terrace__keeper_tick(f->store, now += 1000);
+		assert_int_equal(memory_of(f).limit_bytes, 64 * MB / 16 * 9);
+	}
+	stalled(f, "5.00"); /* neither tight nor calm */
+	terrace__keeper_tick(f->store, now += 1000);
+	stalled(f, "0.00");
+	for (int i = 0; i < 40; i++)
+		terrace__keeper_tick(f->store, now += 1000);
+	assert_int_equal(memory_of(f).limit_bytes, 64 * MB / 16 * 15);
+	terrace_cache_close(cache);
+}
+
 static void test_pressure__it_can_be_switched_off(void **state)
 {
 	struct fixture *f = *state;
@@ -575,6 +633,7 @@ int main(void)
 		test(pressure__a_limit_falls_at_once_and_rises_slowly),
 		test(pressure__l1_gives_what_is_worth_least_and_grows_again),
 		test(pressure__a_store_without_a_limit_has_one_while_memory_is_short),
+		test(pressure__each_limit_rises_by_itself),
 		test(pressure__it_can_be_switched_off),
 		test(memory__resized),
 		test(memory__a_cache_keeps_what_it_is_promised),

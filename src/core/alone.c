@@ -38,6 +38,17 @@ static bool has_good(struct terrace_cache *cache, void *tier, const struct tier_
 
 /* --- put and count ------------------------------------------------------------------------------ */
 
+/* The bytes beside a form; TERRACE_OK where none are kept. */
+static int keep_bytes(struct terrace_cache *cache, const struct tier_key *key, struct entry *bytes,
+                      uint64_t stamp, uint64_t epoch, const struct write_lease *lease)
+{
+	if (!cache->encoded)
+		return TERRACE_OK;
+	atomic_store(&bytes->stamp, stamp);
+	atomic_store(&bytes->epoch, epoch);
+	return terrace__encoded_keep(cache, key, bytes, lease);
+}
+
 /*
  * Put under the stamp of now. `put` has key and condition, and the bytes as
  * its entry; epoch was loaded before anything else was looked at, and so was *seen,
@@ -48,7 +59,7 @@ static int store(struct terrace_cache *cache, struct tier_put *put, uint64_t epo
 {
 	struct entry *bytes = put->entry, *entry;
 	uint64_t stamp = 0;
-	int kept, rc = terrace__entry_in_form(cache, bytes, &entry);
+	int kept = TERRACE_OK, rc = terrace__entry_in_form(cache, bytes, &entry);
 
 	if (rc != TERRACE_OK) {
 		terrace__memory_forget(cache, &put->key);
@@ -71,15 +82,16 @@ static int store(struct terrace_cache *cache, struct tier_put *put, uint64_t epo
 	/* Nobody sees it yet, and the table shows it whole: nothing here has to wait. */
 	atomic_store_explicit(&entry->stamp, stamp, memory_order_relaxed);
 	atomic_store_explicit(&entry->epoch, epoch, memory_order_relaxed);
+	/* First the bytes, where the version stays: see terrace__memory_keep_decoded(). */
+	if (lease)
+		kept = keep_bytes(cache, &put->key, bytes, stamp, epoch, lease);
 	put->entry = entry;
-	rc = terrace__memory_keep(cache, put, lease);
-	if ((rc == TERRACE_OK || rc == TERRACE_ETOOBIG) && cache->encoded) {
-		/* An object that is too large for memory leaves bytes that may not be. */
-		atomic_store(&bytes->stamp, rc == TERRACE_OK ? atomic_load(&entry->stamp) : stamp);
-		atomic_store(&bytes->epoch, epoch);
-		kept = terrace__encoded_keep(cache, &put->key, bytes, lease);
-		rc = rc == TERRACE_OK ? TERRACE_OK : kept;
-	}
+	rc = kept == TERRACE_MISS ? TERRACE_MISS : terrace__memory_keep(cache, put, lease);
+	if (!lease && (rc == TERRACE_OK || rc == TERRACE_ETOOBIG))
+		kept = keep_bytes(cache, &put->key, bytes, stamp, epoch, NULL);
+	/* An object that is too large for memory leaves bytes that may not be. */
+	if (rc == TERRACE_ETOOBIG && cache->encoded)
+		rc = kept;
 	put->entry = bytes;
 	if (entry != bytes)
 		entry_unref(entry);

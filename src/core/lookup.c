@@ -346,9 +346,12 @@ static int get_below(struct terrace_cache *cache, const struct tier_key *key, bo
 {
 	uint64_t start = terrace__now_ns();
 	struct found found = { 0 };
+	struct entry *bytes = NULL;
 	int rc = bytes_get(cache, key, &found, ret_tier);
 
 	keeper_at(cache->store, start);
+	if (rc == TERRACE_OK && !cache->on_disk)
+		bytes = entry_ref(found.entry); /* of a form: else there is nothing below L1 */
 	if (rc == TERRACE_OK)
 		rc = to_form(cache, key, &found);
 	/* Another set of keys is timed from here on; not this key's, which is no longer cold. */
@@ -359,13 +362,18 @@ static int get_below(struct terrace_cache *cache, const struct tier_key *key, bo
 			event_of_key(cache, TERRACE_EVENT_MISS, key->key, 0);
 			terrace__count_time(&cache->counts, TIME_miss, terrace__now_ns() - start);
 		}
+		entry_unref(bytes);
 		return rc;
 	}
 	if (cache->memory && found.keep) {
 		struct tier_put put = { .key = *key, .entry = found.entry };
 
-		terrace__memory_keep(cache, &put, NULL);
+		if (bytes)
+			terrace__memory_keep_decoded(cache, &put, bytes);
+		else
+			terrace__memory_keep(cache, &put, NULL);
 	}
+	entry_unref(bytes);
 	count_hit(cache, key, *ret_tier, entry_rest(found.entry)->cost_us,
 	          terrace__now_ns() - start);
 	*ret = found.entry;

@@ -144,6 +144,13 @@ bool terrace__memory_fits(struct terrace_cache *cache, uint64_t bytes);
  */
 int terrace__memory_keep(struct terrace_cache *cache, struct tier_put *put,
                          const struct write_lease *lease);
+/*
+ * The same, in memory alone, of what was decoded from `bytes`, which are pinned: only while
+ * those are the ones that are kept, else TERRACE_MISS. What replaces them under a lease takes
+ * no new version, so that stamps would not tell the object of the older ones.
+ */
+int terrace__memory_keep_decoded(struct terrace_cache *cache, struct tier_put *put,
+                                 const struct entry *bytes);
 /* The same for what nobody has asked for: room is made in this cache alone. */
 int terrace__memory_keep_weak(struct terrace_cache *cache, const struct tier_put *put);
 /* In memory alone, before the first put: be a holder. */

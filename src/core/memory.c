@@ -160,6 +160,25 @@ static int put_leased(struct terrace_cache *cache, void *tier, struct tier_put *
 	return rc;
 }
 
+/* See terrace__memory_keep_decoded(): while the bytes are there, under the lock of who replaces them. */
+static int put_decoded(struct terrace_cache *cache, struct tier_put *put, const struct entry *bytes)
+{
+	struct flights *flights = &cache->store->flights;
+	struct entry *now = NULL, *replaced = NULL;
+	int rc;
+
+	put->replaced = &replaced;
+	pthread_mutex_lock(&flights->lock);
+	rc = cache->memory_ops->get(cache->encoded, &put->key, false, &now);
+	if (rc == TERRACE_OK)
+		rc = now == bytes ? cache->memory_ops->put(cache->memory, put) : TERRACE_MISS;
+	pthread_mutex_unlock(&flights->lock);
+	put->replaced = NULL;
+	entry_unref(now);
+	entry_unlinked(replaced);
+	return rc;
+}
+
 /* Of the store's limits alone when the cache would be the one to give. */
 static struct tier_limits limits_of(const struct terrace_cache *cache)
 {
@@ -175,8 +194,8 @@ static struct tier_limits limits_of(const struct terrace_cache *cache)
 	return limits;
 }
 
-int terrace__memory_keep(struct terrace_cache *cache, struct tier_put *put,
-                         const struct write_lease *lease)
+static int keep(struct terrace_cache *cache, struct tier_put *put, const struct write_lease *lease,
+                const struct entry *bytes)
 {
 	struct tier_limits limits = limits_of(cache);
 	struct tier_evicted evicted = { 0 };
@@ -189,14 +208,30 @@ int terrace__memory_keep(struct terrace_cache *cache, struct tier_put *put,
 	}
 	put->limits = &limits;
 	put->evicted = &evicted;
-	rc = lease ? put_leased(cache, cache->memory, put, lease) :
-	             cache->memory_ops->put(cache->memory, put);
+	if (lease)
+		rc = put_leased(cache, cache->memory, put, lease);
+	else if (bytes)
+		rc = put_decoded(cache, put, bytes);
+	else
+		rc = cache->memory_ops->put(cache->memory, put);
 	put->limits = NULL;
 	keep_within(cache, &evicted);
 	if (UNLIKELY(atomic_load_explicit(&cache->store->pool.bytes, memory_order_relaxed) >
 	             KEEPER_BYTES))
 		keeper_at(cache->store, UINT64_MAX - 1);
 	return rc;
+}
+
+int terrace__memory_keep(struct terrace_cache *cache, struct tier_put *put,
+                         const struct write_lease *lease)
+{
+	return keep(cache, put, lease, NULL);
+}
+
+int terrace__memory_keep_decoded(struct terrace_cache *cache, struct tier_put *put,
+                                 const struct entry *bytes)
+{
+	return keep(cache, put, NULL, bytes);
 }
 
 /*

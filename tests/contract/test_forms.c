@@ -524,6 +524,85 @@ static void test_both_shapes__share_one_computation(void **state)
 	}
 }
 
+/* --- bytes that are replaced while they are decoded --------------------------------------------- */
+
+struct gate {
+	sem_t within, go_on;
+	_Atomic bool shut;
+	terrace_cache *cache;
+};
+
+static int decode_at_gate(void *ctx, terrace_slice bytes, void **ret_object, size_t *ret_weight)
+{
+	struct gate *gate = ctx;
+
+	if (atomic_exchange(&gate->shut, false)) {
+		sem_post(&gate->within);
+		sem_wait(&gate->go_on);
+	}
+	*ret_object = strndup(bytes.data, bytes.size);
+	*ret_weight = bytes.size;
+	return *ret_object ? 0 : TERRACE_ENOMEM;
+}
+
+static void destroy_copy(void *ctx, void *object)
+{
+	(void)ctx;
+	free(object);
+}
+
+static void *get_slowly(void *ctx)
+{
+	struct gate *gate = ctx;
+	terrace_value *value;
+
+	assert_ok(terrace_get(gate->cache, TERRACE_KEY("k"), &value));
+	assert_string_equal(terrace_object(value), "older");
+	terrace_release(value);
+	return NULL;
+}
+
+static void test_put__of_a_computation_is_not_undone_by_who_decodes_what_was_there(void **state)
+{
+	struct fixture f = { .store = NULL };
+	struct gate gate = { .shut = false };
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_form form = TERRACE_FORM_INIT;
+	terrace_put_options options = TERRACE_PUT_INIT;
+	terrace_lease *lease;
+	terrace_value *value;
+	pthread_t thread;
+
+	(void)state;
+	fixture_open(&f);
+	sem_init(&gate.within, 0, 0);
+	sem_init(&gate.go_on, 0, 0);
+	form.decode = decode_at_gate;
+	form.destroy = destroy_copy;
+	form.ctx = &gate;
+	policy.form = &form;
+	policy.tiers = TERRACE_L1;
+	policy.encoded_bytes = 1 << 20;
+	gate.cache = fixture_cache(&f, "objects", &policy);
+	assert_ok(put_text(gate.cache, "k", "older"));
+	assert_ok(terrace_evict(gate.cache, UINT64_MAX, NULL)); /* the bytes are left */
+	atomic_store(&gate.shut, true);
+	pthread_create(&thread, NULL, get_slowly, &gate);
+	sem_wait(&gate.within);
+	assert_status(terrace_lease_begin(gate.cache, TERRACE_KEY("l"), 0, &lease, &value),
+	              TERRACE_MISS);
+	options.lease = lease;
+	assert_ok(terrace_put(gate.cache, TERRACE_KEY("k"), terrace_str("newer"), &options));
+	terrace_lease_drop(lease);
+	sem_post(&gate.go_on);
+	pthread_join(thread, NULL);
+	assert_ok(terrace_get(gate.cache, TERRACE_KEY("k"), &value));
+	assert_string_equal(terrace_object(value), "newer");
+	terrace_release(value);
+	terrace_cache_close(gate.cache);
+	fixture_close(&f);
+}
+
 /* --- a destructor may use the store ------------------------------------------------------------- */
 
 struct deleter {
@@ -702,6 +781,8 @@ int main(void)
 		cmocka_unit_test(test_bytes_that_do_not_decode__fail_for_themselves),
 		cmocka_unit_test(test_lease__goes_on_when_its_value_does_not_decode),
 		cmocka_unit_test(test_both_shapes__share_one_computation),
+		cmocka_unit_test(
+		    test_put__of_a_computation_is_not_undone_by_who_decodes_what_was_there),
 		cmocka_unit_test(
 		    test_destructor__may_write_when_what_is_computed_replaces_its_object),
 		cmocka_unit_test(test_destructor__may_write_when_nobody_wants_what_was_computed),

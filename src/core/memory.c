@@ -184,10 +184,10 @@ static struct tier_limits limits_of(const struct terrace_cache *cache)
 {
 	struct terrace *store = cache->store;
 	struct tier_limits limits = { .bytes = cache->memory_bytes,
-		                      .entries = cache->memory_entries };
+		                      .entries = cache->memory_entries,
+		                      .promised = cache->memory_min_bytes };
 
-	if (atomic_load_explicit(&store->giver, memory_order_relaxed) == cache &&
-	    terrace__tiers_memory_bytes(cache->memory) > cache->memory_min_bytes) {
+	if (atomic_load_explicit(&store->giver, memory_order_relaxed) == cache) {
 		limits.pool_bytes = limit_load(&store->memory);
 		limits.pool_entries = store->memory_entries;
 	}

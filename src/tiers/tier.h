@@ -30,6 +30,7 @@ struct tier_key {
 struct tier_limits {
 	uint64_t bytes, entries;
 	uint64_t pool_bytes, pool_entries;
+	uint64_t promised; /* bytes that the pool's limits leave to it */
 };
 
 /* What is to be stored, in both shapes; a tier takes the one it keeps. */

@@ -2,6 +2,7 @@
 #include "support/support.h"
 
 #include "core/keeper.h"
+#include "core/store.h"
 
 #include <pthread.h>
 #include <sys/stat.h>
@@ -391,6 +392,46 @@ static void test_memory__a_cache_keeps_what_it_is_promised(void **state)
 	terrace_cache_close(flood);
 }
 
+/* Up to so many bytes, with as many values of 1000. */
+static void fill_to(terrace_cache *cache, const char *prefix, uint64_t bytes)
+{
+	for (int i = 0; terrace__tiers_memory_bytes(cache->memory) < bytes; i++)
+		put_sized(cache, prefix, i);
+}
+
+/* Others have grown since it gave: what they are over is not for it alone to give. */
+static void test_memory__who_gave_last_keeps_what_it_is_promised(void **state)
+{
+	enum { OTHERS = 5000 };
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *giver, *others;
+	char key[16];
+
+	assert_ok(terrace_resize(f->store, MB));
+	policy.tiers = TERRACE_L1;
+	policy.memory_min_bytes = 600 * KB;
+	others = fixture_cache(f, "others", &policy);
+	policy.memory_min_bytes = 400 * KB;
+	giver = fixture_cache(f, "giver", &policy);
+	for (int i = 0; i < OTHERS; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		assert_ok(put_text(others, key, "v"));
+	}
+	fill_to(giver, "k", MB - terrace__tiers_memory_bytes(others->memory) - KB);
+	for (int i = 0; i < 10; i++)
+		put_sized(giver, "more", i);
+	assert_in_range(terrace__tiers_memory_bytes(giver->memory), 402 * KB, MB);
+	for (int i = 0; i < OTHERS; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		assert_ok(terrace_touch(others, terrace_str(key), 1000000));
+	}
+	put_sized(giver, "last", 0);
+	assert_in_range(terrace__tiers_memory_bytes(giver->memory), 398 * KB, MB);
+	terrace_cache_close(giver);
+	terrace_cache_close(others);
+}
+
 static void test_memory__more_than_there_is_cannot_be_promised(void **state)
 {
 	struct fixture *f = *state;
@@ -637,6 +678,7 @@ int main(void)
 		test(pressure__it_can_be_switched_off),
 		test(memory__resized),
 		test(memory__a_cache_keeps_what_it_is_promised),
+		test(memory__who_gave_last_keeps_what_it_is_promised),
 		test(memory__more_than_there_is_cannot_be_promised),
 		test(keeper__others_see_what_a_process_does_while_it_works),
 		test(keeper__begins_where_a_process_only_puts),

@@ -255,11 +255,13 @@ static bool is_over(const struct memory *memory, const struct shard *shard,
                     const struct tier_limits *limits)
 {
 	const struct tier_pool *own = &memory->own, *pool = memory->pool;
+	uint64_t bytes = atomic_load_explicit(&own->bytes, memory_order_relaxed);
 
 	return is_above(&own->bytes, shard->new_bytes, limits->bytes) ||
 	       is_above(&own->entries, shard->new_entries, limits->entries) ||
-	       (pool && (is_above(&pool->bytes, shard->new_bytes, limits->pool_bytes) ||
-	                 is_above(&pool->entries, shard->new_entries, limits->pool_entries)));
+	       (pool && bytes + shard->new_bytes > limits->promised &&
+	        (is_above(&pool->bytes, shard->new_bytes, limits->pool_bytes) ||
+	         is_above(&pool->entries, shard->new_entries, limits->pool_entries)));
 }
 
 /*

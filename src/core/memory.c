@@ -88,10 +88,20 @@ static bool take_back(struct terrace *store, uint64_t bytes, uint64_t entries)
 	return evicted.entries_l1 > 0;
 }
 
+/* Until the store is within its limits, or nobody has borrowed. */
+static void take_all_back(struct terrace *store)
+{
+	uint64_t bytes, entries;
+
+	do {
+		bytes = above(atomic_load(&store->pool.bytes), limit_load(&store->memory));
+		entries = above(atomic_load(&store->pool.entries), store->memory_entries);
+	} while ((bytes || entries) && take_back(store, bytes, entries));
+}
+
 /* What went as the put went on, and what must go besides. */
 static void keep_within(struct terrace_cache *cache, const struct tier_evicted *evicted)
 {
-	struct terrace *store = cache->store;
 	uint64_t bytes = above(terrace__tiers_memory_bytes(cache->memory), cache->memory_bytes);
 	uint64_t entries = above(terrace__tiers_memory_entries(cache->memory),
 	                         cache->memory_entries);
@@ -102,10 +112,7 @@ static void keep_within(struct terrace_cache *cache, const struct tier_evicted *
 	}
 	if (bytes || entries)
 		terrace__memory_evict(cache, bytes, entries);
-	bytes = above(atomic_load(&store->pool.bytes), limit_load(&store->memory));
-	entries = above(atomic_load(&store->pool.entries), store->memory_entries);
-	if (bytes || entries)
-		take_back(store, bytes, entries);
+	take_all_back(cache->store);
 }
 
 /* As on disk: what is over an eighth of the limit may have what is free. */
@@ -423,9 +430,7 @@ void terrace__memory_shrink(struct terrace *store)
 {
 	uint64_t bytes;
 
-	while ((bytes = above(atomic_load(&store->pool.bytes), limit_load(&store->memory))) &&
-	       take_back(store, bytes, 0))
-		;
+	take_all_back(store);
 	while (
 	    (bytes = above(atomic_load(&store->encoded_pool.bytes), limit_load(&store->encoded))) &&
 	    take_back_encoded(store, bytes))

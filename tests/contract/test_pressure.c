@@ -432,6 +432,31 @@ static void test_memory__who_gave_last_keeps_what_it_is_promised(void **state)
 	terrace_cache_close(others);
 }
 
+/* Three that have borrowed little each, and one that claims more than any of them. */
+static void test_memory__several_give_where_one_has_not_borrowed_enough(void **state)
+{
+	static const uint64_t promised[] = { 400 * KB, 200 * KB, 100 * KB, 300 * KB };
+	static const char *const names[] = { "a", "b", "c", "poor" };
+	static const char large[100 << 10];
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *caches[4];
+
+	assert_ok(terrace_resize(f->store, MB));
+	policy.tiers = TERRACE_L1;
+	for (int i = 0; i < 4; i++) {
+		policy.memory_min_bytes = promised[i];
+		caches[i] = fixture_cache(f, names[i], &policy);
+		fill_to(caches[i], "k", i < 3 ? promised[i] + 38 * KB : 198 * KB);
+	}
+	assert_in_range(memory_of(f).bytes, 1010 * KB, MB);
+	assert_ok(terrace_put(caches[3], TERRACE_KEY("large"),
+	                      (terrace_slice){ large, sizeof large }, NULL));
+	assert_in_range(memory_of(f).bytes, 900 * KB, MB);
+	for (int i = 0; i < 4; i++)
+		terrace_cache_close(caches[i]);
+}
+
 static void test_memory__more_than_there_is_cannot_be_promised(void **state)
 {
 	struct fixture *f = *state;
@@ -679,6 +704,7 @@ int main(void)
 		test(memory__resized),
 		test(memory__a_cache_keeps_what_it_is_promised),
 		test(memory__who_gave_last_keeps_what_it_is_promised),
+		test(memory__several_give_where_one_has_not_borrowed_enough),
 		test(memory__more_than_there_is_cannot_be_promised),
 		test(keeper__others_see_what_a_process_does_while_it_works),
 		test(keeper__begins_where_a_process_only_puts),

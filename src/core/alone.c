@@ -262,6 +262,7 @@ static int touch_plain(struct terrace_cache *cache, void *tier, const struct wri
 	set_times(put.entry, write);
 	rc = cache->memory_ops->put(tier, &put);
 	entry_unref(put.entry);
+	terrace__memory_keep_within(cache);
 	return rc;
 }
 

@@ -153,6 +153,8 @@ int terrace__memory_keep_decoded(struct terrace_cache *cache, struct tier_put *p
                                  const struct entry *bytes);
 /* The same for what nobody has asked for: room is made in this cache alone. */
 int terrace__memory_keep_weak(struct terrace_cache *cache, const struct tier_put *put);
+/* Entries have become larger where they are: keep cache and store within their limits. */
+void terrace__memory_keep_within(struct terrace_cache *cache);
 /* In memory alone, before the first put: be a holder. */
 int terrace__memory_join(struct terrace_cache *cache);
 /* It is not used any more. Under caches_lock. */

@@ -372,6 +372,15 @@ static void keep_encoded_within(struct terrace_cache *cache)
 		take_back_encoded(store, bytes);
 }
 
+void terrace__memory_keep_within(struct terrace_cache *cache)
+{
+	static const struct tier_evicted none;
+
+	keep_within(cache, &none);
+	if (cache->encoded)
+		keep_encoded_within(cache);
+}
+
 int terrace__encoded_keep(struct terrace_cache *cache, const struct tier_key *key,
                           struct entry *entry, const struct write_lease *lease)
 {

@@ -399,35 +399,28 @@ static void fill_to(terrace_cache *cache, const char *prefix, uint64_t bytes)
 		put_sized(cache, prefix, i);
 }
 
-/* Others have grown since it gave: what they are over is not for it alone to give. */
+/* The limit has just become lower: what all are over is not for it alone to give. */
 static void test_memory__who_gave_last_keeps_what_it_is_promised(void **state)
 {
-	enum { OTHERS = 5000 };
 	struct fixture *f = *state;
 	terrace_policy policy = TERRACE_POLICY_INIT;
 	terrace_cache *giver, *others;
-	char key[16];
 
 	assert_ok(terrace_resize(f->store, MB));
 	policy.tiers = TERRACE_L1;
-	policy.memory_min_bytes = 600 * KB;
+	policy.memory_min_bytes = 585 * KB;
 	others = fixture_cache(f, "others", &policy);
 	policy.memory_min_bytes = 400 * KB;
 	giver = fixture_cache(f, "giver", &policy);
-	for (int i = 0; i < OTHERS; i++) {
-		snprintf(key, sizeof key, "%d", i);
-		assert_ok(put_text(others, key, "v"));
-	}
-	fill_to(giver, "k", MB - terrace__tiers_memory_bytes(others->memory) - KB);
-	for (int i = 0; i < 10; i++)
-		put_sized(giver, "more", i);
-	assert_in_range(terrace__tiers_memory_bytes(giver->memory), 402 * KB, MB);
-	for (int i = 0; i < OTHERS; i++) {
-		snprintf(key, sizeof key, "%d", i);
-		assert_ok(terrace_touch(others, terrace_str(key), 1000000));
-	}
+	fill_to(others, "k", 600 * KB);
+	for (int i = 0; i < 500; i++)
+		put_sized(giver, "k", i);
+	assert_ptr_equal(atomic_load(&f->store->giver), giver);
+	assert_in_range(terrace__tiers_memory_bytes(giver->memory), 402 * KB, 430 * KB);
+	atomic_store(&f->store->memory.now, 985 * KB); /* as the keeper, before it takes back */
 	put_sized(giver, "last", 0);
 	assert_in_range(terrace__tiers_memory_bytes(giver->memory), 398 * KB, MB);
+	assert_in_range(memory_of(f).bytes, 975 * KB, 985 * KB);
 	terrace_cache_close(giver);
 	terrace_cache_close(others);
 }
@@ -455,6 +448,29 @@ static void test_memory__several_give_where_one_has_not_borrowed_enough(void **s
 	assert_in_range(memory_of(f).bytes, 900 * KB, MB);
 	for (int i = 0; i < 4; i++)
 		terrace_cache_close(caches[i]);
+}
+
+static void test_memory__touching_stays_within_the_limit(void **state)
+{
+	enum { MANY = 3000 };
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+	char key[16];
+
+	policy.tiers = TERRACE_L1;
+	policy.memory_bytes = 400 * KB;
+	cache = fixture_cache(f, "a", &policy);
+	for (int i = 0; i < MANY; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		assert_ok(put_text(cache, key, "v"));
+	}
+	for (int i = 0; i < MANY; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		terrace_touch(cache, terrace_str(key), 1000000);
+	}
+	assert_in_range(terrace__tiers_memory_bytes(cache->memory), 300 * KB, 400 * KB);
+	terrace_cache_close(cache);
 }
 
 static void test_memory__more_than_there_is_cannot_be_promised(void **state)
@@ -705,6 +721,7 @@ int main(void)
 		test(memory__a_cache_keeps_what_it_is_promised),
 		test(memory__who_gave_last_keeps_what_it_is_promised),
 		test(memory__several_give_where_one_has_not_borrowed_enough),
+		test(memory__touching_stays_within_the_limit),
 		test(memory__more_than_there_is_cannot_be_promised),
 		test(keeper__others_see_what_a_process_does_while_it_works),
 		test(keeper__begins_where_a_process_only_puts),

@@ -245,8 +245,9 @@ TERRACE_API int terrace_invalidate(terrace_cache *cache, const terrace_match *ma
 
 /**
  * Iterates over live keys, in the order in which they were first stored (of a
- * cache in memory alone: in none). Entries that come or go meanwhile may be
- * seen or not.
+ * cache in memory alone: in none). What several processes have stored within a
+ * tenth of a second may be in another order among them. Entries that come or go
+ * meanwhile may be seen or not.
  */
 typedef struct terrace_keys terrace_keys;
 

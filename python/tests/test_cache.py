@@ -236,6 +236,17 @@ def test_iter__in_order_of_arrival_both_ways(cache):
     assert cache.peekitem(last=False) == ("c", "c")
 
 
+def test_iter__whatever_way_the_keys_came(cache):
+    cache["first"] = 1
+    cache.add("second", 2)
+    cache["third"] = 3
+    cache.incr("fourth")
+    cache["fifth"] = 5
+    cache["sixth"] = b"6" * 100000
+    cache.push(7)
+    assert list(cache) == ["first", "second", "third", "fourth", "fifth", "sixth", 500000000000000]
+
+
 def test_iterkeys__in_order_of_keys(cache):
     keys = ["b", 10, b"a", 2.5, "a", -3, (2,), b"\xff", None]
     for key in keys:

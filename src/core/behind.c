@@ -125,31 +125,45 @@ static void tell(struct behind *behind, int rc)
 		behind->rc = rc;
 }
 
+/* What to write next. */
+static void plan(struct terrace *store, struct drain *drain, struct terrace_cache **ret_caches)
+{
+	struct behind *behind = &store->behind;
+
+	*drain = (struct drain){ .store = store, .lane = my_lane(store), .still = true };
+	find_batch(drain, UINT64_MAX);
+	drain->give_up = drain->from < behind->given_up;
+	if (drain->give_up && drain->to > behind->given_up)
+		drain->to = behind->given_up;
+	memcpy(ret_caches, behind->caches, sizeof behind->caches);
+}
+
+static void planned(struct behind *behind, const struct drain *drain, int rc)
+{
+	if (rc != TERRACE_OK)
+		terrace__swallow(drain->store, NULL, "writing values that waited");
+	if (rc != TERRACE_OK || drain->rc != TERRACE_OK)
+		tell(behind, rc != TERRACE_OK ? rc : drain->rc);
+	/* Who could not get the lock may still write; else the value is lost. */
+	if (rc != TERRACE_OK && rc != TERRACE_EBUSY)
+		behind->given_up = drain->to;
+	behind->failing = rc != TERRACE_OK;
+}
+
 /* One batch. Called and returns under the lock, but lets go of it. */
 static int flush_once(struct terrace *store)
 {
 	struct behind *behind = &store->behind;
-	struct drain drain = { .store = store, .lane = my_lane(store), .still = true };
 	struct terrace_cache *caches[MARKS];
+	struct drain drain;
 	int rc;
 
-	find_batch(&drain, UINT64_MAX);
-	drain.give_up = drain.from < behind->given_up;
-	if (drain.give_up && drain.to > behind->given_up)
-		drain.to = behind->given_up;
-	memcpy(caches, behind->caches, sizeof caches);
+	plan(store, &drain, caches);
 	behind->flushing = true;
 	pthread_mutex_unlock(&behind->lock);
 	rc = terrace__drain(&drain, caches);
-	if (rc != TERRACE_OK)
-		terrace__swallow(store, NULL, "writing values that waited");
 	pthread_mutex_lock(&behind->lock);
-	if (rc != TERRACE_OK || drain.rc != TERRACE_OK)
-		tell(behind, rc != TERRACE_OK ? rc : drain.rc);
-	/* Who could not get the lock may still write; else the value is lost. */
-	if (rc != TERRACE_OK && rc != TERRACE_EBUSY)
-		behind->given_up = drain.to;
-	behind->failing = rc != TERRACE_OK;
+	planned(behind, &drain, rc);
 	behind->flushing = false;
 	pthread_cond_broadcast(&behind->done);
 	return rc;
@@ -196,9 +210,14 @@ int terrace__behind_flush(struct terrace *store)
 	return rc;
 }
 
+bool terrace__behind_any_mine(const struct terrace *store)
+{
+	return my_lane(store) >= 0 && !terrace__lane_is_empty(store->shared, my_lane(store));
+}
+
 static void flush_mine(struct terrace *store, uint64_t goal)
 {
-	if (my_lane(store) < 0 || terrace__lane_is_empty(store->shared, my_lane(store)))
+	if (!terrace__behind_any_mine(store))
 		return;
 	pthread_mutex_lock(&store->behind.lock);
 	flush(store, goal);
@@ -255,11 +274,38 @@ void terrace__behind_settle_now(struct terrace *store, uint32_t slot)
 	    terrace__lane_span(store->shared, drain.lane, &drain.from, &drain.to) &&
 	    item.at >= drain.from) {
 		drain.to = min_u64(drain.to, item.at + 1);
-		if (terrace__drain_now(&drain) != TERRACE_OK)
+		if (terrace__drain_now(&drain, NULL) != TERRACE_OK)
 			terrace__swallow(store, NULL, "writing what waits");
 	}
 	if (version_is_behind(version_load(store->shared, slot)))
 		terrace__lane_unmark_stray(store->shared, slot);
+}
+
+void terrace__behind_settle_mine_now(struct terrace *store)
+{
+	struct behind *behind = &store->behind;
+	struct terrace_cache *caches[MARKS];
+	struct drain drain;
+	uint64_t head, goal;
+	int rc;
+
+	if (!terrace__behind_any_mine(store) ||
+	    !terrace__lane_span(store->shared, my_lane(store), &head, &goal))
+		return;
+	while (!has_passed(store, goal)) {
+		pthread_mutex_lock(&behind->lock);
+		plan(store, &drain, caches);
+		pthread_mutex_unlock(&behind->lock);
+		rc = terrace__drain_now(&drain, caches);
+		/* What fails here may succeed when the thread has made room. */
+		if (rc != TERRACE_OK) {
+			terrace__swallow(store, NULL, "writing values that waited");
+			return;
+		}
+		pthread_mutex_lock(&behind->lock);
+		planned(behind, &drain, rc);
+		pthread_mutex_unlock(&behind->lock);
+	}
 }
 
 int terrace__behind_value(struct terrace *store, int lane, const struct lane_item *item,

@@ -48,6 +48,12 @@ void terrace__behind_settle_all(struct terrace *store);
 void terrace__behind_settle(struct terrace *store, uint32_t slot);
 /* The same under the writers' lock, no transaction open: what has come since. */
 void terrace__behind_settle_now(struct terrace *store, uint32_t slot);
+/*
+ * What waits in this process, before a write that makes a row of a new key: rows are
+ * listed in the order in which they were made. As above.
+ */
+bool terrace__behind_any_mine(const struct terrace *store);
+void terrace__behind_settle_mine_now(struct terrace *store);
 
 /* Make rows of what dead processes have left. */
 void terrace__behind_reap(struct terrace *store);

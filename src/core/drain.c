@@ -279,9 +279,9 @@ int terrace__drain(struct drain *drain, struct terrace_cache *const *caches)
 	return drain_done(drain, rc);
 }
 
-int terrace__drain_now(struct drain *drain)
+int terrace__drain_now(struct drain *drain, struct terrace_cache *const *caches)
 {
-	int rc = prepare_all(drain, NULL);
+	int rc = prepare_all(drain, caches);
 
 	if (rc == TERRACE_OK)
 		rc = drain_lane(drain->store, drain);

@@ -29,6 +29,6 @@ struct drain {
  */
 int terrace__drain(struct drain *drain, struct terrace_cache *const *caches);
 /* The same under the writers' lock, no transaction open. */
-int terrace__drain_now(struct drain *drain);
+int terrace__drain_now(struct drain *drain, struct terrace_cache *const *caches);
 
 #endif

@@ -339,6 +339,9 @@ static int number_inside(struct transaction *transaction, struct write *write)
 
 	if (rc != TERRACE_OK && rc != TERRACE_MISS)
 		return rc;
+	if (rc == TERRACE_MISS && transaction->yields &&
+	    terrace__behind_any_mine(transaction->store))
+		return WRITE_SETTLE; /* a new row, which comes behind those */
 	rc = terrace__number_write(write, old);
 	if (rc == TERRACE_OK)
 		rc = put_inside(transaction, write);
@@ -564,9 +567,13 @@ static bool needs_room(struct terrace *store, struct write_batch *batches)
 	return needs;
 }
 
-/* Values that came to wait for these slots since they were looked at. No transaction is open. */
+/*
+ * What this process has waiting, and values that came to wait for these slots since they
+ * were looked at. No transaction is open.
+ */
 static void settle(struct terrace *store, struct write_batch *batches)
 {
+	terrace__behind_settle_mine_now(store);
 	for (; batches; batches = batches->next) {
 		for (size_t i = 0; i < batches->count; i++)
 			terrace__behind_settle_now(store, batches->writes[i].put.key.slot);
@@ -598,6 +605,19 @@ static int transact_once(struct terrace *store, struct write_batch *batches, boo
 	return rc;
 }
 
+/* Are some of them likely to be of keys without a row? Numbers are mostly there already. */
+static bool may_arrive(const struct write_batch *batches)
+{
+	for (; batches; batches = batches->next) {
+		for (size_t i = 0; i < batches->count; i++) {
+			if (batches->writes[i].kind == WRITE_PUT ||
+			    batches->writes[i].kind == WRITE_ADD)
+				return true;
+		}
+	}
+	return false;
+}
+
 /*
  * One transaction for these batches. What waits for a slot has been put before us and is
  * written first: under our mark it would be out of date, and the key a miss meanwhile.
@@ -605,7 +625,11 @@ static int transact_once(struct terrace *store, struct write_batch *batches, boo
 static int transact(struct terrace *store, struct write_batch *batches, bool *ret_needs_room)
 {
 	enum { TRIES = 8 };
-	int rc = transact_once(store, batches, true, ret_needs_room);
+	int rc;
+
+	if (may_arrive(batches))
+		terrace__behind_settle_mine_now(store);
+	rc = transact_once(store, batches, true, ret_needs_room);
 
 	for (int tries = 1; rc == WRITE_SETTLE; tries++) {
 		settle(store, batches);

@@ -225,6 +225,31 @@ static void test_behind__rows_come_in_order_of_arrival(void **state)
 	terrace_cache_close(cache);
 }
 
+/* What is written through comes behind what waits, whether its key was there or not. */
+static void test_behind__what_is_written_through_arrives_later(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = behind(TERRACE_L2);
+	terrace_cache *cache = fixture_cache(f, "a", &policy);
+	terrace_keys *keys;
+	terrace_slice key;
+
+	for (int round = 0; round < 20; round++) {
+		assert_ok(terrace_clear(cache, 0, NULL));
+		assert_ok(put_text(cache, "a", "v"));
+		assert_ok(terrace_incr(cache, TERRACE_KEY("b"), 1, 0, NULL));
+		assert_ok(put_text(cache, "c", "v"));
+		assert_ok(terrace_add(cache, TERRACE_KEY("d"), TERRACE_KEY("v"), NULL));
+		assert_ok(terrace_keys_open(cache, NULL, &keys));
+		for (size_t i = 0; i < 4; i++) {
+			assert_ok(terrace_keys_next(keys, &key));
+			assert_memory_equal(key.data, &"abcd"[i], 1);
+		}
+		terrace_keys_close(keys);
+	}
+	terrace_cache_close(cache);
+}
+
 /* What counts, lists or changes what is there sees what waits elsewhere. */
 static void test_behind__verbs_of_others_see_what_waits(void **state)
 {
@@ -772,6 +797,7 @@ int main(void)
 		test(what_waits_elsewhere_is_replaced),
 		test(nothing_is_lost_among_neighbours),
 		test(rows_come_in_order_of_arrival),
+		test(what_is_written_through_arrives_later),
 		test(verbs_of_others_see_what_waits),
 		test(who_writes_counts_on_what_came_to_wait_meanwhile),
 		test(a_copy_outlives_becoming_a_row),

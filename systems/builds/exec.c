@@ -62,18 +62,10 @@ static void keep(struct capture *capture, int stream, const char *data, size_t s
 	capture->bytes += size;
 }
 
-static void pass_on(int fd, const char *data, size_t size)
+int output_lost(int status, int err)
 {
-	while (size > 0) {
-		ssize_t n = write(fd, data, size);
-
-		if (n < 0 && errno != EINTR)
-			return; /* nobody reads it any more; the command may go on */
-		if (n > 0) {
-			data += n;
-			size -= (size_t)n;
-		}
-	}
+	note("cannot write to standard output: %s", strerror(err));
+	return status ? status : RUN_LOST;
 }
 
 /* --- signals -------------------------------------------------------------------------------------- */
@@ -199,6 +191,12 @@ static void close_pipes(struct pipes *pipes)
 
 /* --- feeding -------------------------------------------------------------------------------------------- */
 
+static void feed_on(int out, const char *data, size_t size)
+{
+	if (write_whole(out, terrace_bytes(data, size)) < 0)
+		_exit(1);
+}
+
 /* Does not come back: ends at the end of the input, or when nobody reads it any more. */
 static void feed(int out, int held, size_t held_size, const char *chunk, size_t size)
 {
@@ -211,14 +209,14 @@ static void feed(int out, int held, size_t held_size, const char *chunk, size_t 
 		n = pread(held, data, most, (off_t)at);
 		if (n <= 0)
 			_exit(1);
-		pass_on(out, data, (size_t)n);
+		feed_on(out, data, (size_t)n);
 	}
-	pass_on(out, chunk, size);
+	feed_on(out, chunk, size);
 	while ((n = read(STDIN_FILENO, data, sizeof data)) != 0) {
 		if (n < 0 && errno != EINTR)
 			_exit(1);
 		if (n > 0)
-			pass_on(out, data, (size_t)n);
+			feed_on(out, data, (size_t)n);
 	}
 	_exit(0);
 }
@@ -261,7 +259,13 @@ static bool drain(int *fd, int stream, struct capture *capture)
 		close_one(fd);
 		return false;
 	}
-	pass_on(stream, data, (size_t)n);
+	/* Without us the command would be told. Few care whether their messages were read. */
+	if (write_whole(stream, terrace_bytes(data, (size_t)n)) < 0 && stream == STDOUT_FILENO) {
+		capture->lost = errno;
+		capture->whole = false;
+		close_one(fd);
+		return false;
+	}
 	keep(capture, stream, data, (size_t)n);
 	return true;
 }

@@ -67,11 +67,14 @@ struct capture {
 	} * chunks;
 	size_t count, capacity, bytes;
 	bool whole; /* nothing was left out */
+	int lost;   /* errno of standard output that could not be written; 0: it could */
 	int exit_status;
 	bool killed; /* by a signal: exit_status is 128 + it */
 };
 
 void capture_done(struct capture *capture);
+/* Say that standard output could not be written; what to exit with instead of `status`. */
+int output_lost(int status, int err);
 /*
  * Run it, streaming, with all of the file `input` to read, or nothing for -1. 0; -1 with a note when it could not be started; or
  * COMMAND_UNTRIED when there was no pipe or process to try it with.

@@ -245,13 +245,16 @@ int result_replay(terrace_slice result, const struct place *place, int *ret_stat
 	if (status > 255 || restore_files(&in, place) < 0)
 		return -1;
 	chunks = unpack_u64(&in);
+	*ret_status = (int)status;
 	for (uint64_t i = 0; i < chunks && !in.failed; i++) {
 		uint64_t stream = unpack_u64(&in);
 		terrace_slice bytes = unpack_bytes(&in);
+		int fd = stream == 2 ? STDERR_FILENO : STDOUT_FILENO;
 
-		if (!in.failed)
-			write_whole(stream == 2 ? STDERR_FILENO : STDOUT_FILENO, bytes);
+		if (!in.failed && write_whole(fd, bytes) < 0 && fd == STDOUT_FILENO) {
+			*ret_status = output_lost((int)status, errno);
+			break;
+		}
 	}
-	*ret_status = (int)status;
 	return 0;
 }

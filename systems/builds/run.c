@@ -590,6 +590,8 @@ static bool worth_keeping(const struct run *run, const struct capture *capture)
 		explain(run, "not kept: the command was killed by a signal");
 	} else if (capture->exit_status != 0 && !run->spec->cache_failures) {
 		explain(run, "not kept: the command failed with %d", capture->exit_status);
+	} else if (capture->lost) {
+		explain(run, "not kept: its output could not be written");
 	} else if (!capture->whole) {
 		explain(run, "not kept: its output was too large, or is still being written");
 	} else {
@@ -681,7 +683,8 @@ static int run_and_keep(struct run *run, terrace_lease *lease)
 	}
 	keep(run, &capture, start, now_us() - began, lease);
 	terrace_lease_drop(lease);
-	status = capture.exit_status;
+	status = capture.lost ? output_lost(capture.exit_status, capture.lost) :
+	                        capture.exit_status;
 	capture_done(&capture);
 	return status;
 }

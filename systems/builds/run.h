@@ -14,6 +14,7 @@
 enum {
 	RUN_USAGE = 2,          /* called wrongly */
 	RUN_CANNOT_START = 125, /* Terrace itself could not start the command */
+	RUN_LOST = 125,         /* or write what the command wrote to standard output */
 };
 
 struct run_spec {
@@ -33,7 +34,7 @@ struct run_spec {
 };
 
 /*
- * Run it or replay it; the command's exit status, or RUN_CANNOT_START. Messages
+ * Run it or replay it; the command's exit status, RUN_CANNOT_START or RUN_LOST. Messages
  * go to standard error as "terrace: run: …". store may be NULL: the command
  * takes this process's place.
  */

@@ -440,6 +440,30 @@ class Run(CommandTest):
             self.run_terrace("run", *run)
             self.assertEqual(self.runs(), before + 1, changed)
 
+    def test_output__that_cannot_be_written_is_a_failure(self):
+        command = [TERRACE, "--dir", self.dir, "run", "--", "sh", "-c"]
+
+        def run_full(script):
+            with open("/dev/full", "wb") as full:
+                return subprocess.run(
+                    [*command, script], stdout=full, stderr=subprocess.PIPE, env=self.env, timeout=30
+                )
+
+        for script, code in (("echo miss", 125), ("echo miss; exit 3", 3)):
+            done = run_full(script)
+            self.assertEqual(done.returncode, code)
+            self.assertIn(b"cannot write to standard output: No space left on device", done.stderr)
+        self.ok("run", "--", "sh", "-c", "echo hit")
+        done = run_full("echo hit")
+        self.assertEqual(done.returncode, 125)
+        self.assertIn(b"cannot write to standard output", done.stderr)
+        # a command without an end is told, as it would be without us
+        self.assertNotEqual(run_full("yes").returncode, 0)
+        # and so where nobody is killed by a reader that goes away
+        shell = "trap '' PIPE; " + " ".join(command) + " yes | head -n 1"
+        done = subprocess.run(["sh", "-c", shell], stdout=subprocess.PIPE, env=self.env, timeout=30)
+        self.assertEqual(done.stdout, b"y\n")
+
     def test_two_at_once_compute_once(self):
         first = self.start_waiting()
         self.wait_for_runs(1)

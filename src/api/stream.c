@@ -38,20 +38,12 @@ int terrace_writer_write(terrace_writer *writer, terrace_slice bytes)
 	return rc == TERRACE_OK && writer ? terrace__writer_write(writer, bytes) : rc;
 }
 
-/* In a child that inherited it: nothing on disk is the child's. */
-static void forget(terrace_writer *writer)
-{
-	terrace__buf_done(&writer->gathered);
-	terrace__buf_done(&writer->extra);
-	free(writer);
-}
-
 int terrace_writer_commit(terrace_writer *writer)
 {
 	int rc = writer ? terrace__check_cache(writer->cache) : TERRACE_OK;
 
 	if (rc != TERRACE_OK)
-		forget(writer);
+		terrace__writer_forget(writer);
 	else if (writer)
 		rc = terrace__writer_commit(writer);
 	return rc;
@@ -62,7 +54,7 @@ void terrace_writer_drop(terrace_writer *writer)
 	if (writer && terrace__check_cache(writer->cache) == TERRACE_OK)
 		terrace__writer_drop(writer);
 	else if (writer)
-		forget(writer);
+		terrace__writer_forget(writer);
 }
 
 enum { PIECE_BYTES = 256 << 10 };

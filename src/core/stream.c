@@ -193,14 +193,27 @@ int terrace__writer_commit(struct terrace_writer *writer)
 	return rc;
 }
 
+static void writer_free(struct terrace_writer *writer)
+{
+	terrace__buf_done(&writer->gathered);
+	terrace__buf_done(&writer->extra);
+	free(writer);
+}
+
 void terrace__writer_drop(struct terrace_writer *writer)
 {
 	terrace__spool_drop(&writer->spool);
 	if (writer->watch)
 		terrace__lease_end(writer->watch, NULL, 0);
-	terrace__buf_done(&writer->gathered);
-	terrace__buf_done(&writer->extra);
-	free(writer);
+	writer_free(writer);
+}
+
+void terrace__writer_forget(struct terrace_writer *writer)
+{
+	writer->cache->store->disk_ops->blocks_forget(writer->spool.blocks);
+	/* Nobody walks the list of leases that it is in: every call of the child's fails. */
+	free(writer->watch);
+	writer_free(writer);
 }
 
 /* --- reading ---------------------------------------------------------------------- */

@@ -39,6 +39,8 @@ int terrace__writer_carry(struct terrace_writer *writer, const terrace_put_optio
 /* Frees the writer. */
 int terrace__writer_commit(struct terrace_writer *writer);
 void terrace__writer_drop(struct terrace_writer *writer);
+/* In a child that inherited it: nothing on disk is the child's. */
+void terrace__writer_forget(struct terrace_writer *writer);
 
 int terrace__reader_open(struct terrace_cache *cache, terrace_slice key,
                          struct terrace_reader **ret);

@@ -271,6 +271,8 @@ struct disk_ops {
 	int (*blocks_keep)(void *disk, struct block_writer *blocks, struct record *record,
 	                   int *ret_fd);
 	void (*blocks_drop)(void *disk, struct block_writer *blocks); /* accepts NULL */
+	/* In a child that has inherited it: the file is its parent's. */
+	void (*blocks_forget)(struct block_writer *blocks);           /* accepts NULL */
 	uint64_t (*blocks_stored)(const struct block_writer *blocks); /* bytes so far */
 	/* Remove what dead writers left half written. */
 	void (*sweep)(void *disk);

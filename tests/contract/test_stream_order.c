@@ -6,6 +6,7 @@
 
 #include "tiers/record.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -488,6 +489,17 @@ static void test_death__leaves_a_file_that_is_swept_and_not_before(void **state)
 	fixture_close(&f);
 }
 
+static int open_descriptors(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	int count = 0;
+
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count;
+}
+
 /* What a child inherits is its parent's: it can end it, and changes nothing. */
 static void test_fork__a_child_leaves_its_parents_streams_alone(void **state)
 {
@@ -511,9 +523,12 @@ static void test_fork__a_child_leaves_its_parents_streams_alone(void **state)
 		size_t got;
 		bool right = terrace_reader_read(reader, 0, &byte, 1, &got) == TERRACE_EFORK &&
 		             terrace_writer_write(writer, terrace_str("x")) == TERRACE_EFORK;
+		int descriptors = open_descriptors();
 
+		/* Nor does it keep anything of it. */
 		terrace_reader_close(reader);
 		terrace_writer_drop(writer);
+		right &= open_descriptors() == descriptors - 2;
 		_exit(right ? 0 : 1);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);

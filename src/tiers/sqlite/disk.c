@@ -279,6 +279,7 @@ const struct disk_ops terrace__disk_ops = {
 	.block_add = terrace__block_writer_add,
 	.blocks_keep = blocks_keep,
 	.blocks_drop = blocks_drop,
+	.blocks_forget = terrace__block_writer_free,
 	.blocks_stored = terrace__block_writer_stored,
 	.sweep = sweep,
 	.describe = terrace__disk_describe,

@@ -38,7 +38,8 @@ typedef struct terrace_writer terrace_writer;
  * Owns:    the caller ends *ret with terrace_writer_commit() or
  *          terrace_writer_drop(). A process that dies leaves a file that is
  *          swept when the store is next opened or cleaned up.
- * Returns: TERRACE_OK, TERRACE_EINVAL, TERRACE_ENOMEM.
+ * Returns: TERRACE_OK; TERRACE_EACCESS where the store may only be read;
+ *          TERRACE_EINVAL, TERRACE_ENOMEM.
  * Threads: a writer belongs to one thread at a time.
  */
 TERRACE_API int terrace_writer_open(terrace_cache *cache, terrace_slice key,

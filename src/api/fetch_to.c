@@ -54,7 +54,7 @@ static int compute(struct terrace_lease *lease, terrace_load_fn *load, void *ctx
 	int rc;
 
 	options.lease = lease;
-	if (lease->cache->tiers &&
+	if (lease->cache->tiers && !lease->cache->store->read_only &&
 	    terrace__writer_open(lease->cache, lease->key, &options, &loaded.writer) != TERRACE_OK)
 		loaded.writer = NULL; /* out of memory: it is computed all the same */
 	rc = terrace__load(lease, load, ctx, &loaded);

@@ -14,7 +14,7 @@ int terrace_writer_open(terrace_cache *cache, terrace_slice key, const terrace_p
                         terrace_writer **ret)
 {
 	terrace_put_options ours;
-	int rc = terrace__check_cache(cache);
+	int rc = terrace__check_writing(cache);
 
 	if (rc == TERRACE_OK)
 		rc = terrace__check_key(key);

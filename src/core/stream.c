@@ -46,7 +46,7 @@ int terrace__writer_open(struct terrace_cache *cache, terrace_slice key,
 		terrace__writer_drop(writer);
 		return rc;
 	}
-	if (cache->on_disk && !cache->store->read_only)
+	if (cache->on_disk)
 		writer->watch->lease.since = terrace__draw(cache->store->shared);
 	if (options->lease)
 		take_over(writer->watch, options->lease);

@@ -30,7 +30,7 @@ struct terrace_reader {
 	int failed;       /* it was found damaged */
 };
 
-/* `options` has been checked; its lease may be NULL. */
+/* `options` has been checked, and that the store may be written to; its lease may be NULL. */
 int terrace__writer_open(struct terrace_cache *cache, terrace_slice key,
                          const terrace_put_options *options, struct terrace_writer **ret);
 int terrace__writer_write(struct terrace_writer *writer, terrace_slice bytes);

@@ -592,7 +592,7 @@ static const struct call calls[] = {
 	CALL(subscribe, TERRACE_OK, TERRACE_OK),
 	CALL(touch, TERRACE_EACCESS, TERRACE_EIO),
 	CALL(verify, TERRACE_EACCESS, ANY),
-	CALL(writer_open, FINE, FINE),
+	CALL(writer_open, TERRACE_EACCESS, FINE),
 #undef CALL
 };
 enum { CALLS = sizeof calls / sizeof *calls };
@@ -874,6 +874,54 @@ static void give_away(const struct fixture *f, uid_t owner, const char *mode)
 	assert_int_equal(chdir("/"), 0);
 }
 
+static int load_large(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	static const char block[1 << 20];
+
+	(void)ctx;
+	(void)key;
+	return terrace_loaded_write(loaded, terrace_bytes(block, sizeof block));
+}
+
+static int count_bytes(void *ctx, terrace_slice bytes)
+{
+	*(size_t *)ctx += bytes.size;
+	return 0;
+}
+
+static int give_blocks(void *ctx, void *buffer, size_t size, size_t *ret)
+{
+	int *left = ctx;
+
+	*ret = --*left > 0 ? size : 0;
+	memset(buffer, 'x', size);
+	return 0;
+}
+
+/* What is too large for a row has no file to go to, either. */
+static int read_only_streams(const struct fixture *f)
+{
+	terrace_stats stats = TERRACE_STATS_INIT;
+	terrace_cache *cache;
+	terrace *store;
+	size_t got = 0;
+	int bad = 0, left = 9;
+
+	if (terrace_open(dir_of(f), &f->options, &store) != TERRACE_OK)
+		return 1;
+	cache = cache_of(store, true);
+	bad += terrace_fetch_to(cache, TERRACE_KEY("large"), load_large, NULL, count_bytes, &got) !=
+	       TERRACE_OK;
+	bad += got != 1 << 20;
+	bad += terrace_cache_stats(cache, &stats) != TERRACE_OK || stats.errors != 0;
+	bad += terrace_put_from(cache, TERRACE_KEY("large"), give_blocks, &left, NULL) !=
+	       TERRACE_EACCESS;
+	bad += misses(cache, "large") != TERRACE_MISS;
+	terrace_cache_close(cache);
+	terrace_close(store);
+	return bad;
+}
+
 static void test_read_only__directories_and_files_without_write_access(void **state)
 {
 	static const char *const modes[] = {
@@ -897,6 +945,8 @@ static void test_read_only__directories_and_files_without_write_access(void **st
 		give_away(f, owner, modes[i]);
 		if (as_owner(read_only_calls, f, owner) != 0)
 			fail_msg("\"%s\"", modes[i]);
+		if (as_owner(read_only_streams, f, owner) != 0)
+			fail_msg("streams, \"%s\"", modes[i]);
 		give_away(f, 0, "chmod -R u+w .");
 		assert_ok(terrace_open(dir_of(f), &f->options, &f->store));
 	}

@@ -151,7 +151,8 @@ typedef struct terrace_item {
 } terrace_item;
 
 /**
- * Store many values in one transaction; of equal keys the last one wins.
+ * Store many values in one transaction, or of those that have files of their own 64 in
+ * each; of equal keys the last one wins.
  *
  * Returns: as terrace_put(); after a failure some items may have been stored.
  */

@@ -3,6 +3,7 @@
 #include "core/behind.h"
 #include "core/entries.h"
 #include "core/power.h"
+#include "core/spool.h"
 #include "util/message.h"
 #include "util/util.h"
 
@@ -102,7 +103,7 @@ static int prepare(struct drain *drain, size_t i, struct terrace_cache *cache)
 static int prepare_all(struct drain *drain, struct terrace_cache *const *caches)
 {
 	uint64_t bytes = 0;
-	size_t most;
+	size_t most, files = 0;
 	int rc = TERRACE_OK;
 
 	if (drain->damaged)
@@ -128,11 +129,12 @@ static int prepare_all(struct drain *drain, struct terrace_cache *const *caches)
 		if (drain->damaged)
 			return TERRACE_OK;
 		bytes += drained->item.size;
-		if (drain->most && bytes > drain->most && i > 0) {
+		if (files == FILES_AT_ONCE || (drain->most && bytes > drain->most && i > 0)) {
 			drain->to = at;
 			break;
 		}
 		rc = prepare(drain, drain->count++, caches ? caches[at % MARKS] : NULL);
+		files += drain->writes[drain->count - 1].file_fd >= 0;
 	}
 	return rc;
 }

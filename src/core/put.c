@@ -106,14 +106,27 @@ static void keep_copy(struct terrace_cache *cache, const struct write *write, st
 	}
 }
 
-static void disk_put(struct terrace_cache *cache, struct put_item *items, struct write *writes,
-                     size_t count)
+/* As many as there may be files open; how many. */
+static size_t prepare_some(struct terrace_cache *cache, struct put_item *items,
+                           struct write *writes, size_t count)
+{
+	size_t done = 0, files = 0;
+
+	while (done < count && files < FILES_AT_ONCE) {
+		prepare(cache, &items[done], &writes[done]);
+		files += writes[done++].file_fd >= 0;
+	}
+	return done;
+}
+
+/* How many of them are done; in one transaction. */
+static size_t disk_put_some(struct terrace_cache *cache, struct put_item *items,
+                            struct write *writes, size_t count)
 {
 	uint64_t epoch = atomic_load(&cache->shared->epoch);
 	bool failed = false;
 
-	for (size_t i = 0; i < count; i++)
-		prepare(cache, &items[i], &writes[i]);
+	count = prepare_some(cache, items, writes, count);
 	terrace__write(cache->store, writes, count);
 	for (size_t i = 0; i < count; i++) {
 		if (writes[i].kind != WRITE_DELETE)
@@ -126,13 +139,19 @@ static void disk_put(struct terrace_cache *cache, struct put_item *items, struct
 			failed = true;
 		}
 	}
-	if (!failed)
-		return;
 	/* Once more, for what failed alone; the others are no longer there to fail with. */
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < count && failed; i++) {
 		if (writes[i].kind == WRITE_DELETE && items[i].rc < 0)
 			terrace__write(cache->store, &writes[i], 1);
 	}
+	return count;
+}
+
+static void disk_put(struct terrace_cache *cache, struct put_item *items, struct write *writes,
+                     size_t count)
+{
+	for (size_t done = 0; done < count;)
+		done += disk_put_some(cache, items + done, writes + done, count - done);
 }
 
 /* Let it wait. False when it has to be written through. */

@@ -15,6 +15,9 @@ void terrace__count_what_waits(struct terrace_cache *cache, uint64_t size);
  */
 bool terrace__too_big_for_disk(const struct terrace_cache *cache, uint64_t stored_size);
 
+/* Values whose files are made, and open, before their rows are written together. */
+enum { FILES_AT_ONCE = 64 };
+
 /* The file of a put whose record and payload are complete. */
 int terrace__spool_whole(struct terrace_cache *cache, struct write *write);
 

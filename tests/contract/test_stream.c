@@ -604,6 +604,39 @@ static void test_limit__without_a_descriptor_no_file_stays(void **state)
 	terrace_cache_close(cache);
 }
 
+/* Each has a file of its own, which is open until its row is there. */
+static void test_limit__of_descriptors_is_no_limit_of_values(void **state)
+{
+	enum { VALUES = 300, DESCRIPTORS = 120 };
+	static char names[VALUES][8];
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_item items[VALUES];
+	terrace_cache *cache;
+	struct rlimit before, few;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	few = before;
+	few.rlim_cur = DESCRIPTORS;
+	policy.tiers = TERRACE_L3;
+	for (int behind = 0; behind < 2; behind++) {
+		policy.write = behind ? TERRACE_WRITE_BEHIND : TERRACE_WRITE_THROUGH;
+		cache = fixture_cache(f, behind ? "behind" : "through", &policy);
+		for (int i = 0; i < VALUES; i++) {
+			snprintf(names[i], sizeof names[i], "%d", i);
+			items[i] = (terrace_item){ terrace_str(names[i]), terrace_str("value") };
+		}
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+		assert_ok(terrace_put_many(cache, items, VALUES, NULL));
+		assert_ok(terrace_flush(f->store));
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+		for (int i = 0; i < VALUES; i++)
+			assert_gives(cache, names[i], "value");
+		assert_int_equal(fixture_files(f), VALUES * (behind + 1));
+		terrace_cache_close(cache);
+	}
+}
+
 /* --- what a put carries ------------------------------------------------------------------ */
 
 static struct {
@@ -909,6 +942,7 @@ int main(void)
 		TEST(test_limit__of_a_store_counts_what_it_needs_itself),
 		TEST(test_limit__a_full_disk_in_a_transaction_costs_no_others),
 		TEST(test_limit__without_a_descriptor_no_file_stays),
+		TEST(test_limit__of_descriptors_is_no_limit_of_values),
 		TEST(test_options__ttl_tags_sources_and_cost_are_kept),
 		TEST(test_stream__other_verbs_know_values_in_blocks),
 		TEST(test_transfer__descriptors_and_callbacks),

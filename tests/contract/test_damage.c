@@ -288,7 +288,7 @@ static void test_verify__finds_and_repairs(void **state)
 		/* the other file goes, a stray one comes */
 		snprintf(command, sizeof command,
 		         "cd %s/v1/files && rm $(ls */* | grep -v %s) && mkdir -p 00 && echo x > "
-		         "00/stray",
+		         "00/stray-of-a-name-that-is-longer-than-any-that-we-give-to-our-own-files",
 		         scratch_path(&f->scratch, "store"), strrchr(path, '/') + 1);
 		assert_int_equal(system(command), 0);
 	}
@@ -306,6 +306,7 @@ static void test_verify__finds_and_repairs(void **state)
 	seen[0] = '\0';
 	assert_ok(terrace_verify(f->store, false, note_fault, seen, &report));
 	assert_string_equal(seen, "");
+	assert_int_equal(fixture_files(f), 0);
 	assert_int_equal(report.entries, 1);
 	assert_gives(cache, "good row", "v");
 	assert_misses(cache, "row");

@@ -180,7 +180,7 @@ static int by_number(const void *a, const void *b)
 struct listing {
 	struct found {
 		uint64_t number;
-		char path[64];
+		char *path;
 	} * found;
 	size_t count, capacity;
 	bool failed;
@@ -202,10 +202,17 @@ static bool list_file(void *ctx, const char *path, uint64_t number, uint64_t byt
 		listing->found = grown;
 		listing->capacity = capacity;
 	}
-	listing->found[listing->count].number = number;
-	snprintf(listing->found[listing->count].path, sizeof listing->found->path, "%s", path);
-	listing->count++;
-	return true;
+	listing->found[listing->count] = (struct found){ number, strdup(path) };
+	listing->failed = !listing->found[listing->count].path;
+	listing->count += !listing->failed;
+	return !listing->failed;
+}
+
+static void listing_done(struct listing *listing)
+{
+	for (size_t i = 0; i < listing->count; i++)
+		free(listing->found[i].path);
+	free(listing->found);
 }
 
 static bool has_row(const struct verify *v, uint64_t number)
@@ -246,12 +253,13 @@ static int verify_orphans(struct verify *v, struct listing *listing)
 	if (v->file_count)
 		qsort(v->files, v->file_count, sizeof *v->files, by_number);
 	for (size_t i = 0; i < listing->count; i++) {
-		const struct found *found = &listing->found[i];
+		struct found *found = &listing->found[i], other = listing->found[suspects];
 
 		if (found->number && (has_row(v, found->number) ||
 		                      terrace__files_busy(v->disk->files, found->number)))
 			continue;
 		listing->found[suspects++] = *found;
+		*found = other;
 	}
 	/* Later than the list: one that has made a file of it is open still, or its row is there. */
 	if (suspects && atomic_load(v->open)) {
@@ -362,7 +370,7 @@ int terrace__disk_verify(void *tier, const _Atomic uint32_t *open,
 	terrace__reader_give(tier, v.connection);
 	*ret_entries = v.entries;
 	*ret_bytes = v.bytes;
-	free(listing.found);
+	listing_done(&listing);
 	free(v.files);
 	return rc;
 }

@@ -489,6 +489,47 @@ static void test_evict__everything_goes_when_everything_must(void **state)
 	}
 }
 
+enum { REFILLED_KEYS = 2000, REFILLERS = 3 };
+
+struct refill {
+	struct memory *memory;
+	_Atomic bool stop;
+};
+
+static void *refill(void *ctx)
+{
+	struct refill *r = ctx;
+
+	while (!atomic_load(&r->stop))
+		fill(r->memory, "k", REFILLED_KEYS);
+	return NULL;
+}
+
+/* What comes while it goes on is not run after: each key goes once at most. */
+static void test_evict__everything_goes_once_while_others_put(void **state)
+{
+	struct refill r = { .memory = open_memory("hits", 16) };
+	pthread_t threads[REFILLERS];
+
+	(void)state;
+	for (int i = 0; i < REFILLERS; i++)
+		pthread_create(&threads[i], NULL, refill, &r);
+	for (int i = 0; i < 50; i++) {
+		struct tier_evicted evicted = { 0 };
+
+		while (terrace__memory_entries(r.memory) < REFILLED_KEYS / 2)
+			;
+		assert_ok(
+		    terrace__memory_ops.evict(r.memory, 0, UINT64_MAX, UINT64_MAX, NULL, &evicted));
+		entry_unlinked_all(evicted.chain);
+		assert_in_range(evicted.entries_l1, 0, REFILLED_KEYS);
+	}
+	atomic_store(&r.stop, true);
+	for (int i = 0; i < REFILLERS; i++)
+		pthread_join(threads[i], NULL);
+	terrace__memory_ops.close(r.memory);
+}
+
 /* --- what is held ------------------------------------------------------------------------------- */
 
 /* Something that says when it is freed. */
@@ -996,6 +1037,7 @@ int main(void)
 		cmocka_unit_test(
 		    test_evict__a_put_makes_room_in_its_own_shard_but_not_in_a_poor_one),
 		cmocka_unit_test(test_evict__everything_goes_when_everything_must),
+		cmocka_unit_test(test_evict__everything_goes_once_while_others_put),
 		cmocka_unit_test(test_held__nothing_is_freed_before_all_let_go),
 		cmocka_unit_test(test_held__others_may_let_go),
 		cmocka_unit_test(test_held__what_it_holds_outlives_a_thread),

@@ -416,6 +416,22 @@ static int memory_usage(void *tier, uint32_t cache, terrace_tier which, struct t
 	return TERRACE_OK;
 }
 
+/*
+ * A shard at a time, each under its lock: who put meanwhile would be run after without end,
+ * if there had to be a moment at which nothing is left.
+ */
+static void evict_all(struct memory *memory, const struct tier_note *note, struct tier_evicted *ret)
+{
+	for (unsigned i = 0; i < memory->shard_count; i++) {
+		struct shard *shard = &memory->shards[i];
+
+		pthread_mutex_lock(&shard->lock);
+		while (shard_evict(memory, shard, note, ret))
+			;
+		shard_unlock(memory, shard);
+	}
+}
+
 static int memory_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t entries,
                         const struct tier_note *note, struct tier_evicted *ret)
 {
@@ -423,6 +439,10 @@ static int memory_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t ent
 	unsigned empty = 0;
 
 	(void)cache;
+	if (bytes == UINT64_MAX || entries == UINT64_MAX) {
+		evict_all(memory, note, ret);
+		return TERRACE_OK;
+	}
 	while ((ret->bytes < bytes || ret->entries_l1 < entries) && empty < memory->shard_count) {
 		unsigned hand = atomic_fetch_add_explicit(&memory->hand, 1, memory_order_relaxed);
 		struct shard *shard = &memory->shards[hand & (memory->shard_count - 1)];

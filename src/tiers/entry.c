@@ -199,9 +199,15 @@ bool terrace__entry_pin_counted(struct epoch_slot *slot, struct entry *entry)
 		if (terrace__epoch_hold(slot, &entry->node))
 			return true;
 	}
-	old = atomic_fetch_add_explicit(&entry->meta, ENTRY_REF, memory_order_acquire);
-	if (!(old & ENTRY_UNLINKED))
-		return true;
-	entry_drop(entry, 0);
-	return false;
+	/*
+	 * Not of one that has left its table: to let go of it again might be to let go of the
+	 * last, and an object's destructor must not run within a section.
+	 */
+	old = atomic_load_explicit(&entry->meta, memory_order_relaxed);
+	do {
+		if (old & ENTRY_UNLINKED)
+			return false;
+	} while (!atomic_compare_exchange_weak_explicit(
+	    &entry->meta, &old, old + ENTRY_REF, memory_order_acquire, memory_order_relaxed));
+	return true;
 }

@@ -213,9 +213,9 @@ void terrace__entry_last(struct entry *entry);
 
 /*
  * Drop a reference that is counted, or that another thread has noted. Whoever
- * finds none left marks the entry as retired in the same step: a reader that
- * comes too late may still count up and down again, and must find that it is not
- * the one who frees.
+ * finds none left marks the entry as retired in the same step: what other threads
+ * have noted may still be counted down, and they must find that they are not the
+ * ones who free.
  */
 static inline void entry_drop(struct entry *entry, uint32_t mark)
 {

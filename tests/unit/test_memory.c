@@ -990,6 +990,65 @@ static void *stress_run(void *ctx)
 	return NULL;
 }
 
+/* An object whose destructor says whether it ran while its thread looked at a table. */
+static void destroy_object(void *ctx, void *object)
+{
+	struct epoch_slot *slot = terrace__epoch_mine;
+
+	(void)object;
+	if (slot && atomic_load(&slot->entered))
+		atomic_store((_Atomic bool *)ctx, true);
+}
+
+static void put_object(struct memory *memory, const char *text, _Atomic bool *within)
+{
+	struct tier_put put = { .key = key_of(text) };
+
+	put.entry = terrace__entry_new(put.key.key, sizeof(struct entry_object),
+	                               terrace_bytes(NULL, 0));
+	assert_non_null(put.entry);
+	put.entry->hash = put.key.hash;
+	put.entry->kind = ENTRY_OBJECT;
+	*entry_object(put.entry) = (struct entry_object){ .destroy = destroy_object,
+		                                          .ctx = (void *)(uintptr_t)within };
+	assert_ok(terrace__memory_ops.put(memory, &put));
+	entry_unref(put.entry);
+}
+
+struct looker {
+	struct memory *memory;
+	_Atomic bool stop;
+};
+
+static void *look_on(void *ctx)
+{
+	struct looker *looker = ctx;
+
+	while (!atomic_load_explicit(&looker->stop, memory_order_relaxed))
+		has(looker->memory, "k");
+	return NULL;
+}
+
+/* It may do what it likes, look at tables as well; sections do not nest. */
+static void test_threads__objects_are_not_destroyed_within_a_section(void **state)
+{
+	struct looker looker = { .memory = open_memory("hits", 1) };
+	_Atomic bool within = false;
+	pthread_t threads[3];
+
+	(void)state;
+	put_object(looker.memory, "k", &within);
+	for (size_t i = 0; i < ARRAY_LEN(threads); i++)
+		pthread_create(&threads[i], NULL, look_on, &looker);
+	for (int i = 0; i < 100000 && !atomic_load(&within); i++)
+		put_object(looker.memory, "k", &within);
+	atomic_store(&looker.stop, true);
+	for (size_t i = 0; i < ARRAY_LEN(threads); i++)
+		pthread_join(threads[i], NULL);
+	assert_false(atomic_load(&within));
+	terrace__memory_ops.close(looker.memory);
+}
+
 static void test_threads__readers_never_see_what_is_not_there(void **state)
 {
 	static const char *const names[] = { "hits", "bytes", "cost" };
@@ -1046,6 +1105,7 @@ int main(void)
 		cmocka_unit_test(test_held__readers_fence_themselves_where_nobody_can_ask_for_it),
 		cmocka_unit_test(test_held__a_value_outlives_its_table),
 		cmocka_unit_test(test_held__large_values_do_not_wait_for_many),
+		cmocka_unit_test(test_threads__objects_are_not_destroyed_within_a_section),
 		cmocka_unit_test(test_threads__readers_never_see_what_is_not_there),
 	};
 

@@ -38,7 +38,7 @@ int terrace_resize(terrace *store, uint64_t bytes)
 
 	if (rc != TERRACE_OK)
 		return rc;
-	promised = terrace__memory_promised(store);
+	promised = terrace__memory_promised(store, NULL);
 	if (bytes == 0 || bytes < promised)
 		return terrace_fail(TERRACE_EINVAL,
 		                    "L1 cannot be resized to %" PRIu64 " bytes: its caches are "

@@ -279,7 +279,8 @@ static int check_promise(const struct terrace_cache *cache)
 
 	if (wanted == 0)
 		return TERRACE_OK;
-	others = terrace__memory_promised(store);
+	/* Another thread may have opened this very one meanwhile. */
+	others = terrace__memory_promised(store, cache->name);
 	if ((all == 0 || others + wanted <= all) &&
 	    (cache->memory_bytes == 0 || wanted <= cache->memory_bytes))
 		return TERRACE_OK;

@@ -121,7 +121,7 @@ static void keep_memory(struct terrace *store, int64_t now_ms)
 	level = terrace__pressure_read(pressure);
 	before_both = pressure->calm_since;
 	keep_pool(store, level, now_ms, &store->pool, &store->memory,
-	          terrace__memory_promised(store));
+	          terrace__memory_promised(store, NULL));
 	/* Both grow at the same time; or one alone, where the other need not any more. */
 	after_first = pressure->calm_since;
 	pressure->calm_since = before_both;

@@ -175,7 +175,7 @@ uint64_t terrace__memory_clear(struct terrace_cache *cache);
 uint64_t terrace__memory_evict(struct terrace_cache *cache, uint64_t bytes, uint64_t entries);
 /* Down to the store's limits, where they have become lower. */
 void terrace__memory_shrink(struct terrace *store);
-/* The sum of what open caches are promised. */
-uint64_t terrace__memory_promised(struct terrace *store);
+/* The sum of what open caches are promised, but for the one of that name, which may be NULL. */
+uint64_t terrace__memory_promised(struct terrace *store, const char *but);
 
 #endif

@@ -424,13 +424,15 @@ uint64_t terrace__memory_clear(struct terrace_cache *cache)
 
 /* --- limits that move ------------------------------------------------------------------------- */
 
-uint64_t terrace__memory_promised(struct terrace *store)
+uint64_t terrace__memory_promised(struct terrace *store, const char *but)
 {
 	uint64_t promised = 0;
 
 	pthread_mutex_lock(&store->caches_lock);
 	for (struct terrace_cache *cache = store->caches; cache; cache = cache->next)
-		promised += cache->memory ? cache->memory_min_bytes : 0;
+		promised += cache->memory && !(but && strcmp(cache->name, but) == 0) ?
+		                cache->memory_min_bytes :
+		                0;
 	pthread_mutex_unlock(&store->caches_lock);
 	return promised;
 }

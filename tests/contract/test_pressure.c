@@ -473,6 +473,38 @@ static void test_memory__touching_stays_within_the_limit(void **state)
 	terrace_cache_close(cache);
 }
 
+static void *open_and_close(void *ctx)
+{
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
+	int rc = TERRACE_OK;
+
+	policy.tiers = TERRACE_L1;
+	policy.memory_min_bytes = 700 * KB;
+	for (int i = 0; i < 40000 && rc == TERRACE_OK; i++) {
+		rc = terrace_cache_open(ctx, "a", &policy, &cache);
+		if (rc == TERRACE_OK)
+			terrace_cache_close(cache);
+	}
+	return (void *)(intptr_t)rc;
+}
+
+/* Two threads that open the same cache want one promise, not two. */
+static void test_memory__a_promise_counts_once(void **state)
+{
+	struct fixture *f = *state;
+	pthread_t threads[2];
+	void *rc;
+
+	assert_ok(terrace_resize(f->store, MB));
+	for (int i = 0; i < 2; i++)
+		pthread_create(&threads[i], NULL, open_and_close, f->store);
+	for (int i = 0; i < 2; i++) {
+		pthread_join(threads[i], &rc);
+		assert_ok((int)(intptr_t)rc);
+	}
+}
+
 static void test_memory__more_than_there_is_cannot_be_promised(void **state)
 {
 	struct fixture *f = *state;
@@ -722,6 +754,7 @@ int main(void)
 		test(memory__who_gave_last_keeps_what_it_is_promised),
 		test(memory__several_give_where_one_has_not_borrowed_enough),
 		test(memory__touching_stays_within_the_limit),
+		test(memory__a_promise_counts_once),
 		test(memory__more_than_there_is_cannot_be_promised),
 		test(keeper__others_see_what_a_process_does_while_it_works),
 		test(keeper__begins_where_a_process_only_puts),

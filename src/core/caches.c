@@ -281,7 +281,7 @@ static int check_promise(const struct terrace_cache *cache)
 		return TERRACE_OK;
 	/* Another thread may have opened this very one meanwhile. */
 	others = terrace__memory_promised(store, cache->name);
-	if ((all == 0 || others + wanted <= all) &&
+	if ((all == 0 || (wanted <= all && others <= all - wanted)) &&
 	    (cache->memory_bytes == 0 || wanted <= cache->memory_bytes))
 		return TERRACE_OK;
 	terrace__message_set("cache %s: memory_min_bytes %llu cannot be promised: memory_bytes of "

@@ -516,6 +516,9 @@ static void test_memory__more_than_there_is_cannot_be_promised(void **state)
 	a = fixture_cache(f, "a", &policy);
 	assert_status(terrace_cache_open(f->store, "b", &policy, &b), TERRACE_ECONFIG);
 	assert_non_null(strstr(terrace_error_message(), "other caches are promised 614400"));
+	policy.memory_min_bytes = UINT64_MAX - 500 * KB; /* the sum of both is little */
+	assert_status(terrace_cache_open(f->store, "b", &policy, &b), TERRACE_ECONFIG);
+	policy.memory_min_bytes = 600 * KB;
 	terrace_cache_close(a);
 	b = fixture_cache(f, "b", &policy);
 	terrace_cache_close(b);

@@ -15,6 +15,9 @@ enum { ENTRY_OVERHEAD = 16 + 16 };
 /* Some hundreds of what is smaller may wait to be freed; to copy this costs more than to ask the kernel. */
 enum { LARGE = 16 * 1024 };
 
+/* An object that says that it weighs more weighs so much: sums must not overflow. */
+#define WEIGHT_MOST (UINT64_C(1) << 56)
+
 const struct entry_rest terrace__entry_no_rest = {
 	.ttl = TERRACE_TTL_FOREVER,
 	.codec = TERRACE_CODEC_NONE,
@@ -106,7 +109,7 @@ uint64_t terrace__entry_charge(const struct entry *entry)
 	if (!entry->plain)
 		charge += sizeof(struct entry_rest) + entry_rest(entry)->extra_size;
 	if (entry->kind == ENTRY_OBJECT)
-		charge += entry_object(entry)->weight;
+		charge += min_u64(entry_object(entry)->weight, WEIGHT_MOST);
 	return charge;
 }
 

@@ -524,6 +524,40 @@ static void test_both_shapes__share_one_computation(void **state)
 	}
 }
 
+static int decode_endless(void *ctx, terrace_slice bytes, void **ret_object, size_t *ret_weight)
+{
+	int rc = decode(ctx, bytes, ret_object, ret_weight);
+
+	*ret_weight = SIZE_MAX - 10;
+	return rc;
+}
+
+/* What weighs more than there can be fits nowhere; the sum with its key is not little. */
+static void test_object__of_any_weight_is_weighed(void **state)
+{
+	struct fixture f = { .store = NULL };
+	struct form_counts counts = { 0, 0 };
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_form form = TERRACE_FORM_INIT;
+	terrace_memory memory = TERRACE_MEMORY_INIT;
+	terrace_cache *cache;
+
+	(void)state;
+	fixture_open(&f);
+	form.decode = decode_endless;
+	form.destroy = destroy;
+	form.ctx = &counts;
+	policy.form = &form;
+	policy.tiers = TERRACE_L1;
+	cache = fixture_cache(&f, "objects", &policy);
+	assert_status(put_text(cache, "k", "v"), TERRACE_ETOOBIG);
+	assert_ok(terrace_memory_usage(f.store, &memory));
+	assert_int_equal(memory.entries, 0);
+	assert_int_equal(atomic_load(&counts.destroys), 1);
+	terrace_cache_close(cache);
+	fixture_close(&f);
+}
+
 /* --- bytes that are replaced while they are decoded --------------------------------------------- */
 
 struct gate {
@@ -774,6 +808,7 @@ int main(void)
 		cmocka_unit_test(test_budgets__hold_each_for_itself),
 		cmocka_unit_test(test_store_budget__is_shared),
 		cmocka_unit_test(test_large_object__leaves_its_bytes),
+		cmocka_unit_test(test_object__of_any_weight_is_weighed),
 		cmocka_unit_test(test_put__replaces_both_forms),
 		cmocka_unit_test(test_put_behind__replaces_both_forms),
 		cmocka_unit_test(test_without_l1__every_get_decodes),

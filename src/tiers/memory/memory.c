@@ -439,7 +439,7 @@ static int memory_evict(void *tier, uint32_t cache, uint64_t bytes, uint64_t ent
 	unsigned empty = 0;
 
 	(void)cache;
-	if (bytes == UINT64_MAX || entries == UINT64_MAX) {
+	if (bytes >= terrace__memory_bytes(memory) || entries >= terrace__memory_entries(memory)) {
 		evict_all(memory, note, ret);
 		return TERRACE_OK;
 	}

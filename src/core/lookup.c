@@ -65,8 +65,12 @@ static bool sources_hold(struct terrace_cache *cache, const struct tier_key *key
 		watched = terrace__watch_sources(cache->store->watch, entry);
 	}
 	if (cache->check_ms > 0) {
+		int64_t since;
+
 		now = terrace__now(cache->store);
-		if (now - atomic_load(&rest->checked) < cache->check_ms)
+		since = now - atomic_load(&rest->checked);
+		/* A program's own clock may go back: then nobody knows. */
+		if (since >= 0 && since < cache->check_ms)
 			return true;
 	}
 	state = terrace__sources_check(cache->store, entry_extra(entry), &looked_at, why,

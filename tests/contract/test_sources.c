@@ -297,6 +297,12 @@ static void test_source__is_checked_as_the_policy_says(void **state)
 	assert_gives(cache, "k", "v"); /* was looked at less than a second ago */
 	atomic_fetch_add(&f->clock.now, 1);
 	assert_misses(cache, "k");
+	/* nor for as long as a clock went back */
+	put_from(cache, "k", path, 0);
+	assert_gives(cache, "k", "v");
+	same_size(path);
+	atomic_fetch_sub(&f->clock.now, 500000);
+	assert_misses(cache, "k");
 	terrace_cache_close(cache);
 
 	cache = cache_with(f, TERRACE_L1 | TERRACE_L2, TERRACE_CHECK_MANUAL, 0);

@@ -11,7 +11,7 @@ import warnings
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, Type, Union
 
 from . import _codec
-from ._terrace import CacheBase, Error, Lease, Reader, Sources, Timeout, Value
+from ._terrace import CacheBase, Error, Lease, Reader, Sources, Timeout, Transaction, Value
 from .events import Event, Subscription, kinds_to_bits
 from .files import PIECE, opened
 from .queues import Queue, notes_name
@@ -61,17 +61,37 @@ class Why(NamedTuple):
     info: Optional[Dict[str, Any]]
 
 
+class _Open:
+    """A transaction; `left`, when its block ended on another thread, as a generator's may."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.transaction = transaction
+        self.left = False
+
+
+class _Last:
+    """What only its thread refers to: it goes with the thread, and what is open is undone."""
+
+    def __init__(self, open_here: Dict[str, _Open]) -> None:
+        self.open = open_here
+
+    def __del__(self) -> None:
+        for mine in self.open.values():
+            mine.transaction.rollback()
+
+
 class _Transactions(threading.local):
-    """How deep this thread is in a transaction of which store; in a forked child nowhere."""
+    """This thread's transactions, by the path of their stores; a forked child has none."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.depth: Dict[str, int] = {}
+        self.open: Dict[str, _Open] = {}
+        self.last = _Last(self.open)
 
-    def of_this_process(self) -> Dict[str, int]:
+    def of_this_process(self) -> Dict[str, _Open]:
         if self.pid != os.getpid():
             self.__init__()  # type: ignore[misc]
-        return self.depth
+        return self.open
 
 
 _transactions = _Transactions()
@@ -247,24 +267,30 @@ class Cache(CacheBase):
 
     @contextlib.contextmanager
     def _transact(self, retry: bool = False) -> Iterator[None]:
-        depth = _transactions.of_this_process()
-        if self._path in depth:
-            depth[self._path] += 1
-            try:
-                yield
-            finally:
-                depth[self._path] -= 1
+        here = _transactions.of_this_process()
+        if self._path in here and here[self._path].left:
+            here.pop(self._path).transaction.rollback()
+        if self._path in here:
+            yield
             return
-        transaction = self._retrying(retry, self._begin)
-        depth[self._path] = 1
+        mine = here[self._path] = _Open(self._retrying(retry, self._begin))
         try:
             yield
         except BaseException:
-            depth.pop(self._path, None)
-            transaction.rollback()
+            if self._end_mine(here, mine):
+                mine.transaction.rollback()
             raise
-        depth.pop(self._path, None)
-        transaction.commit()
+        self._end_mine(here, mine)
+        mine.transaction.commit()
+
+    def _end_mine(self, here: Dict[str, _Open], mine: _Open) -> bool:
+        """Is this the thread that began? Else that one has still to end it."""
+        if _transactions.of_this_process() is not here:
+            mine.left = True
+            return False
+        if here.get(self._path) is mine:
+            del here[self._path]
+        return True
 
     @staticmethod
     def _retrying(retry: bool, call: Callable[..., Any], *args: Any) -> Any:

@@ -1,5 +1,6 @@
 """Many threads on one object, and nothing left behind by any call."""
 
+import asyncio
 import gc
 import io
 import sys
@@ -192,6 +193,56 @@ def test_transaction__belongs_to_its_thread(cache):
     lease.drop()
     with pytest.raises(ValueError, match="ended"):
         lease.put(1, None, None, None, None)
+
+
+def test_transaction__left_on_another_thread_is_undone(cache):
+    def change():
+        with cache.transact():
+            cache["key"] = 1
+            yield
+
+    left = change()
+    next(left)
+    thread = threading.Thread(target=left.close)
+    thread.start()
+    thread.join()
+    with cache.transact():
+        assert "key" not in cache  # undone by now
+    assert cache.add("other", 2)
+
+
+def test_transaction__of_a_thread_that_ended_is_undone(cache, directory):
+    def change():
+        with cache.transact():
+            cache["key"] = 1
+            yield
+
+    left = change()
+    thread = threading.Thread(target=lambda: next(left))
+    thread.start()
+    thread.join()
+    with terrace.Cache(directory, timeout=5) as other:
+        assert other.add("other", 2)
+    left.close()
+    assert "key" not in cache
+    with cache.transact():
+        cache["key"] = 3
+    assert cache["key"] == 3
+
+
+def test_transact__tasks_of_a_thread_share_it(cache):
+    async def count():
+        with cache.transact():
+            now = cache.get("count", 0)
+            await asyncio.sleep(0)
+            cache["count"] = now + 1
+
+    async def all_of_them():
+        await asyncio.gather(*(count() for _ in range(5)))
+
+    asyncio.run(all_of_them())
+    assert 1 <= cache["count"] <= 5  # none waits for the other
+    assert cache.add("other", 2)
 
 
 # --- what is left behind --------------------------------------------------------------------

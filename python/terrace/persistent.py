@@ -60,6 +60,7 @@ class Deque(Sequence):  # type: ignore[type-arg]
         self._cache = state
 
     def _key_at(self, index: int) -> Any:
+        index = operator.index(index)  # TypeError for a slice
         keys = list(self._cache.iterkeys())
         try:
             return keys[index]

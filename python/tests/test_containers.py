@@ -57,6 +57,17 @@ def test_deque__empty_or_out_of_range(made):
     assert list(made) == []
 
 
+def test_deque__has_no_slices(made):
+    made.extend([1, 2, 3])
+    with pytest.raises(TypeError):
+        made[0:2]
+    with pytest.raises(TypeError):
+        made[0:2] = 4
+    with pytest.raises(TypeError):
+        del made[0:2]
+    assert list(made) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("other", [[], [1], [1, 2, 3], [1, 2, 4], [1, 2, 3, 4], [0, 9]])
 def test_deque__compares_as_a_sequence(made, other):
     made.extend([1, 2, 3])

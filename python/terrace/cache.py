@@ -174,7 +174,8 @@ class Cache(CacheBase):
             self._show({**DEFAULT_SETTINGS, **kept})
         self._apply()
         self._open()
-        self._queue_notes._open()  # a transaction could not make it
+        with contextlib.suppress(PermissionError):  # the store is read-only, and no Python made it
+            self._queue_notes._open()  # a transaction could not make it
 
     def _show(self, settings: Dict[str, Any]) -> None:
         for key in DEFAULT_SETTINGS:

@@ -189,3 +189,31 @@ def test_pool__takes_the_object_along(cache, method):
         pool.join()
     assert found == [(i % 10) ** 2 for i in range(40)]
     assert set(cache) == set(range(10))
+
+
+def test_open__a_store_that_may_only_be_read(directory):
+    """As the command made it: without what Python has besides."""
+    store = os.path.join(directory, "store")
+    put = [os.environ["TERRACE_BIN"], "--dir", store, "put", "default", "key"]
+    subprocess.run(put, input=b"bytes", check=True)
+    for path, _, names in os.walk(directory, topdown=False):
+        for name in names:
+            os.chmod(os.path.join(path, name), 0o400)
+        os.chmod(path, 0o500)
+        if os.geteuid() == 0:
+            for name in [*names, ""]:
+                os.chown(os.path.join(path, name), 65534, 65534)
+
+    def work():
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        cache = Cache(store)
+        assert len(cache) == 1 and "key" in cache and list(cache) == ["key"]
+        with pytest.raises(PermissionError, match="read-only"):
+            cache["key"] = 1
+        with pytest.raises(PermissionError, match="read-only"):
+            cache.push(1)
+
+    in_child(work)
+    for path, _, _ in os.walk(directory):
+        os.chmod(path, 0o700)

@@ -4,6 +4,7 @@
 #include "builds/run.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { NO_MEMORY = -1 };
 
@@ -33,6 +34,11 @@ static int parse(struct cli *cli, const struct args *args, struct run_spec *ret)
 		ret->has_ttl = true;
 		if (terrace_parse_duration(ttl, &ret->ttl_ms) != TERRACE_OK)
 			return usage(cli, "--ttl: %s", terrace_error_message());
+	}
+	for (size_t i = 0; ret->env[i]; i++) {
+		if (!*ret->env[i] || strchr(ret->env[i], '='))
+			return usage(cli, "--env takes the name of a variable, without '=': \"%s\"",
+			             ret->env[i]);
 	}
 	for (size_t i = 0; i < count; i++) {
 		if (!*outputs[i])

@@ -359,6 +359,8 @@ class Run(CommandTest):
         self.fails(2, "missing operand", "run")
         self.fails(2, "--ttl", "run", "--ttl", "x", "--", "true")
         self.fails(2, "unknown option --frob", "run", "--frob", "--", "true")
+        self.fails(2, "--env takes the name", "run", "--env", "CFLAGS=-O2", "--", "true")
+        self.fails(2, "--env takes the name", "run", "--env", "", "--", "true")
         # options of the command are the command's
         self.assertEqual(self.ok("run", "echo", "--json", "--in"), "--json --in\n")
 

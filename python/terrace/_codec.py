@@ -29,6 +29,8 @@ def tag_to_bytes(tag: Any) -> bytes:
     else:
         raise TypeError("a tag is str, int, float or bytes, not %s" % type(tag).__qualname__)
     stored = text.encode("utf-8", "surrogatepass")
+    if b"\0" in stored:
+        raise ValueError("a tag holds no NUL: %r" % (tag,))
     if len(stored) > TAG_MAX:
         raise ValueError("a tag takes at most %d bytes, and this one %d" % (TAG_MAX, len(stored)))
     return stored

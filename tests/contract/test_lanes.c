@@ -204,10 +204,14 @@ static void test_lanes__what_was_made_rows_twice_does_not_come_back(void **state
 	struct shared *shared = f->store->shared;
 	uint32_t slot = cache_key(cache, TERRACE_KEY("k")).slot;
 	struct lane_item item;
-	int writer = hold_writers(f), lane;
+	int writer, lane;
 	uint64_t head;
 	char order[32];
 
+	/* They have opened the store, which waits for other writers. */
+	assert_peer(&owner, "g k", "(miss)");
+	assert_peer(&reader, "g k", "(miss)");
+	writer = hold_writers(f);
 	assert_peer(&owner, "p k older", "ok");
 	for (int i = 0; i < BETWEEN; i++) {
 		snprintf(order, sizeof order, "p f%d v", i);

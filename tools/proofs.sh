@@ -28,10 +28,6 @@ proof() {
 proof "oracle" OPERATIONS=2000000 OPERATIONS=30000000 $build/tests/proofs/oracle
 proof "oracle, in memory" OPERATIONS=2000000 OPERATIONS=30000000 $build/tests/proofs/oracle memory
 proof "oracle, processes killed" ROUNDS=500 ROUNDS=10000 $build/tests/proofs/oracle kill
-for mix in "" memory kill; do
-	proof "oracle, crowded${mix:+, $mix}" "OPERATIONS=400000 ROUNDS=100" \
-		"OPERATIONS=10000000 ROUNDS=10000" $build/tests/proofs/oracle_crowded $mix
-done
 if [ -x "$build/tests/proofs/oracle_paused" ]; then
 	proof "oracle, with pauses" OPERATIONS=300000 OPERATIONS=3000000 $build/tests/proofs/oracle_paused
 	proof "oracle, with pauses, in memory" OPERATIONS=600000 OPERATIONS=6000000 \
@@ -42,10 +38,10 @@ if [ -x "$build/tests/proofs/oracle_paused" ]; then
 		$build/tests/proofs/oracle_paused kill
 	# Looking at all versions is nothing where there are eighty.
 	for mix in "" memory kill; do
-		proof "oracle, crowded, with pauses${mix:+, $mix}" \
+		proof "oracle, crowded${mix:+, $mix}" \
 			"OPERATIONS=150000 ROUNDS=20 EVERY_MS=500" \
 			"OPERATIONS=3000000 ROUNDS=1000 EVERY_MS=500" \
-			$build/tests/proofs/oracle_crowded_paused $mix
+			$build/tests/proofs/oracle_crowded $mix
 	done
 else
 	skipped="$skipped; oracle with pauses (not gcc, or a build with sanitizers)"

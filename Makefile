@@ -56,7 +56,7 @@ repomap:
 
 FUZZ_SECONDS ?= 60
 fuzz-repomap: all
-	@tools/setup.sh lint sanitize
+	@tools/setup.sh fuzz
 	tools/fuzz_repomap.sh $(BUILD) $(FUZZ_SECONDS)
 
 bench:
@@ -154,12 +154,12 @@ slides:
 	ninja -C $(BUILD)
 
 fuzz-slides:
-	@tools/setup.sh build lint slides
+	@tools/setup.sh fuzz slides
 	@tools/fuzz_slides.sh $(BUILD) $(FUZZ_SECONDS)
 
 # 30 seconds each, two at a time. The targets are in tests/fuzz.
 fuzz:
-	@tools/setup.sh build lint sanitize
+	@tools/setup.sh fuzz
 	@tools/fuzz_core.sh $(BUILD)-fuzz $${FUZZ_SECONDS:-30}
 
 install: all

@@ -7,6 +7,11 @@ cd "$(dirname "$0")/.."
 build=$1 seconds=$2
 shift 2
 [ $# -gt 0 ] || set -- record database config key glob run
+if ! echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' |
+	clang-14 -fsanitize=fuzzer,address,undefined -x c - -o /dev/null 2>/dev/null; then
+	echo "fuzz: skipped: there is no clang-14 with libFuzzer (apt install clang-14 libclang-rt-14-dev)"
+	exit 77
+fi
 if [ ! -f "$build/build.ninja" ]; then
 	CC=clang-14 meson setup "$build" -Dfuzz=true -Db_sanitize=address,undefined \
 		-Db_lundef=false -Dslides=disabled -Drepomap=disabled -Dpython=disabled \

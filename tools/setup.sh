@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the Debian packages that a target needs and this machine lacks.
-# usage: setup.sh build|test|python|repomap|bench|lint|sanitize|slides|proofs|coverage ...
+# usage: setup.sh build|test|python|repomap|bench|lint|sanitize|slides|fuzz|proofs|coverage ...
 set -eu
 
 BUILD="gcc libc6-dev meson ninja-build pkg-config libsqlite3-dev liblz4-dev libzstd-dev
@@ -28,7 +28,9 @@ for what in "$@"; do
 		# npm's own package brings another nodejs than one that is there already.
 		command -v npm >/dev/null || packages="$packages nodejs npm"
 		;;
-	proofs) packages="$packages e2fsprogs xfsprogs" ;;
+	# libFuzzer and its sanitizers are a package of their own.
+	fuzz) packages="$packages $BUILD clang-14 libclang-rt-14-dev" ;;
+	proofs) packages="$packages $BUILD clang-14 libclang-rt-14-dev python3 e2fsprogs xfsprogs spin" ;;
 	coverage) packages="$packages $BUILD g++ python3 libcmocka-dev gcovr" ;;
 	*)
 		echo "setup.sh: nobody needs \"$what\"" >&2

@@ -169,11 +169,13 @@ static int flush_once(struct terrace *store)
 	return rc;
 }
 
+/* Or there is nothing more: a tail that was damaged and is mended may be before the goal. */
 static bool has_passed(struct terrace *store, uint64_t goal)
 {
 	uint64_t head, tail;
 
-	return terrace__lane_span(store->shared, my_lane(store), &head, &tail) && head >= goal;
+	return terrace__lane_span(store->shared, my_lane(store), &head, &tail) &&
+	       (head >= goal || head == tail);
 }
 
 /* Until what waits now before `goal` is written, or a flush has failed twice. */

@@ -244,6 +244,61 @@ static void test_lanes__what_was_made_rows_twice_does_not_come_back(void **state
 	peer_end(&reader);
 }
 
+static struct {
+	const struct disk_ops *real;
+	struct disk_ops ops;
+	_Atomic uint64_t *tail; /* NULL: it has been damaged */
+} damaging;
+
+static int begin_damaging(void *disk, uint64_t seq)
+{
+	if (damaging.tail)
+		atomic_fetch_xor(damaging.tail, 1);
+	damaging.tail = NULL;
+	return damaging.real->begin(disk, seq);
+}
+
+/*
+ * The lane's end is damaged while a first part of it becomes rows. It is mended to be where
+ * that part ends: a flush does not wait for what it knew of.
+ */
+static void test_lanes__a_flush_ends_though_the_end_is_damaged_meanwhile(void **state)
+{
+	enum { MORE_THAN_A_BATCH = 600 };
+	struct fixture *f = *state;
+	terrace_policy policy = behind();
+	terrace_cache *cache = fixture_cache(f, "a", &policy);
+	struct shared *shared = f->store->shared;
+	char key[16];
+	int writer, lane;
+
+	assert_ok(put_text(cache, "first", "v"));
+	assert_ok(terrace_flush(f->store));
+	lane = atomic_load(&f->store->behind.lane);
+	writer = hold_writers(f);
+	for (int i = 0; i < MORE_THAN_A_BATCH; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		assert_ok(put_text(cache, key, "v"));
+	}
+	damaging.tail = &shared->lanes[lane].tail;
+	damaging.real = f->store->disk_ops;
+	damaging.ops = *damaging.real;
+	damaging.ops.begin = begin_damaging;
+	f->store->disk_ops = &damaging.ops;
+	close(writer);
+	assert_ok(terrace_flush(f->store));
+	assert_null(damaging.tail);
+	assert_true(terrace__lane_is_empty(shared, lane));
+	/* What was to be replaced by what is lost cannot be told, so all of it is. */
+	snprintf(key, sizeof key, "%d", MORE_THAN_A_BATCH - 1);
+	assert_misses(cache, key);
+	assert_ok(put_text(cache, key, "again"));
+	assert_ok(terrace_flush(f->store));
+	assert_gives(cache, key, "again");
+	f->store->disk_ops = damaging.real;
+	terrace_cache_close(cache);
+}
+
 /* Counted are entries, in a lane or in rows. */
 static void test_lanes__what_waits_elsewhere_is_counted(void **state)
 {
@@ -439,6 +494,7 @@ int main(void)
 		test(what_the_dead_leave_is_counted_once),
 		test(all_that_the_dead_leave_becomes_rows),
 		test(what_was_made_rows_twice_does_not_come_back),
+		test(a_flush_ends_though_the_end_is_damaged_meanwhile),
 		test(what_waits_elsewhere_is_counted),
 		test(without_the_shared_file_nothing_older_comes_back),
 		test(a_damaged_record_is_a_miss),

@@ -109,7 +109,8 @@ uint64_t terrace__version_mark(struct shared *shared, uint32_t slot, bool always
 	return new;
 }
 
-uint64_t terrace__version_unmark(struct shared *shared, uint32_t slot, uint64_t marks)
+/* Take marks off; what the version was. */
+static uint64_t unmark(struct shared *shared, uint32_t slot, uint64_t marks)
 {
 	uint64_t old = version_load(shared, slot), new;
 
@@ -122,7 +123,7 @@ uint64_t terrace__version_unmark(struct shared *shared, uint32_t slot, uint64_t 
 
 bool terrace__version_clear(struct shared *shared, uint32_t slot, uint64_t number, uint64_t *ret)
 {
-	uint64_t old = terrace__version_unmark(shared, slot, VERSION_WRITING);
+	uint64_t old = unmark(shared, slot, VERSION_WRITING);
 
 	*ret = version_number(old) == number ?
 	           word_make(shared, slot, word_value(old) & ~VERSION_WRITING) :
@@ -272,8 +273,7 @@ static void repair_versions(struct shared *shared)
 		/* What was damaged keeps the other mark, until it is found in no lane. */
 		if (UNLIKELY(!word_holds(shared, slot, version)) ||
 		    (version_is_writing(version) && slot < VERSIONS))
-			terrace__version_unmark(shared, slot,
-			                        slot < VERSIONS ? VERSION_WRITING : 0);
+			unmark(shared, slot, slot < VERSIONS ? VERSION_WRITING : 0);
 	}
 }
 

@@ -308,9 +308,6 @@ static inline uint64_t version_see(const struct shared *shared, uint32_t slot, u
 	           word_make(shared, slot, VERSION_WRITING | VERSION_BEHIND);
 }
 
-/* Take marks off; what the version was. */
-uint64_t terrace__version_unmark(struct shared *shared, uint32_t slot, uint64_t marks);
-
 /* Rows with a sequence number up to it are dead; all of them, UINT64_MAX, where that is damaged. */
 uint64_t terrace__floor(const struct shared *shared, const struct shared_cache *cache);
 void terrace__floor_set(struct shared *shared, struct shared_cache *cache, uint64_t floor);

@@ -280,7 +280,8 @@ bool terrace__entry_alive(struct terrace_cache *cache, const struct entry *entry
 
 /* --- numbers --------------------------------------------------------------------------- */
 
-int terrace__number_sum(const struct entry *old, int64_t initial, int64_t delta, int64_t *ret)
+/* TERRACE_EINVAL when the value is no number, or the sum none. */
+static int sum_of(const struct entry *old, int64_t initial, int64_t delta, int64_t *ret)
 {
 	int64_t value = initial;
 
@@ -316,7 +317,7 @@ int terrace__number_write(struct write *write, const struct entry *old)
 	int64_t ttl = was ? atomic_load(&was->ttl) : 0, idle = 0;
 	struct entry *entry;
 	char text[24];
-	int rc = terrace__number_sum(old, write->initial, write->delta, &write->sum);
+	int rc = sum_of(old, write->initial, write->delta, &write->sum);
 
 	if (rc != TERRACE_OK)
 		return rc;

@@ -48,8 +48,6 @@ bool terrace__entry_alive(struct terrace_cache *cache, const struct entry *entry
 
 /* Fill in the put of a number: the sum of the old value (may be NULL) and the delta. */
 int terrace__number_write(struct write *write, const struct entry *old);
-/* The sum alone; TERRACE_EINVAL when the value is no number, or the sum none. */
-int terrace__number_sum(const struct entry *old, int64_t initial, int64_t delta, int64_t *ret);
 
 /* Decode with the cache's form. TERRACE_ECORRUPT when it refuses. */
 int terrace__entry_decode(struct terrace_cache *cache, const struct entry *bytes,

@@ -231,7 +231,8 @@ static int take_byte(struct terrace *store, uint64_t hash, int64_t deadline, int
 	}
 }
 
-void terrace__flight_byte_give(struct terrace *store, uint64_t hash)
+/* Let others take a key's byte. */
+static void give_byte(struct terrace *store, uint64_t hash)
 {
 	terrace__unlock(store->lock_fd, byte_of(hash));
 	atomic_fetch_add(&store->shared->flight_turn, 1);
@@ -421,7 +422,7 @@ static int own_flight(struct terrace_cache *cache, struct flight *flight,
 		rc = TERRACE_MISS;
 	if (cache->tiers && (rc == TERRACE_OK || rc == TERRACE_ABSENT)) {
 		if (has_byte)
-			terrace__flight_byte_give(store, hashed.hash);
+			give_byte(store, hashed.hash);
 		/* In memory alone nobody tells us, who have no lease, that it is written: a
 		 * version may stand still. Who has joined looks for itself. */
 		if (cache->on_disk)
@@ -434,7 +435,7 @@ static int own_flight(struct terrace_cache *cache, struct flight *flight,
 	lease_new(cache, flight->key.key, flight, shape, ret_lease);
 	if (!*ret_lease) {
 		if (has_byte)
-			terrace__flight_byte_give(store, hashed.hash);
+			give_byte(store, hashed.hash);
 		flight_land(&store->flights, flight, NULL, 0, NULL);
 		return TERRACE_MISS;
 	}
@@ -593,7 +594,7 @@ void terrace__lease_end(struct terrace_lease *lease, struct entry *entry, int co
 		if (code && code != TERRACE_ABSENT && !lease->for_one &&
 		    terrace__lease_holds(cache, &key, &lease->lease))
 			publish_outcome(store, key.hash, code);
-		terrace__flight_byte_give(store, key.hash);
+		give_byte(store, key.hash);
 	}
 	if (lease->flight && lease->for_one)
 		flight_land(&store->flights, lease->flight, NULL, 0, NULL);

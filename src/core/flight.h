@@ -88,9 +88,6 @@ void terrace__lease_enter(struct terrace_lease *lease);
  */
 void terrace__lease_end(struct terrace_lease *lease, struct entry *entry, int code);
 
-/* Let others take a key's byte. */
-void terrace__flight_byte_give(struct terrace *store, uint64_t hash);
-
 /* Was nothing invalidated since it began? Under flights.lock where it has `outdated`. */
 bool terrace__lease_holds(struct terrace_cache *cache, const struct tier_key *key,
                           const struct write_lease *lease);

@@ -74,7 +74,7 @@ void terrace__idle_used(struct terrace_cache *cache, const struct tier_key *key,
 		terrace__keeper_start(cache->store);
 }
 
-bool terrace__idle_pending(struct terrace *store)
+static bool is_pending(struct terrace *store)
 {
 	bool pending;
 
@@ -155,7 +155,7 @@ void terrace__idle_settle(struct terrace *store)
 {
 	int rc;
 
-	if (!store->disk || !terrace__idle_pending(store))
+	if (!store->disk || !is_pending(store))
 		return;
 	rc = terrace__writer_lock(store, LOCK_WAIT_MS);
 	if (rc == TERRACE_EBUSY)

@@ -20,7 +20,6 @@ void terrace__idle_begin(struct terrace_cache *cache, struct entry *entry, int64
 void terrace__idle_used(struct terrace_cache *cache, const struct tier_key *key,
                         struct entry *entry);
 
-bool terrace__idle_pending(struct terrace *store);
 /* Within a transaction: write down up to `most` uses. */
 int terrace__idle_flush(struct terrace *store, size_t most);
 /* It has ended; of one that was rolled back the uses wait again. */

@@ -3,6 +3,7 @@
 #include "util/fs.h"
 #include "util/glob.h"
 #include "util/message.h"
+#include "util/time.h"
 #include "util/util.h"
 
 #include <dirent.h>
@@ -247,7 +248,7 @@ static int add_name(void *ctx, const char *below, size_t size)
 /* Does the time of the directory tell of every change? Not of those below it. */
 static int mark_dir(const struct listing *listing, struct source_mark *ret)
 {
-	int64_t before = terrace__source_clock();
+	int64_t before = terrace__clock_ms(CLOCK_REALTIME);
 	CLEANUP(terrace__fd_done) int fd = open(listing->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct stat st;
 

@@ -22,11 +22,6 @@ static int64_t ns_of(struct timespec time)
 	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-int64_t terrace__source_clock(void)
-{
-	return terrace__clock_ms(CLOCK_REALTIME);
-}
-
 void terrace__source_stat(const struct stat *st, int64_t before, struct source_mark *ret)
 {
 	int64_t youngest;
@@ -101,7 +96,7 @@ static int hash_fd(int fd, const char *path, uint8_t ret[16])
 static int read_file(const char *path, struct source_mark *ret)
 {
 	CLEANUP(terrace__fd_done) int fd = -1;
-	int64_t before = terrace__source_clock();
+	int64_t before = terrace__clock_ms(CLOCK_REALTIME);
 	struct source_mark after;
 	struct stat st;
 	int rc;
@@ -166,7 +161,7 @@ int terrace__file_digest(struct terrace *store, const char *path, struct source_
 	/* In the middle of a write (an add looks at what is there), nothing may be written. */
 	bool may_write = store && !terrace__write_leads(store);
 	struct terrace_cache *digests = may_write ? terrace__digests(store) : NULL;
-	int64_t before = terrace__source_clock();
+	int64_t before = terrace__clock_ms(CLOCK_REALTIME);
 	struct stat st;
 	int rc;
 
@@ -193,7 +188,7 @@ int terrace__file_digest(struct terrace *store, const char *path, struct source_
 int terrace__source_mark(struct terrace *store, const char *path, unsigned flags,
                          struct source_mark *ret)
 {
-	int64_t before = terrace__source_clock();
+	int64_t before = terrace__clock_ms(CLOCK_REALTIME);
 	struct stat st;
 	int rc;
 

@@ -45,10 +45,9 @@ enum source_state terrace__sources_check(struct terrace *store, terrace_slice ex
 
 /*
  * Size, times and inode, and whether they are too young to prove anything: at
- * `before`, when the clock was read, before the file was looked at.
+ * `before`, what CLOCK_REALTIME said before the file was looked at, in ms.
  */
 void terrace__source_stat(const struct stat *st, int64_t before, struct source_mark *ret);
-int64_t terrace__source_clock(void);
 bool terrace__source_same_stat(const struct source_mark *a, const struct source_mark *b);
 /* SOURCE_CHANGED, with the line for people where it is wanted. */
 enum source_state terrace__source_changed(char *why, size_t why_size, const char *what,

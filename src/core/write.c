@@ -192,7 +192,6 @@ static void transaction_end(struct transaction *transaction, bool committed)
 	uint64_t stamp;
 
 	terrace__idle_flushed(transaction->store, committed);
-
 	for (size_t i = 0; i < transaction->slot_count; i++)
 		terrace__version_clear(shared, transaction->slots[i].slot,
 		                       transaction->slots[i].number, &stamp);
@@ -483,7 +482,8 @@ static bool is_failure(int rc)
 	return rc < 0 && rc != TERRACE_EINVAL;
 }
 
-int terrace__write_inside(struct transaction *transaction, struct write *writes, size_t count)
+/* The writes of an open transaction; the first failure is returned. */
+static int write_inside(struct transaction *transaction, struct write *writes, size_t count)
 {
 	int rc = TERRACE_OK;
 
@@ -509,7 +509,7 @@ static int apply_all(struct transaction *transaction, struct write_batch *batche
 	int rc = terrace__write_uses(transaction->store);
 
 	for (struct write_batch *batch = batches; batch && rc == TERRACE_OK; batch = batch->next)
-		rc = terrace__write_inside(transaction, batch->writes, batch->count);
+		rc = write_inside(transaction, batch->writes, batch->count);
 	return rc;
 }
 
@@ -630,7 +630,6 @@ static int transact(struct terrace *store, struct write_batch *batches, bool *re
 	if (may_arrive(batches))
 		terrace__behind_settle_mine_now(store);
 	rc = transact_once(store, batches, true, ret_needs_room);
-
 	for (int tries = 1; rc == WRITE_SETTLE; tries++) {
 		settle(store, batches);
 		rc = transact_once(store, batches, tries < TRIES, ret_needs_room);
@@ -814,7 +813,7 @@ static void write_mine(struct transaction *mine, struct write *writes, size_t co
 
 	store->disk_ops->resume(store->disk);
 	if (rc == TERRACE_OK)
-		rc = terrace__write_inside(mine, writes, count);
+		rc = write_inside(mine, writes, count);
 	store->disk_ops->rest(store->disk);
 	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
 		if (writes[i].put.file && writes[i].rc == TERRACE_OK)

@@ -112,8 +112,6 @@ void terrace__write_file_done(struct terrace *store, struct write *write);
  */
 int terrace__writer_lock(struct terrace *store, int64_t wait_ms);
 void terrace__writer_unlock(struct terrace *store);
-/* The writes of an open transaction; the first failure is returned. */
-int terrace__write_inside(struct transaction *transaction, struct write *writes, size_t count);
 
 /*
  * SQLite said something that damage would explain: look at it, under the

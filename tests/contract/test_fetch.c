@@ -76,11 +76,7 @@ static int load(void *ctx, terrace_slice key, terrace_loaded *loaded)
 static int load_many(void *ctx, const terrace_slice *keys, size_t count,
                      terrace_loaded *const *loaded)
 {
-	int rc = 0;
-
-	for (size_t i = 0; i < count && rc == 0; i++)
-		rc = load(ctx, keys[i], loaded[i]);
-	return rc;
+	return load_each(load, ctx, keys, count, loaded);
 }
 
 static void assert_fetches(terrace_cache *cache, const char *key, struct loader *loader,

@@ -109,8 +109,10 @@ static void close_meanwhile(struct fixture *f, struct elsewhere *elsewhere)
 	scratch_remove(&elsewhere->scratch);
 }
 
-static void elsewhere_init(struct elsewhere *elsewhere)
+static void begin(struct fixture *f, struct elsewhere *elsewhere)
 {
+	memset(f, 0, sizeof *f);
+	fixture_open(f);
 	sem_init(&elsewhere->begun, 0, 0);
 	sem_init(&elsewhere->go_on, 0, 0);
 	scratch_make(&elsewhere->scratch);
@@ -125,9 +127,7 @@ static void test_close__waits_for_a_loader_that_opens_a_store(void **state)
 	struct fixture f;
 
 	(void)state;
-	memset(&f, 0, sizeof f);
-	fixture_open(&f);
-	elsewhere_init(&elsewhere);
+	begin(&f, &elsewhere);
 	cache = fixture_cache(&f, "a", NULL);
 	options.hard_ms = 1;
 	assert_status(
@@ -148,9 +148,7 @@ static void test_close__waits_for_a_subscriber_that_opens_a_store(void **state)
 	struct fixture f;
 
 	(void)state;
-	memset(&f, 0, sizeof f);
-	fixture_open(&f);
-	elsewhere_init(&elsewhere);
+	begin(&f, &elsewhere);
 	cache = fixture_cache(&f, "a", NULL);
 	options.kinds = TERRACE_EVENT_MISS;
 	assert_ok(terrace_subscribe(cache, &options, listen, &elsewhere, &subscription));

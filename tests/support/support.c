@@ -239,6 +239,16 @@ int put_text(terrace_cache *cache, const char *key, const char *text)
 	return terrace_put(cache, terrace_str(key), terrace_str(text), NULL);
 }
 
+int load_each(terrace_load_fn *load, void *ctx, const terrace_slice *keys, size_t count,
+              terrace_loaded *const *loaded)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < count && rc == 0; i++)
+		rc = load(ctx, keys[i], loaded[i]);
+	return rc;
+}
+
 void put_sourced(terrace_cache *cache, const char *key,
                  int (*add)(terrace_sources *sources, const char *what), const char *what)
 {

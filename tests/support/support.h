@@ -84,6 +84,9 @@ void assert_gives_at(terrace_cache *cache, const char *key, const char *text, co
 int misses(terrace_cache *cache, const char *key);
 
 int put_text(terrace_cache *cache, const char *key, const char *text);
+/* For a loader of many keys that computes each alone. */
+int load_each(terrace_load_fn *load, void *ctx, const terrace_slice *keys, size_t count,
+              terrace_loaded *const *loaded);
 /* "v", made from one source that `add` adds. */
 void put_sourced(terrace_cache *cache, const char *key,
                  int (*add)(terrace_sources *sources, const char *what), const char *what);

@@ -2,11 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -121,21 +123,19 @@ int terrace__write_full(int fd, const void *data, size_t size, off_t offset)
 	return rc;
 }
 
-static int writev_all(int fd, struct iovec *vector, int count)
+/* All of the vector, which changes, or until nothing more comes. */
+static int transfer(ssize_t (*call)(int, const struct iovec *, int), int fd, struct iovec *vector,
+                    int count, size_t *ret_done)
 {
+	*ret_done = 0;
 	while (count > 0) {
-		ssize_t n;
+		ssize_t n = call(fd, vector, count);
 
-		if (vector->iov_len == 0) {
-			vector++;
-			count--;
-			continue;
-		}
-		n = writev(fd, vector, count);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0)
-			return -errno;
+		if (n <= 0)
+			return n < 0 ? -errno : 0;
+		*ret_done += (size_t)n;
 		while (count > 0 && (size_t)n >= vector->iov_len) {
 			n -= (ssize_t)vector->iov_len;
 			vector++;
@@ -151,12 +151,20 @@ static int writev_all(int fd, struct iovec *vector, int count)
 
 int terrace__writev_full(int fd, struct iovec *vector, int count)
 {
+	size_t done, size = 0;
 	int rc;
 
+	for (int i = 0; i < count; i++)
+		size += vector[i].iov_len;
 	terrace__limit_enter();
-	rc = writev_all(fd, vector, count);
+	rc = transfer(writev, fd, vector, count, &done);
 	terrace__limit_leave();
-	return rc;
+	return rc == 0 && done < size ? -EIO : rc;
+}
+
+int terrace__readv_full(int fd, struct iovec *vector, int count, size_t *ret_read)
+{
+	return transfer(readv, fd, vector, count, ret_read);
 }
 
 /* --- below a directory -------------------------------------------------------------------------- */
@@ -172,13 +180,21 @@ static int open_at(int dir_fd, const char *path, int flags, mode_t mode)
 	return fd < 0 ? -errno : fd;
 }
 
+/* Behind the directory of "dir/name"; NULL where it has none. */
+static const char *slash_of(const char *path)
+{
+	const char *slash = strchr(path, '/');
+
+	return slash && slash - path <= NAME_MAX ? slash : NULL;
+}
+
 /* The directory of "dir/name", and where the name begins. */
 static int open_parent(int dir_fd, const char *path, const char **ret_name)
 {
-	const char *slash = strchr(path, '/');
+	const char *slash = slash_of(path);
 	char dir[NAME_MAX + 1];
 
-	if (!slash || (size_t)(slash - path) >= sizeof dir)
+	if (!slash)
 		return -EINVAL;
 	memcpy(dir, path, (size_t)(slash - path));
 	dir[slash - path] = '\0';
@@ -188,9 +204,23 @@ static int open_parent(int dir_fd, const char *path, const char **ret_name)
 
 int terrace__open_below(int dir_fd, const char *path, int flags, mode_t mode)
 {
+	struct open_how how = {
+		.flags = (uint64_t)flags | O_NOFOLLOW | O_CLOEXEC,
+		.mode = mode,
+		.resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH,
+	};
 	const char *name;
-	int parent = open_parent(dir_fd, path, &name), fd;
+	int fd, parent;
 
+	if (!slash_of(path))
+		return -EINVAL;
+	/* In one call where the kernel has it (Linux 5.6), and lets us. */
+	fd = (int)syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
+	if (fd >= 0)
+		return fd;
+	if (errno != ENOSYS && errno != EPERM && errno != EINTR && errno != EAGAIN)
+		return -errno;
+	parent = open_parent(dir_fd, path, &name);
 	if (parent < 0)
 		return parent;
 	fd = open_at(parent, name, flags, mode);

@@ -18,6 +18,8 @@ int terrace__read_full(int fd, void *data, size_t size, off_t offset, size_t *re
 int terrace__write_full(int fd, const void *data, size_t size, off_t offset);
 /* Writes all of it at the file's position; changes the vector. */
 int terrace__writev_full(int fd, struct iovec *vector, int count);
+/* Reads from there until the vector, which changes, is full, or the file ends. */
+int terrace__readv_full(int fd, struct iovec *vector, int count, size_t *ret_read);
 
 /*
  * Between the two, a write beyond the limit of file sizes (RLIMIT_FSIZE) fails

@@ -288,6 +288,7 @@ static bool touches_files(uint64_t call)
 		SYS_munmap,    SYS_link,
 		SYS_linkat,    SYS_fchmod,
 		SYS_pread64,   SYS_sync_file_range,
+		SYS_openat2,   SYS_readv,
 	};
 
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {

@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -290,6 +291,23 @@ OPEN(open64);
 OPENAT(openat);
 OPENAT(openat64);
 
+/* What glibc has no function for. */
+long syscall(long number, ...)
+{
+	long argument[6];
+	va_list args;
+	REAL(syscall);
+
+	va_start(args, number);
+	for (int i = 0; i < 6; i++)
+		argument[i] = va_arg(args, long);
+	va_end(args);
+	if (number == SYS_openat2)
+		FAIL(opening((int)((const struct open_how *)argument[2])->flags), -1);
+	return real(number, argument[0], argument[1], argument[2], argument[3], argument[4],
+	            argument[5]);
+}
+
 #define FOPEN(name)                                    \
 	FILE *name(const char *path, const char *mode) \
 	{                                              \
@@ -390,23 +408,31 @@ PREAD(pread64, off64_t);
 PWRITE(pwrite, off_t);
 PWRITE(pwrite64, off64_t);
 
-ssize_t writev(int fd, const struct iovec *vector, int count)
+/* Is a call to be short? Then of the first part that is not empty alone. */
+static bool shorten(const struct iovec *vector, int count, struct iovec *ret)
 {
-	struct iovec half;
-	REAL(writev);
-
-	FAIL(IO | SPACE | INTR, -1);
 	for (int i = 0; i < count; i++) {
 		if (vector[i].iov_len == 0)
 			continue;
-		half = vector[i];
-		half.iov_len = shortened(half.iov_len);
-		if (half.iov_len != vector[i].iov_len)
-			return real(fd, &half, 1);
-		break;
+		*ret = vector[i];
+		ret->iov_len = shortened(ret->iov_len);
+		return ret->iov_len != vector[i].iov_len;
 	}
-	return real(fd, vector, count);
+	return false;
 }
+
+#define VECTOR(name, kinds)                                                     \
+	ssize_t name(int fd, const struct iovec *vector, int count)             \
+	{                                                                       \
+		struct iovec half;                                              \
+		REAL(name);                                                     \
+		FAIL(kinds, -1);                                                \
+		return shorten(vector, count, &half) ? real(fd, &half, 1) :     \
+		                                       real(fd, vector, count); \
+	}                                                                       \
+	_Static_assert(1, "a semicolon comes next")
+VECTOR(readv, IO | INTR);
+VECTOR(writev, IO | SPACE | INTR);
 
 #define SYNC(name)                           \
 	int name(int fd)                     \

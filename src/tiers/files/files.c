@@ -154,29 +154,68 @@ static bool is_head_of(terrace_slice head, const struct record *row)
 	       memcmp(own.payload_sum, row->payload_sum, sizeof row->payload_sum) == 0;
 }
 
+/* Open the file of a row. */
+static int open_file(struct files *files, uint64_t number, int *ret)
+{
+	struct file_name name = name_of(number);
+	int fd = terrace__open_below(files->dir_fd, name.text, O_RDONLY | O_NONBLOCK, 0);
+
+	if (fd == -ELOOP || fd == -ENOTDIR)
+		return TERRACE_ECORRUPT; /* we write no links */
+	if (fd < 0)
+		return fd == -ENOENT ? TERRACE_MISS : failed(-fd, "open", name.text);
+	*ret = fd;
+	return TERRACE_OK;
+}
+
+/*
+ * Head and payload in one read. That nothing comes behind them is asked by a byte more,
+ * which says what fstat() would, and what is no file cannot be read like one.
+ */
+static int read_file(int fd, uint64_t number, const struct record *row, void *payload)
+{
+	/* Tags and sources of the file are those of the row: the head's size stands. */
+	size_t head_size = record_size(row), size = (size_t)row->payload_size, got;
+	CLEANUP(terrace__buf_done) struct buf head = { 0 };
+	char behind;
+	struct iovec parts[] = { { NULL, head_size }, { payload, size }, { &behind, 1 } };
+	int rc;
+
+	if (!terrace__buf_reserve(&head, head_size))
+		return no_memory("a file");
+	parts[0].iov_base = head.data;
+	rc = terrace__readv_full(fd, parts, ARRAY_LEN(parts), &got);
+	if (rc == -EISDIR)
+		return TERRACE_ECORRUPT;
+	if (rc < 0)
+		return terrace__files_failed(-rc, "read", number);
+	return got == head_size + size && is_head_of(terrace_bytes(head.data, head_size), row) ?
+	           TERRACE_OK :
+	           TERRACE_ECORRUPT;
+}
+
 /* Straight into the entry where the payload is the value. */
-static int read_plain(int fd, off_t at, const struct record *row, uint64_t hash, struct entry **ret)
+static int read_plain(int fd, uint64_t number, const struct record *row, uint64_t hash,
+                      struct entry **ret)
 {
 	struct entry *entry;
-	size_t got = 0;
 	int rc = terrace__record_shell(row, hash, TERRACE_L3, &entry);
 
 	if (rc != TERRACE_OK)
 		return rc;
-	rc = terrace__read_full(fd, entry_value(entry), (size_t)row->payload_size, at, &got);
-	if (rc == 0 && !terrace__record_holds(row, terrace_bytes(entry_value(entry), got))) {
+	rc = read_file(fd, number, row, entry_value(entry));
+	if (rc == TERRACE_OK &&
+	    !terrace__record_holds(row,
+	                           terrace_bytes(entry_value(entry), (size_t)row->payload_size)))
+		rc = TERRACE_ECORRUPT;
+	if (rc == TERRACE_OK)
+		*ret = entry;
+	else
 		entry_unref(entry);
-		return TERRACE_ECORRUPT;
-	}
-	if (rc < 0) {
-		entry_unref(entry);
-		return failed(-rc, "read", "");
-	}
-	*ret = entry;
-	return TERRACE_OK;
+	return rc;
 }
 
-static int read_encoded(int fd, off_t at, const struct record *row, uint64_t hash,
+static int read_encoded(int fd, uint64_t number, const struct record *row, uint64_t hash,
                         struct entry **ret)
 {
 	CLEANUP(terrace__buf_done) struct buf payload = { 0 };
@@ -184,39 +223,33 @@ static int read_encoded(int fd, off_t at, const struct record *row, uint64_t has
 
 	if (!terrace__buf_reserve(&payload, (size_t)row->payload_size))
 		return no_memory("a file");
-	rc = terrace__read_full(fd, payload.data, (size_t)row->payload_size, at, &payload.size);
-	if (rc < 0)
-		return failed(-rc, "read", "");
-	return terrace__record_entry(row, terrace_bytes(payload.data, payload.size), hash,
-	                             TERRACE_L3, ret);
+	rc = read_file(fd, number, row, payload.data);
+	if (rc != TERRACE_OK)
+		return rc;
+	return terrace__record_entry(row, terrace_bytes(payload.data, (size_t)row->payload_size),
+	                             hash, TERRACE_L3, ret);
 }
 
-/* Open the file of a row: its size and its head are right. */
+/* Of one in blocks: its size and its head, which is behind them, are right. */
 static int open_checked(struct files *files, uint64_t number, const struct record *row, int *ret)
 {
-	struct file_name name = name_of(number);
 	CLEANUP(terrace__buf_done) struct buf head = { 0 };
 	CLEANUP(terrace__fd_done) int fd = -1;
-	/* Tags and sources of the file are those of the row: the head's size stands. */
 	size_t head_size = record_size(row);
-	off_t head_at = row->flags & RECORD_BLOCKS ? (off_t)row->payload_size : 0;
 	struct stat st;
-	int rc;
+	int rc = open_file(files, number, &fd);
 
-	fd = terrace__open_below(files->dir_fd, name.text, O_RDONLY | O_NONBLOCK, 0);
-	if (fd == -ELOOP || fd == -ENOTDIR)
-		return TERRACE_ECORRUPT; /* we write no links */
-	if (fd < 0)
-		return fd == -ENOENT ? TERRACE_MISS : failed(-fd, "open", name.text);
+	if (rc != TERRACE_OK)
+		return rc;
 	if (fstat(fd, &st) < 0)
-		return failed(errno, "look at", name.text);
+		return terrace__files_failed(errno, "look at", number);
 	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != head_size + row->payload_size)
 		return TERRACE_ECORRUPT;
 	if (!terrace__buf_reserve(&head, head_size))
 		return no_memory("a file");
-	rc = terrace__read_full(fd, head.data, head_size, head_at, &head.size);
+	rc = terrace__read_full(fd, head.data, head_size, (off_t)row->payload_size, &head.size);
 	if (rc < 0)
-		return failed(-rc, "read", name.text);
+		return terrace__files_failed(-rc, "read", number);
 	if (!is_head_of(terrace_bytes(head.data, head.size), row))
 		return TERRACE_ECORRUPT;
 	*ret = fd;
@@ -261,18 +294,17 @@ static int read_blocks(struct files *files, uint64_t number, const struct record
 int terrace__files_read(struct files *files, uint64_t number, const struct record *row,
                         uint64_t hash, struct entry **ret)
 {
-	off_t at = (off_t)record_size(row);
 	CLEANUP(terrace__fd_done) int fd = -1;
 	int rc;
 
 	if (row->flags & RECORD_BLOCKS)
 		return read_blocks(files, number, row, hash, ret);
-	rc = open_checked(files, number, row, &fd);
+	rc = open_file(files, number, &fd);
 	if (rc != TERRACE_OK)
 		return rc;
 	if (row->codec == TERRACE_CODEC_NONE)
-		return read_plain(fd, at, row, hash, ret);
-	return read_encoded(fd, at, row, hash, ret);
+		return read_plain(fd, number, row, hash, ret);
+	return read_encoded(fd, number, row, hash, ret);
 }
 
 int terrace__files_open_value(struct files *files, uint64_t number, const struct record *row,

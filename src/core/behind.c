@@ -19,6 +19,8 @@ enum {
 	FLUSH_AFTER_MS = 50,     /* how long a value waits for company */
 	BATCH = 512,             /* become rows in one transaction, at most, */
 	BATCH_BYTES = 320 << 10, /* and so much of them: its pages fit into SQLite's memory */
+	SMALL_BATCH = 16,        /* where room must be made, which who puts may wait for; */
+	SMALL_BATCHES = 256,     /* and that often after it was made last */
 	RETRY_AFTER_MS = 1000,   /* after a flush that failed */
 	REAP_AFTER_MS = 100,     /* how often a mark that leads nowhere is looked at */
 };
@@ -132,6 +134,8 @@ static void plan(struct terrace *store, struct drain *drain, struct terrace_cach
 
 	*drain = (struct drain){ .store = store, .lane = my_lane(store), .still = true };
 	find_batch(drain, UINT64_MAX);
+	if (behind->small)
+		drain->to = min_u64(drain->to, drain->from + SMALL_BATCH);
 	drain->give_up = drain->from < behind->given_up;
 	if (drain->give_up && drain->to > behind->given_up)
 		drain->to = behind->given_up;
@@ -148,6 +152,10 @@ static void planned(struct behind *behind, const struct drain *drain, int rc)
 	if (rc != TERRACE_OK && rc != TERRACE_EBUSY)
 		behind->given_up = drain->to;
 	behind->failing = rc != TERRACE_OK;
+	if (drain->full)
+		behind->small = SMALL_BATCHES;
+	else if (behind->small)
+		behind->small--;
 }
 
 /* One batch. Called and returns under the lock, but lets go of it. */
@@ -653,6 +661,21 @@ static void gather(struct terrace *store, int64_t wait_ms)
 	}
 }
 
+/* A batch, be it in small parts. */
+static int flush_batch(struct terrace *store)
+{
+	struct behind *behind = &store->behind;
+	uint64_t head = 0, tail;
+	int rc;
+
+	terrace__lane_span(store->shared, my_lane(store), &head, &tail);
+	do
+		rc = flush_once(store);
+	while (rc == TERRACE_OK && behind->small && !behind->flushing && !behind->stopping &&
+	       !has_passed(store, head + BATCH));
+	return rc;
+}
+
 static void *run(void *ctx)
 {
 	struct terrace *store = ctx;
@@ -671,7 +694,8 @@ static void *run(void *ctx)
 		if (behind->flushing)
 			pthread_cond_wait(&behind->done, &behind->lock);
 		else
-			wait_ms = flush_once(store) == TERRACE_OK ? FLUSH_AFTER_MS : RETRY_AFTER_MS;
+			wait_ms = flush_batch(store) == TERRACE_OK ? FLUSH_AFTER_MS :
+			                                             RETRY_AFTER_MS;
 	}
 	pthread_mutex_unlock(&behind->lock);
 	return NULL;

@@ -253,6 +253,7 @@ static int drain_lane(struct terrace *store, void *ctx)
 	for (size_t i = 0; i < drain->count; i++)
 		terrace__lane_unmark(store->shared, drain->lane, drain->to, &drain->items[i].item);
 	terrace__lane_pass(store->shared, drain->lane, drain->to);
+	drain->full = room;
 	if (room)
 		terrace__caches_make_room(store, drain->writes, drain->count);
 	return TERRACE_OK;

@@ -18,6 +18,7 @@ struct drain {
 	bool still;    /* none of it is being added just now */
 	bool give_up;  /* only what is older is to go */
 	bool damaged;  /* it cannot be told which rows were to be replaced */
+	bool full;     /* room had to be made for it */
 	int rc;        /* the first value that could not be prepared */
 	struct drained *items;
 	struct write *writes;

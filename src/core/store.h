@@ -39,6 +39,7 @@ struct writer {
 	pthread_mutex_t lock;
 	pthread_cond_t done;
 	struct write_batch *first, **last; /* waiting */
+	struct lone *lone, **lone_last;    /* and who waits without a batch */
 	uint64_t arrived, taken;           /* batches, ever; of those, how many were taken up */
 	uint32_t turn;                     /* the lock's when it was let go by who leads alone */
 	bool leading;                      /* a thread is working the queue */
@@ -59,6 +60,7 @@ struct behind {
 	bool awake;             /* the thread knows that there is something */
 	bool flushing;          /* a batch is being written */
 	bool failing;           /* the last one could not be */
+	unsigned small;         /* so many more are to be small ones: room had to be made */
 	int rc;                 /* the first failure that nobody has been told of */
 	uint64_t given_up;      /* marks below it are not written any more */
 	_Atomic unsigned alone; /* puts that were written through, each in a transaction */

@@ -702,16 +702,41 @@ static void leave_queue(struct writer *writer, const struct write_batch *batch)
 	pthread_cond_broadcast(&writer->done); /* who let it go first need not any more */
 }
 
+/* Who waits for the lead without a batch: one behind the other. */
+struct lone {
+	struct lone *next;
+	uint64_t arrived; /* batches, before it */
+};
+
+static void lone_enter(struct writer *writer, struct lone *lone)
+{
+	*lone = (struct lone){ .arrived = writer->arrived };
+	*writer->lone_last = lone;
+	writer->lone_last = &lone->next;
+}
+
+static void lone_leave(struct writer *writer, const struct lone *lone)
+{
+	struct lone **at = &writer->lone;
+
+	while (*at != lone)
+		at = &(*at)->next;
+	*at = lone->next;
+	if (writer->lone_last == &lone->next)
+		writer->lone_last = at;
+}
+
 /*
  * Who comes without a batch, as often as it has rows to remove, lets those go
  * first that were there before: else they might never be awake in time.
  */
 static bool must_wait(const struct writer *writer, const struct write_batch *batch,
-                      uint64_t arrived)
+                      const struct lone *lone)
 {
 	if (batch)
 		return writer->leading && !batch->done;
-	return writer->leading || (writer->first && writer->taken < arrived);
+	return writer->leading || writer->lone != lone ||
+	       (writer->first && writer->taken < lone->arrived);
 }
 
 /*
@@ -719,18 +744,18 @@ static bool must_wait(const struct writer *writer, const struct write_batch *bat
  * `batch` was done by another leader; TERRACE_EBUSY when a transaction that a
  * program holds open lasted too long.
  */
-static int wait_lead(struct writer *writer, const struct write_batch *batch, int64_t wait_ms)
+static int wait_for_lead(struct writer *writer, const struct write_batch *batch,
+                         const struct lone *lone, int64_t wait_ms)
 {
 	int64_t deadline = add_sat_i64(terrace__clock_ms(CLOCK_MONOTONIC), wait_ms);
 	struct timespec until = { deadline / 1000, (long)(deadline % 1000) * 1000000 };
-	const uint64_t arrived = writer->arrived;
 
-	while (must_wait(writer, batch, arrived)) {
+	while (must_wait(writer, batch, lone)) {
 		if (batch && batch->taken) {
 			pthread_cond_wait(&writer->done, &writer->lock);
 		} else if (pthread_cond_timedwait(&writer->done, &writer->lock, &until) ==
 		               ETIMEDOUT &&
-		           must_wait(writer, batch, arrived) && !(batch && batch->taken)) {
+		           must_wait(writer, batch, lone) && !(batch && batch->taken)) {
 			if (batch)
 				leave_queue(writer, batch);
 			return busy(wait_ms);
@@ -741,6 +766,21 @@ static int wait_lead(struct writer *writer, const struct write_batch *batch, int
 	writer->leading = true;
 	atomic_store(&writer->leader, (uintptr_t)&here);
 	return TERRACE_OK;
+}
+
+static int lead_alone(struct writer *writer, int64_t wait_ms)
+{
+	struct lone lone;
+	int rc;
+
+	pthread_mutex_lock(&writer->lock);
+	lone_enter(writer, &lone);
+	rc = wait_for_lead(writer, NULL, &lone, wait_ms);
+	lone_leave(writer, &lone);
+	if (rc != TERRACE_OK)
+		pthread_cond_broadcast(&writer->done); /* who let it go first need not any more */
+	pthread_mutex_unlock(&writer->lock);
+	return rc;
 }
 
 static void leave_lead(struct writer *writer)
@@ -796,7 +836,7 @@ static void write_queued(struct terrace *store, struct write *writes, size_t cou
 	*writer->last = &batch;
 	writer->last = &batch.next;
 	writer->arrived++;
-	rc = wait_lead(writer, &batch, store->wait_ms);
+	rc = wait_for_lead(writer, &batch, NULL, store->wait_ms);
 	pthread_mutex_unlock(&writer->lock);
 	if (rc == TERRACE_OK)
 		lead(store);
@@ -869,9 +909,7 @@ int terrace__writer_lock(struct terrace *store, int64_t wait_ms)
 
 	if (rc != TERRACE_OK)
 		return rc;
-	pthread_mutex_lock(&writer->lock);
-	rc = wait_lead(writer, NULL, wait_ms);
-	pthread_mutex_unlock(&writer->lock);
+	rc = lead_alone(writer, wait_ms);
 	if (rc != TERRACE_OK)
 		return rc;
 	give_way(store);

@@ -73,12 +73,65 @@ static void test_room__a_put_removes_no_more_than_a_batch_beyond_need(void **sta
 	terrace_cache_close(cache);
 }
 
-/* --- who takes the lock again and again ---------------------------------------------------------------- */
-
 static void nap(void)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
 }
+
+static struct {
+	_Atomic bool held, enough;
+} holding;
+
+static void *hold(void *ctx)
+{
+	assert_ok(terrace__writer_lock(ctx, 10000));
+	holding.held = true;
+	while (!holding.enough)
+		nap();
+	terrace__writer_unlock(ctx);
+	return NULL;
+}
+
+/* Who puts may wait for what waits to be written, and for the room that is made for it. */
+static void test_room__what_waits_is_written_in_small_parts_where_there_is_none(void **state)
+{
+	enum { LIMIT = 32 << 20, VALUES = 400, VALUE = 1024, PART = 16 };
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	char key[16], value[VALUE] = "";
+	terrace_cache *cache;
+	pthread_t holder;
+	uint32_t turns;
+
+	policy.tiers = TERRACE_L2;
+	terrace_close(f->store);
+	f->options.disk_bytes = LIMIT;
+	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+	cache = fixture_cache(f, "a", &policy);
+	for (int i = 0; i < 2 * (LIMIT / VALUE); i++) {
+		snprintf(key, sizeof key, "old %d", i);
+		assert_ok(terrace_put(cache, terrace_str(key), terrace_bytes(value, VALUE), NULL));
+	}
+	assert_ok(terrace_flush(f->store));
+	/* All of them wait until the lock is free. */
+	pthread_create(&holder, NULL, hold, f->store);
+	while (!holding.held)
+		nap();
+	for (int i = 0; i < VALUES; i++) {
+		snprintf(key, sizeof key, "new %d", i);
+		assert_ok(put_text(cache, key, "v"));
+	}
+	turns = atomic_load(&f->store->shared->writer_turn);
+	holding.enough = true;
+	pthread_join(holder, NULL);
+	assert_ok(terrace_flush(f->store));
+	assert_in_range(atomic_load(&f->store->shared->writer_turn) - turns, VALUES / PART / 2,
+	                VALUES);
+	assert_int_equal(misses(cache, "new 399"), TERRACE_OK);
+	terrace_cache_close(cache);
+}
+
+/* --- who takes the lock again and again ---------------------------------------------------------------- */
 
 static bool is_queued(struct terrace *store)
 {
@@ -119,6 +172,61 @@ static void test_lock__a_thread_that_waits_goes_before_who_takes_it_again(void *
 		pthread_join(thread, NULL);
 		assert_int_equal(turn, 2); /* ours, and the other's */
 	}
+	terrace_cache_close(cache);
+}
+
+static bool is_waiting_alone(struct terrace *store)
+{
+	bool waiting;
+
+	pthread_mutex_lock(&store->writer.lock);
+	waiting = store->writer.lone != NULL;
+	pthread_mutex_unlock(&store->writer.lock);
+	return waiting;
+}
+
+static void *lock_once(void *ctx)
+{
+	assert_ok(terrace__writer_lock(ctx, 10000));
+	terrace__writer_unlock(ctx);
+	return NULL;
+}
+
+static void *give_up(void *ctx)
+{
+	assert_status(terrace__writer_lock(ctx, 0), TERRACE_EBUSY);
+	return NULL;
+}
+
+/* As does who writes what waits in a lane, beside who removes many rows. */
+static void test_lock__who_waits_alone_goes_before_who_takes_it_again(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	pthread_t thread;
+	uint32_t turn;
+
+	for (int i = 0; i < TIMES; i++) {
+		assert_ok(terrace__writer_lock(f->store, 10000));
+		pthread_create(&thread, NULL, lock_once, f->store);
+		while (!is_waiting_alone(f->store))
+			nap();
+		turn = atomic_load(&f->store->shared->writer_turn);
+		terrace__writer_unlock(f->store);
+		assert_ok(terrace__writer_lock(f->store, 10000));
+		turn = atomic_load(&f->store->shared->writer_turn) - turn;
+		terrace__writer_unlock(f->store);
+		pthread_join(thread, NULL);
+		assert_int_equal(turn, 2); /* ours, and the other's */
+	}
+	/* Who gives up is waited for no more. */
+	assert_ok(terrace__writer_lock(f->store, 10000));
+	pthread_create(&thread, NULL, give_up, f->store);
+	pthread_join(thread, NULL);
+	assert_false(is_waiting_alone(f->store));
+	terrace__writer_unlock(f->store);
+	assert_ok(terrace__writer_lock(f->store, 0));
+	terrace__writer_unlock(f->store);
 	terrace_cache_close(cache);
 }
 
@@ -276,7 +384,9 @@ int main(void)
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
 		WITH_STORE(test_room__a_put_removes_no_more_than_a_batch_beyond_need),
+		WITH_STORE(test_room__what_waits_is_written_in_small_parts_where_there_is_none),
 		WITH_STORE(test_lock__a_thread_that_waits_goes_before_who_takes_it_again),
+		WITH_STORE(test_lock__who_waits_alone_goes_before_who_takes_it_again),
 		WITH_STORE(test_lock__a_process_that_waits_goes_before_who_takes_it_again),
 		WITH_STORE(test_log__stays_short_beside_readers_who_overlap),
 		WITH_STORE(test_rows__are_found_by_index_alone),

@@ -238,8 +238,10 @@ static inline terrace_match terrace_match_text(terrace_match_kind kind, const ch
  * Returns: TERRACE_OK with the number of entries in *ret_count (may be NULL;
  *          none is no error); TERRACE_EINVAL (a malformed glob), or as
  *          terrace_delete().
- * Cost:    KEY, TAG, SOURCE and ALL go by index; PREFIX and GLOB look at every
- *          key of the cache.
+ * Cost:    KEY, TAG, SOURCE and ALL go by index. PREFIX, and GLOB that begins
+ *          with plain text, look at every key that is in no index yet, and put an
+ *          eighth of those into one, for the next that looks; other GLOBs, and
+ *          those of a cache in memory alone, look at every key.
  */
 TERRACE_API int terrace_invalidate(terrace_cache *cache, const terrace_match *match,
                                    uint64_t *ret_count);

@@ -120,20 +120,25 @@ static void forget_taken(struct doomed *doomed)
 static int remove_all(struct doomed *doomed)
 {
 	struct terrace *store = doomed->cache->store;
+	struct disk_names names;
 	struct disk_where where = {
 		.kind = DISK_MATCHING,
 		.cache = doomed->cache->number,
 		.match = doomed->match,
+		.names = &names,
 	};
 	int rc;
 
+	store->disk_ops->names(store->disk, where.cache, where.match, &names);
 	do {
 		doomed->count = 0;
 		doomed->keys.size = 0;
 		rc = store->disk_ops->select(store->disk, &where, take_row, doomed);
 		/* In a new database there is nothing to remove; and the caches are rowless. */
-		if (UNLIKELY(rc < 0) && terrace__database_mend(store))
-			return TERRACE_OK;
+		if (UNLIKELY(rc < 0) && terrace__database_mend(store)) {
+			rc = TERRACE_OK;
+			break;
+		}
 		if (rc == TERRACE_OK && doomed->keys.failed)
 			rc = no_memory("keys to remove");
 		if (rc == TERRACE_OK && doomed->count > 0)
@@ -142,6 +147,9 @@ static int remove_all(struct doomed *doomed)
 			forget_taken(doomed);
 		where.after_id = doomed->after_id;
 	} while (rc == TERRACE_OK && doomed->count == ROWS_AT_ONCE);
+	if (rc == TERRACE_OK)
+		terrace__names_add(doomed->cache, &names);
+	terrace__buf_done(&names.ids);
 	terrace__buf_done(&doomed->keys);
 	return rc;
 }

@@ -21,6 +21,7 @@ struct key_list {
 	terrace_match match;
 	struct buf match_text;
 	bool newest_first;
+	struct disk_names names;
 	uint64_t after_id; /* the next batch starts behind this row */
 	bool at_end;
 	struct buf keys; /* u32 size, bytes */
@@ -31,6 +32,12 @@ int terrace__keys_start(struct terrace_cache *cache, const terrace_match *match,
                         struct key_list *ret);
 int terrace__keys_next(struct key_list *list, terrace_slice *ret);
 void terrace__keys_done(struct key_list *list);
+
+/*
+ * Who looked for a prefix had to pass by many rows without a name: give some of them
+ * one, so that the next look is shorter, each costing about as much as it saves.
+ */
+void terrace__names_add(struct terrace_cache *cache, const struct disk_names *names);
 
 int terrace__verify(struct terrace *store, bool repair,
                     int (*fn)(void *ctx, const terrace_fault *fault), void *ctx,

@@ -4,6 +4,7 @@
 #include "core/behind.h"
 #include "core/entries.h"
 #include "core/present.h"
+#include "core/write.h"
 #include "util/message.h"
 #include "util/time.h"
 #include "util/util.h"
@@ -48,6 +49,9 @@ int terrace__keys_start(struct terrace_cache *cache, const terrace_match *match,
 	}
 	if (cache->on_disk)
 		terrace__behind_settle_all(cache->store); /* to be listed, it must be there */
+	if (cache->on_disk && terrace__present(cache->store))
+		cache->store->disk_ops->names(cache->store->disk, cache->number, &ret->match,
+		                              &ret->names);
 	ret->at_end = cache->tiers == 0;
 	return TERRACE_OK;
 }
@@ -100,6 +104,7 @@ static int fill(struct key_list *list)
 			.newest_first = list->newest_first,
 			.after_id = list->after_id,
 			.match = &list->match,
+			.names = &list->names,
 		};
 
 		rc = store->disk_ops->select(store->disk, &where, take_key, &batch);
@@ -133,8 +138,56 @@ int terrace__keys_next(struct key_list *list, terrace_slice *ret)
 	return TERRACE_OK;
 }
 
+/* --- names ------------------------------------------------------------------------------------- */
+
+/*
+ * Fewer are passed by in half a millisecond. A name takes as long as passing by four to
+ * twenty rows, so of so many one gets it; and who waits for the writers' lock waits for a batch.
+ */
+enum { NAMES_LEAST = 512, NAMES_PART = 8, NAMES_AT_ONCE = 128 };
+enum { NAMES_WAIT_MS = 10 };
+
+/* Under the writers' lock. *ret: how many; none are left when it is 0. */
+static int name_some(struct terrace *store, struct terrace_cache *cache, size_t *ret)
+{
+	struct transaction transaction;
+	int rc = terrace__transaction_begin(store, &transaction);
+
+	*ret = 0;
+	if (rc != TERRACE_OK)
+		return rc;
+	rc = store->disk_ops->names_add(store->disk, cache->number, NAMES_AT_ONCE, ret);
+	if (rc == TERRACE_OK)
+		return terrace__transaction_commit(&transaction);
+	terrace__transaction_rollback(&transaction);
+	return rc;
+}
+
+void terrace__names_add(struct terrace_cache *cache, const struct disk_names *names)
+{
+	struct terrace *store = cache->store;
+	uint64_t left = names->passed / NAMES_PART;
+	size_t count;
+
+	if (!names->wanted || names->passed < NAMES_LEAST || store->read_only ||
+	    terrace__write_leads(store))
+		return;
+	do {
+		/* It is nobody's wish: who has the lock goes first, and failing is no news. */
+		if (terrace__writer_lock(store, NAMES_WAIT_MS) != TERRACE_OK)
+			return;
+		if (name_some(store, cache, &count) != TERRACE_OK)
+			count = 0;
+		terrace__writer_unlock(store);
+		left -= min_u64(left, count);
+	} while (count > 0 && left > 0);
+}
+
 void terrace__keys_done(struct key_list *list)
 {
+	if (list->cache && list->cache->on_disk)
+		terrace__names_add(list->cache, &list->names);
+	terrace__buf_done(&list->names.ids);
 	terrace__buf_done(&list->keys);
 	terrace__buf_done(&list->match_text);
 }

@@ -149,6 +149,16 @@ struct disk_where {
 	bool newest_first; /* MATCHING: the latest arrival first */
 	uint64_t after_id; /* MATCHING, CLEARED: go on behind this row; 0: from the start */
 	const terrace_match *match; /* MATCHING; never of kind KEY: there is get for that */
+	struct disk_names *names;   /* MATCHING: what `names` said of it; may be NULL */
+};
+
+/* Rows that are known to match, so that others need no look. The ids are freed by who asked. */
+struct disk_names {
+	bool wanted;         /* it is a question that names could answer */
+	struct buf ids;      /* u64 each, rising: no other row up to `upto` matches */
+	uint64_t upto;       /* 0: nothing is known */
+	uint32_t generation; /* of the database that they are of */
+	uint64_t passed;     /* select: rows without a name that were looked at */
 };
 
 /* A cache's number is the front of its rows' ids. */
@@ -237,6 +247,14 @@ struct disk_ops {
 	             int64_t ttl, int64_t now);
 	/* Within a transaction or not. */
 	int (*select)(void *disk, const struct disk_where *where, tier_visit_fn *visit, void *ctx);
+	/*
+	 * Names: rows that match a prefix, or a pattern that begins with one, for select.
+	 * Whatever goes wrong, nothing is known. And within a transaction: give names to
+	 * up to so many more rows of a cache.
+	 */
+	void (*names)(void *disk, uint32_t cache, const terrace_match *match,
+	              struct disk_names *ret);
+	int (*names_add)(void *disk, uint32_t cache, size_t most, size_t *ret_count);
 	/* Only if the row is still of that hash and seq; 0: of any. */
 	int (*remove_row)(void *disk, const struct tier_row *row, const struct tier_note *note);
 	/* Whatever its key, if it is not later than `seq`. */

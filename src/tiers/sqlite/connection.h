@@ -48,6 +48,12 @@
 	                 "WHERE id > ?1 AND id < ?2 ORDER BY id DESC")                         \
 	X(EXPIRED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "       \
 	           "WHERE expires <= ?1 ORDER BY expires")                                     \
+	X(NAMED, "SELECT upto FROM named WHERE cache = ?1")                                    \
+	X(NAMED_SET, "INSERT INTO named(cache, upto) VALUES(?1, ?2) "                          \
+	             "ON CONFLICT(cache) DO UPDATE SET upto = ?2")                             \
+	X(NAMES, "SELECT entry FROM name WHERE cache = ?1 AND key >= ?2 AND key < ?3")         \
+	X(NAME_ADD, "INSERT OR IGNORE INTO name(cache, key, entry) VALUES(?1, ?2, ?3)")        \
+	X(NAME_REMOVE, "DELETE FROM name WHERE cache = ?1 AND key = ?2 AND entry = ?3")        \
 	X(CLEARED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "       \
 	           "WHERE id > ?1 AND id < ?2 AND seq <= ?3 ORDER BY id")                      \
 	X(SAMPLE, "SELECT id, seq, bytes, file, hash, hits, rank, cache, head FROM entry "     \
@@ -154,6 +160,8 @@ struct disk {
 	struct candidates candidates;
 	uint32_t last_id_cache; /* the cache whose last id is known */
 	uint64_t last_id;
+	uint32_t named_cache; /* and that of which it is known which rows have names */
+	uint64_t named_upto;
 	bool expect_new; /* the last row that was put was new */
 };
 
@@ -329,6 +337,14 @@ int terrace__disk_verify(void *tier, const _Atomic uint32_t *open,
  * each other, and who goes on behind the last row would go on for ever. Sets the
  * message; TERRACE_ECORRUPT.
  */
+/* disk_names.c. Within a transaction: up to which id rows have names. */
+int terrace__named_upto(struct disk *disk, uint32_t cache, uint64_t *ret);
+/* A row goes: so does its name, if it has one. */
+int terrace__name_remove(struct disk *disk, uint32_t cache, terrace_slice key, uint64_t id);
+void terrace__disk_names(void *tier, uint32_t cache, const terrace_match *match,
+                         struct disk_names *ret);
+int terrace__disk_names_add(void *tier, uint32_t cache, size_t most, size_t *ret_count);
+
 int terrace__rows_in_a_circle(struct disk *disk, struct connection *connection);
 
 /* Does SQLite's check say that it could not read a page, instead of what is wrong with it? */

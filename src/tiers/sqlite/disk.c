@@ -40,6 +40,12 @@ static const char schema[] =
     "  name INTEGER NOT NULL,"
     "  entry INTEGER NOT NULL,"
     "  PRIMARY KEY(name, entry)) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS name(" /* see disk_names.c */
+    "  cache INTEGER NOT NULL,"
+    "  key BLOB NOT NULL,"
+    "  entry INTEGER NOT NULL,"
+    "  PRIMARY KEY(cache, key, entry)) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS named(cache INTEGER PRIMARY KEY, upto INTEGER NOT NULL) STRICT;"
     "CREATE TABLE IF NOT EXISTS cache("
     "  id INTEGER PRIMARY KEY,"
     "  name TEXT NOT NULL UNIQUE,"
@@ -119,7 +125,8 @@ static int try_tables(struct disk *disk)
 
 	if (!reader)
 		return atomic_load(&disk->suspected) ? TERRACE_ECORRUPT : TERRACE_EIO;
-	if (!terrace__statement(reader, DO_GET) || !terrace__statement(reader, DO_CACHES)) {
+	if (!terrace__statement(reader, DO_GET) || !terrace__statement(reader, DO_CACHES) ||
+	    !terrace__statement(reader, DO_NAMED)) {
 		rc = terrace__sqlite_failed(disk, reader->db, "read the tables");
 		if (sqlite3_errcode(reader->db) == SQLITE_ERROR)
 			rc = TERRACE_MISS; /* it has none */
@@ -266,6 +273,8 @@ const struct disk_ops terrace__disk_ops = {
 	.peek = terrace__disk_peek,
 	.touch = terrace__disk_touch,
 	.select = terrace__disk_select,
+	.names = terrace__disk_names,
+	.names_add = terrace__disk_names_add,
 	.remove_row = terrace__disk_remove_row,
 	.remove_hash = terrace__disk_remove_hash,
 	.victims = terrace__disk_victims,

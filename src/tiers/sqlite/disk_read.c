@@ -239,18 +239,31 @@ static uint64_t end_id(uint32_t cache)
 	return (uint64_t)(cache + 1) << DISK_ID_SHIFT;
 }
 
+/* Ids, both excluded. */
+struct range {
+	uint64_t from, until;
+};
+
+/* Of what is asked for: all of the cache, or what is behind the row of the last batch. */
+static struct range range_of(const struct disk_where *where)
+{
+	struct range range = { first_id(where->cache), end_id(where->cache) };
+
+	if (where->after_id && where->newest_first)
+		range.until = where->after_id;
+	else if (where->after_id)
+		range.from = where->after_id;
+	return range;
+}
+
 /* The statement that finds what a match means, by index where there is one. */
-static sqlite3_stmt *matching(struct connection *connection, const struct disk_where *where)
+static sqlite3_stmt *matching(struct connection *connection, const struct disk_where *where,
+                              struct range range)
 {
 	const terrace_match *match = where->match;
 	bool back = where->newest_first;
-	uint64_t from = first_id(where->cache), until = end_id(where->cache);
 	sqlite3_stmt *select;
 
-	if (where->after_id && back)
-		until = where->after_id;
-	else if (where->after_id)
-		from = where->after_id;
 	if (match->kind == TERRACE_MATCH_TAG || match->kind == TERRACE_MATCH_SOURCE) {
 		char kind = match->kind == TERRACE_MATCH_TAG ? LINK_TAG : LINK_SOURCE;
 
@@ -259,25 +272,27 @@ static sqlite3_stmt *matching(struct connection *connection, const struct disk_w
 			uint64_t name = terrace__link_name(where->cache, kind, match->text);
 
 			sqlite3_bind_int64(select, 1, (sqlite3_int64)name);
-			sqlite3_bind_int64(select, 2, (sqlite3_int64)(back ? until : from));
+			sqlite3_bind_int64(select, 2,
+			                   (sqlite3_int64)(back ? range.until : range.from));
 		}
 		return select;
 	}
 	select = terrace__statement(connection, back ? DO_MATCHING_BACK : DO_MATCHING);
 	if (select) {
-		sqlite3_bind_int64(select, 1, (sqlite3_int64)from);
-		sqlite3_bind_int64(select, 2, (sqlite3_int64)until);
+		sqlite3_bind_int64(select, 1, (sqlite3_int64)range.from);
+		sqlite3_bind_int64(select, 2, (sqlite3_int64)range.until);
 	}
 	return select;
 }
 
-static sqlite3_stmt *prepare_select(struct connection *connection, const struct disk_where *where)
+static sqlite3_stmt *prepare_select(struct connection *connection, const struct disk_where *where,
+                                    struct range range)
 {
 	sqlite3_stmt *select = NULL;
 
 	switch (where->kind) {
 	case DISK_MATCHING:
-		return matching(connection, where);
+		return matching(connection, where, range);
 	case DISK_EXPIRED:
 		select = terrace__statement(connection, DO_EXPIRED);
 		if (select)
@@ -286,10 +301,8 @@ static sqlite3_stmt *prepare_select(struct connection *connection, const struct 
 	case DISK_CLEARED:
 		select = terrace__statement(connection, DO_CLEARED);
 		if (select) {
-			uint64_t from = where->after_id ? where->after_id : first_id(where->cache);
-
-			sqlite3_bind_int64(select, 1, (sqlite3_int64)from);
-			sqlite3_bind_int64(select, 2, (sqlite3_int64)end_id(where->cache));
+			sqlite3_bind_int64(select, 1, (sqlite3_int64)range.from);
+			sqlite3_bind_int64(select, 2, (sqlite3_int64)range.until);
 			sqlite3_bind_int64(select, 3, (sqlite3_int64)where->until);
 		}
 		break;
@@ -304,12 +317,20 @@ int terrace__rows_in_a_circle(struct disk *disk, struct connection *connection)
 	return TERRACE_ECORRUPT;
 }
 
-static int select_with(struct disk *disk, struct connection *connection,
-                       const struct disk_where *where, tier_visit_fn *visit, void *ctx)
+/* Who visits the rows of a selection, until it has enough. */
+struct visit {
+	tier_visit_fn *fn;
+	void *ctx;
+	uint64_t passed;
+	bool enough;
+};
+
+static int select_range(struct disk *disk, struct connection *connection,
+                        const struct disk_where *where, struct range range, struct visit *visit)
 {
 	CLEANUP(terrace__statement_done)
-	sqlite3_stmt *select = prepare_select(connection, where);
-	uint64_t last = where->after_id;
+	sqlite3_stmt *select = prepare_select(connection, where, range);
+	uint64_t last = where->newest_first ? range.until : range.from;
 	int rc;
 
 	if (!select)
@@ -318,22 +339,90 @@ static int select_with(struct disk *disk, struct connection *connection,
 		struct tier_row row;
 		bool whole = terrace__row_read(select, &row);
 
-		if (where->kind == DISK_MATCHING && last &&
+		if (where->kind == DISK_MATCHING &&
 		    (where->newest_first ? row.id >= last : row.id <= last))
 			return terrace__rows_in_a_circle(disk, connection);
 		last = row.id;
+		visit->passed++;
 		if (where->kind == DISK_MATCHING && row.id >> DISK_ID_SHIFT != where->cache)
 			continue;
 		/* What cannot be read matches "all", and is visited without a key. */
 		if (where->match && where->match->kind != TERRACE_MATCH_ALL &&
 		    (!whole || !terrace__match_fits(where->match, row.key, row.extra)))
 			continue;
-		if (!visit(ctx, &row))
+		visit->enough = !visit->fn(visit->ctx, &row);
+		if (visit->enough)
 			return TERRACE_OK;
 	}
 	if (rc != SQLITE_DONE)
 		return terrace__sqlite_failed(disk, connection->db, "select rows");
 	return TERRACE_OK;
+}
+
+static uint64_t id_at(const struct disk_names *names, size_t i)
+{
+	uint64_t id;
+
+	memcpy(&id, names->ids.data + i * sizeof id, sizeof id);
+	return id;
+}
+
+/* How many are not above it. */
+static size_t names_up_to(const struct disk_names *names, uint64_t id)
+{
+	size_t low = 0, high = names->ids.size / sizeof id;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (id_at(names, middle) <= id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* Of the rows with names those within the range that are known to match. */
+static int select_named(struct disk *disk, struct connection *connection,
+                        const struct disk_where *where, struct range range, struct visit *visit)
+{
+	size_t first = names_up_to(where->names, range.from);
+	size_t count = names_up_to(where->names, range.until - 1) - first;
+	int rc = TERRACE_OK;
+
+	for (size_t i = 0; i < count && rc == TERRACE_OK && !visit->enough; i++) {
+		size_t at = first + (where->newest_first ? count - 1 - i : i);
+		uint64_t id = id_at(where->names, at);
+
+		rc = select_range(disk, connection, where, (struct range){ id - 1, id + 1 }, visit);
+	}
+	return rc;
+}
+
+static int select_with(struct disk *disk, struct connection *connection,
+                       const struct disk_where *where, tier_visit_fn *fn, void *ctx)
+{
+	struct range range = range_of(where), rest = range;
+	struct visit visit = { .fn = fn, .ctx = ctx };
+	struct disk_names *names = where->names;
+	/* Those of another database say nothing of this one. */
+	bool named = names && names->upto && names->generation == connection->generation;
+	int rc = TERRACE_OK;
+
+	if (named)
+		rest.from = max_u64(rest.from, names->upto);
+	if (named && !where->newest_first && range.from < rest.from)
+		rc = select_named(disk, connection, where, range, &visit);
+	visit.passed = 0;
+	if (rc == TERRACE_OK && !visit.enough && rest.from < rest.until)
+		rc = select_range(disk, connection, where, rest, &visit);
+	if (names)
+		names->passed += visit.passed;
+	if (rc == TERRACE_OK && !visit.enough && named && where->newest_first &&
+	    range.from < rest.from)
+		rc = select_named(disk, connection, where, range, &visit);
+	return rc;
 }
 
 int terrace__disk_select(void *tier, const struct disk_where *where, tier_visit_fn *visit,

@@ -122,6 +122,7 @@ int terrace__disk_begin(void *tier, uint64_t seq)
 	disk->change_count = 0;
 	disk->doomed_count = 0;
 	disk->last_id = 0;
+	disk->named_cache = DISK_ANY_CACHE;
 	disk->seq = seq;
 	return rc;
 }
@@ -369,19 +370,25 @@ static int detach(struct disk *disk, const struct old_row *old)
 static int delete_old(struct disk *disk, const struct old_row *old)
 {
 	sqlite3_stmt *delete = terrace__statement(disk->writer, DO_DELETE);
+	struct record record;
 	int rc;
 
 	if (!delete)
 		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a delete");
 	sqlite3_bind_int64(delete, 1, (sqlite3_int64)old->id);
 	rc = terrace__run(disk, disk->writer, delete, "delete a row");
+	if (rc == TERRACE_OK && old->has_key) {
+		terrace__record_read(terrace_bytes(old->head.data, old->head.size), &record);
+		rc = terrace__name_remove(disk, old->cache, record.key, old->id);
+	}
 	return rc == TERRACE_OK ? detach(disk, old) : rc;
 }
 
-/* The next id of a cache: one behind its last row. */
+/* The next id of a cache: one behind its last row, and behind all that had a name. */
 static int next_id(struct disk *disk, uint32_t cache, uint64_t *ret)
 {
-	uint64_t first = (uint64_t)cache << DISK_ID_SHIFT;
+	uint64_t upto;
+	int rc;
 
 	if (!disk->last_id || disk->last_id_cache != cache) {
 		CLEANUP(terrace__statement_done)
@@ -392,7 +399,10 @@ static int next_id(struct disk *disk, uint32_t cache, uint64_t *ret)
 			                   (sqlite3_int64)((uint64_t)(cache + 1) << DISK_ID_SHIFT));
 		if (!last || sqlite3_step(last) != SQLITE_ROW)
 			return terrace__sqlite_failed(disk, disk->writer->db, "number a row");
-		disk->last_id = max_u64((uint64_t)sqlite3_column_int64(last, 0), first);
+		rc = terrace__named_upto(disk, cache, &upto);
+		if (rc != TERRACE_OK)
+			return rc;
+		disk->last_id = max_u64((uint64_t)sqlite3_column_int64(last, 0), upto);
 		disk->last_id_cache = cache;
 	}
 	*ret = ++disk->last_id;
@@ -456,8 +466,8 @@ static int replace_row(struct disk *disk, const struct tier_put *put, terrace_sl
 		return insert_row(disk, put, head, bytes, ret_id);
 	if (rc != TERRACE_OK)
 		return rc;
-	/* Another cache's key with the same hash lies in another range of ids. */
-	if (old.cache != put->key.cache) {
+	/* A row keeps its key, and lies in its cache's range of ids. */
+	if (!old.is_key) {
 		rc = delete_old(disk, &old);
 		return rc == TERRACE_OK ? insert_row(disk, put, head, bytes, ret_id) : rc;
 	}

@@ -124,12 +124,12 @@ void terrace__disk_names(void *tier, uint32_t cache, const terrace_match *match,
 	reader = ret->wanted ? terrace__reader_take(tier) : NULL;
 	if (!reader)
 		return;
-	if (read_names(tier, reader, cache, prefix, ret)) {
-		qsort(ret->ids.data, ret->ids.size / sizeof(uint64_t), sizeof(uint64_t), by_number);
-	} else {
+	if (!read_names(tier, reader, cache, prefix, ret)) {
 		terrace__buf_done(&ret->ids);
 		ret->upto = 0;
 	}
+	if (ret->ids.size)
+		qsort(ret->ids.data, ret->ids.size / sizeof(uint64_t), sizeof(uint64_t), by_number);
 	terrace__reader_give(tier, reader);
 }
 

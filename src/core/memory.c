@@ -307,12 +307,13 @@ void terrace__memory_leave(struct terrace_cache *cache)
 }
 
 /*
- * May a write leave the version as it is? With a form, bytes may be being decoded that this
- * write makes old: their object must not come in behind it under the same stamp.
+ * May a write leave the version as it is? Where bytes are kept beside objects, some may be
+ * being decoded that this write makes old: their object must not come in behind it under the
+ * same stamp. Without need it must not move: that voids what shares the slot.
  */
 static bool version_stays(const struct terrace_cache *cache)
 {
-	return !cache->has_form && atomic_load(&cache->shared->holder) == cache->store->token;
+	return !cache->encoded && atomic_load(&cache->shared->holder) == cache->store->token;
 }
 
 uint64_t terrace__memory_stamp(struct terrace_cache *cache, const struct tier_key *key)

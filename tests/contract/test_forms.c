@@ -325,6 +325,30 @@ static void test_put__replaces_both_forms(void **state)
 	}
 }
 
+/* Of so many keys some share a slot: nothing is below them that a lost one could be read from. */
+static void test_put__voids_no_object_that_shares_its_slot(void **state)
+{
+	enum { COUNT = 4000 };
+	struct forms f;
+	int lost = 0;
+
+	(void)state;
+	open_forms(&f, TERRACE_L1, 0, 0);
+	for (int i = 0; i < COUNT; i++)
+		assert_ok(
+		    terrace_put(f.cache, terrace_bytes(&i, sizeof i), terrace_str("v"), NULL));
+	for (int i = 0; i < COUNT; i++) {
+		terrace_value *value;
+
+		if (terrace_get(f.cache, terrace_bytes(&i, sizeof i), &value) == TERRACE_OK)
+			terrace_release(value);
+		else
+			lost++;
+	}
+	assert_int_equal(lost, 0);
+	close_forms(&f);
+}
+
 static void expect_both(struct forms *f, const char *key, const char *text)
 {
 	terrace_value *value;
@@ -810,6 +834,7 @@ int main(void)
 		cmocka_unit_test(test_large_object__leaves_its_bytes),
 		cmocka_unit_test(test_object__of_any_weight_is_weighed),
 		cmocka_unit_test(test_put__replaces_both_forms),
+		cmocka_unit_test(test_put__voids_no_object_that_shares_its_slot),
 		cmocka_unit_test(test_put_behind__replaces_both_forms),
 		cmocka_unit_test(test_without_l1__every_get_decodes),
 		cmocka_unit_test(test_bytes_alone__are_listed_and_invalidated),

@@ -30,6 +30,7 @@ enum {
 	WINDOW_LEAST = 2,   /* entries that it holds anyway */
 	FREQUENCY_MAX = 15, /* four bits in a ghost */
 	TRIES = 32,         /* entries looked at for one victim, at most */
+	GHOST_WAYS = 4,     /* slots that a ghost may be in */
 	GHOST_TICKS = 8, /* of the ghosts' clock, while as many are evicted as there are entries */
 	GHOST_HALF = 16, /* ticks in which their frequency halves */
 };
@@ -37,7 +38,7 @@ enum {
 #define TIE    1.1   /* by so much a new entry must be worth more */
 #define AGEING 0.002 /* what the others lose while as many new ones as there are are turned away */
 
-/* A key that was here: 16 bits of its hash, when it left, and its frequency. */
+/* A key that was here: 16 bits of its hash, when it left, and its frequency; 0: nobody. */
 struct ghost {
 	uint16_t tag;
 	uint8_t left;
@@ -83,9 +84,37 @@ static void ghosts_fit(struct value_state *s)
 	s->ghost_mask = wanted - 1;
 }
 
+static unsigned ghost_age(const struct value_state *s, const struct ghost *ghost)
+{
+	return (uint8_t)(s->ghost_clock - ghost->left);
+}
+
+static struct ghost *ghost_ways(const struct value_state *s, const struct entry *entry)
+{
+	return &s->ghosts[entry->hash >> 16 & s->ghost_mask & ~(uint64_t)(GHOST_WAYS - 1)];
+}
+
+/* The entry may go: where its ghost will be is not read before. */
+static void ghost_soon(const struct value_state *s, const struct entry *entry)
+{
+	if (s->ghosts)
+		__builtin_prefetch(ghost_ways(s, entry), 1);
+}
+
+/* The entry's ghost; when it has none, the slot that one would take: that of the oldest. */
 static struct ghost *ghost_slot(const struct value_state *s, const struct entry *entry)
 {
-	return &s->ghosts[(entry->hash >> 16) & s->ghost_mask];
+	struct ghost *ways = ghost_ways(s, entry), *oldest = ways;
+
+	for (unsigned i = 0; i < GHOST_WAYS; i++) {
+		if (!ways[i].frequency)
+			oldest = &ways[i];
+		else if (ways[i].tag == (uint16_t)entry->hash)
+			return &ways[i];
+		else if (oldest->frequency && ghost_age(s, &ways[i]) > ghost_age(s, oldest))
+			oldest = &ways[i];
+	}
+	return oldest;
 }
 
 static void ghost_add(struct value_state *s, const struct entry *entry)
@@ -105,15 +134,14 @@ static void ghost_add(struct value_state *s, const struct entry *entry)
 static unsigned ghost_take(struct value_state *s, const struct entry *entry)
 {
 	struct ghost *ghost;
-	unsigned frequency, age;
+	unsigned frequency;
 
 	if (!s->ghosts)
 		return 0;
 	ghost = ghost_slot(s, entry);
-	if (ghost->tag != (uint16_t)entry->hash)
+	if (!ghost->frequency || ghost->tag != (uint16_t)entry->hash)
 		return 0;
-	age = (uint8_t)(s->ghost_clock - ghost->left);
-	frequency = (unsigned)ghost->frequency >> age / GHOST_HALF;
+	frequency = (unsigned)ghost->frequency >> ghost_age(s, ghost) / GHOST_HALF;
 	*ghost = (struct ghost){ 0 };
 	return frequency;
 }
@@ -323,11 +351,15 @@ static struct entry *duel(struct value_state *s, struct entry *old)
 static struct entry *value_victim(void *state)
 {
 	struct value_state *s = state;
-	struct entry *old = lowest(s);
+	struct entry *old, *new = s->queues[WINDOW].oldest;
 
 	s->full = true;
+	if (new)
+		ghost_soon(s, new);
+	old = lowest(s);
 	if (!old)
-		return s->queues[WINDOW].oldest ? evicted(s, s->queues[WINDOW].oldest) : NULL;
+		return new ? evicted(s, new) : NULL;
+	ghost_soon(s, old);
 	return window_is_over(s, 1) ? duel(s, old) : give_up(s, old);
 }
 

@@ -1,6 +1,7 @@
 /* L1 itself: the table that readers search without a lock, and what is evicted. */
 #include "support/support.h"
 
+#include "tiers/memory/evict_trials.h"
 #include "tiers/memory/memory.h"
 #include "tiers/memory/table.h"
 #include "util/epoch.h"
@@ -395,6 +396,94 @@ static void test_evict__hits_keeps_a_part_of_a_loop_that_does_not_fit(void **sta
 	}
 	assert_true(hits > 20 * 500 / 10);
 	terrace__memory_ops.close(memory);
+}
+
+/* One of two stays, and perhaps they are wanted again, in this order; what is learned of it. */
+static double learned_when(const char *order, enum trial_kind kind, double worth_kept)
+{
+	struct trials *trials = calloc(1, sizeof *trials);
+	struct entry *kept = terrace__entry_new_plain(terrace_str("kept"), 0);
+	struct entry *gone = terrace__entry_new_plain(terrace_str("gone"), 0);
+	double learned;
+
+	trials->learned[kind] = kind == TRIAL_POWER; /* within its limits */
+	gone->hash = 1;
+	assert_true(trial_is_due(trials, kind, gone, 1));
+	terrace__trial_start(trials, kind, kept, gone, (double[]){ worth_kept, 1 }, 1);
+	for (; *order; order++) {
+		if (*order == 'k')
+			entry_hit(kept);
+		else if (*order == 'g')
+			terrace__trial_back(trials, gone);
+		else
+			terrace__trial_left(trials, kept);
+	}
+	learned = trials->learned[kind] - (kind == TRIAL_POWER);
+	entry_unref(kept);
+	entry_unref(gone);
+	free(trials);
+	return learned;
+}
+
+static void test_evict__a_trial_is_won_by_who_is_wanted_first(void **state)
+{
+	(void)state;
+	for (enum trial_kind kind = 0; kind < TRIAL_KINDS; kind++) {
+		assert_true(learned_when("kg", kind, 1) >= 0.02);
+		assert_true(learned_when("kl", kind, 1) >= 0.02);
+		assert_true(learned_when("l", kind, 1) == 0);
+		/* a hit that is worth more counts for more */
+		assert_true(learned_when("kg", kind, 3) > learned_when("kg", kind, 1));
+	}
+	assert_true(learned_when("g", TRIAL_STRICT, 1) < 0);
+	assert_true(learned_when("lg", TRIAL_STRICT, 1) < 0);
+	/* of two that were about to go, only in the other's time */
+	assert_true(learned_when("gl", TRIAL_POWER, 1) < 0);
+	assert_true(learned_when("gkl", TRIAL_POWER, 1) == 0);
+	assert_true(learned_when("lg", TRIAL_POWER, 1) == 0);
+}
+
+static void put_within(struct memory *memory, const char *text, uint64_t entries)
+{
+	put(memory, text, "v", 1);
+	if (terrace__memory_entries(memory) > entries)
+		evict(memory, 1);
+}
+
+/* Whatever is asked for between them once: how many of those that always come back were there? */
+static int regulars_among_others(const char *policy, int rounds)
+{
+	enum { REGULARS = 150, ROOM_FOR = 100 };
+	struct memory *memory = open_memory(policy, 1);
+	int hits = 0;
+
+	for (int i = 0; i < rounds * REGULARS; i++) {
+		char text[24];
+
+		snprintf(text, sizeof text, "regular%d", i % REGULARS);
+		if (i % REGULARS == 0)
+			hits = 0;
+		if (has(memory, text)) {
+			hit(memory, text);
+			hits++;
+		} else {
+			put_within(memory, text, ROOM_FOR);
+		}
+		snprintf(text, sizeof text, "once%d", i);
+		put_within(memory, text, ROOM_FOR);
+	}
+	terrace__memory_ops.close(memory);
+	return hits;
+}
+
+/* Without learning from what came back it is none of them by cost: each is out just before its turn. */
+static void test_evict__learns_who_is_wanted_again(void **state)
+{
+	static const char *const names[] = { "hits", "cost" };
+
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		assert_in_range(regulars_among_others(names[i], 100), 80, 100);
 }
 
 static void test_evict__cost_keeps_what_is_expensive(void **state)
@@ -1093,6 +1182,8 @@ int main(void)
 		cmocka_unit_test(test_evict__bytes_remembers_what_it_evicted_too_early),
 		cmocka_unit_test(test_evict__a_scan_does_not_push_out_what_is_used),
 		cmocka_unit_test(test_evict__hits_keeps_a_part_of_a_loop_that_does_not_fit),
+		cmocka_unit_test(test_evict__a_trial_is_won_by_who_is_wanted_first),
+		cmocka_unit_test(test_evict__learns_who_is_wanted_again),
 		cmocka_unit_test(test_evict__cost_keeps_what_is_expensive),
 		cmocka_unit_test(
 		    test_evict__a_put_makes_room_in_its_own_shard_but_not_in_a_poor_one),

@@ -1,5 +1,6 @@
 /*
- * Eviction by value: what an entry's next hit is worth for the room it takes.
+ * Eviction by value: what an entry's next hit is worth for the room it takes, in
+ * requests (`hits`) or in time (`cost`).
  * GreedyDual-Size-Frequency (Cherkasova, "Improving WWW proxies performance
  * with GreedyDual-Size-Frequency caching policy", 1998) on FIFO queues, one for
  * each half octave of value, so that a hit moves nothing: an entry that was hit
@@ -14,10 +15,17 @@
  * its count, and comes back with it; the memory fades by half while twice as
  * many entries are evicted as there are.
  *
+ * Two numbers differ so much from one program to the next that they are learned
+ * as it runs (evict_trials.h): how much of what it was worth when it was ranked
+ * the lowest entry still has against a new one, from none, as in LRU, to all of
+ * it, as in TinyLFU (Einziger et al., 2017); and by which power of its frequency
+ * an entry is valued.
+ *
  * docs/PERFORMANCE.md has what the parameters were chosen on.
  */
 #include "tiers/memory/evict.h"
 
+#include "tiers/memory/evict_trials.h"
 #include "util/util.h"
 
 #include <stdlib.h>
@@ -37,6 +45,16 @@ enum {
 
 #define TIE    1.1   /* by so much a new entry must be worth more */
 #define AGEING 0.002 /* what the others lose while as many new ones as there are are turned away */
+#define CLOSE  0.25  /* ranks of two that are about to go are no further apart, in their value */
+
+/* What a policy counts: the power of frequency it begins with, of size in tenths, and cost. */
+struct aim {
+	double power;
+	uint8_t size;
+	bool cost;
+};
+
+static const struct aim for_hits = { 1.5, 12, false }, for_cost = { 1, 12, true };
 
 /* A key that was here: 16 bits of its hash, when it left, and its frequency; 0: nobody. */
 struct ghost {
@@ -47,7 +65,7 @@ struct ghost {
 
 struct value_state {
 	struct evict_setting setting;
-	bool by_cost;
+	const struct aim *aim;
 	bool full; /* something was evicted already */
 	uint64_t entries, bytes;
 	struct evict_queue queues[CLASSES];
@@ -58,6 +76,7 @@ struct value_state {
 	uint32_t ghost_mask;
 	uint8_t ghost_clock;
 	uint32_t ghost_fill; /* evictions since it ticked */
+	struct trials trials;
 };
 
 /* --- ghosts ----------------------------------------------------------------- */
@@ -141,7 +160,9 @@ static unsigned ghost_take(struct value_state *s, const struct entry *entry)
 	ghost = ghost_slot(s, entry);
 	if (!ghost->frequency || ghost->tag != (uint16_t)entry->hash)
 		return 0;
-	frequency = (unsigned)ghost->frequency >> ghost_age(s, ghost) / GHOST_HALF;
+	if (ghost->frequency & TRIAL_GONE)
+		terrace__trial_back(&s->trials, entry);
+	frequency = (ghost->frequency & ~(unsigned)TRIAL_MARKS) >> ghost_age(s, ghost) / GHOST_HALF;
 	*ghost = (struct ghost){ 0 };
 	return frequency;
 }
@@ -158,17 +179,33 @@ static uint64_t cost_of(const struct value_state *s, const struct entry *entry)
 	return 2000 + entry->value_size / 4;
 }
 
-/* How often an entry is wanted weighs more than in proportion: see the figures. */
-static uint8_t class_of(const struct value_state *s, const struct entry *entry)
+static unsigned frequency_of(const struct entry *entry)
 {
-	int value = log2_16(entry->frequency) * (s->by_cost ? 2 : 3) / 2;
+	return entry->frequency & ~(unsigned)TRIAL_MARKS;
+}
 
-	if (s->by_cost)
+static void count_hits(struct entry *entry, unsigned hits)
+{
+	if (hits > 0 && frequency_of(entry) < FREQUENCY_MAX)
+		entry->frequency++;
+}
+
+/* The class of a value, if the entry was wanted that often. */
+static uint8_t class_at(const struct value_state *s, const struct entry *entry, unsigned frequency)
+{
+	int value = (int)(log2_16(frequency) * s->trials.learned[TRIAL_POWER]);
+
+	if (s->aim->cost)
 		value += log2_16(cost_of(s, entry));
 	if (!s->setting.by_count)
-		value -= log2_16(terrace__entry_charge(entry)) * 12 / 10;
+		value -= log2_16(terrace__entry_charge(entry)) * s->aim->size / 10;
 	value = (value >> 3) + CLASS_OF_ONE;
 	return (uint8_t)(value < 1 ? 1 : value >= CLASSES ? CLASSES - 1 : value);
+}
+
+static uint8_t class_of(const struct value_state *s, const struct entry *entry)
+{
+	return class_at(s, entry, frequency_of(entry));
 }
 
 static double value_of_class(unsigned class)
@@ -224,12 +261,6 @@ static void settle(struct value_state *s, struct entry *entry, uint8_t class)
 	enqueue(s, entry, class);
 }
 
-static void count_hit(struct entry *entry)
-{
-	if (terrace__evict_new_hits(entry) > 0 && entry->frequency < FREQUENCY_MAX)
-		entry->frequency++;
-}
-
 /* --- the policy ------------------------------------------------------------------ */
 
 /* The window holds more than its part, or than `times` that. */
@@ -258,13 +289,15 @@ static void value_added(void *state, struct entry *entry)
 		struct entry *oldest = s->queues[WINDOW].oldest;
 
 		dequeue(s, oldest);
-		count_hit(oldest);
+		count_hits(oldest, terrace__evict_new_hits(oldest));
 		settle(s, oldest, class_of(s, oldest));
 	}
 }
 
 static void leave(struct value_state *s, struct entry *entry)
 {
+	if (entry->frequency & TRIAL_KEPT)
+		terrace__trial_left(&s->trials, entry);
 	dequeue(s, entry);
 	s->entries--;
 	s->bytes -= terrace__entry_charge(entry);
@@ -279,11 +312,12 @@ static struct entry *evicted(struct value_state *s, struct entry *entry)
 {
 	leave(s, entry);
 	ghost_add(s, entry);
+	s->trials.turn++;
 	return entry;
 }
 
-/* The queue whose oldest ranks lowest; WINDOW when all are empty. */
-static unsigned lowest_class(const struct value_state *s)
+/* The queue but one whose oldest ranks lowest; WINDOW when all are empty. */
+static unsigned lowest_class(const struct value_state *s, unsigned but)
 {
 	unsigned lowest = WINDOW;
 
@@ -293,7 +327,8 @@ static unsigned lowest_class(const struct value_state *s)
 		for (; used; used &= used - 1) {
 			unsigned class = word * 64 + (unsigned)__builtin_ctzll(used);
 
-			if (lowest == WINDOW || s->first[class] < s->first[lowest])
+			if (class != but &&
+			    (lowest == WINDOW || s->first[class] < s->first[lowest]))
 				lowest = class;
 		}
 	}
@@ -304,42 +339,88 @@ static unsigned lowest_class(const struct value_state *s)
 static struct entry *lowest(struct value_state *s)
 {
 	for (unsigned tries = 0;; tries++) {
-		unsigned class = lowest_class(s);
+		unsigned class = lowest_class(s, WINDOW), hits;
 		struct entry *entry = s->queues[class].oldest;
 
 		if (class == WINDOW)
 			return NULL;
-		if (tries >= TRIES || terrace__evict_new_hits(entry) == 0)
+		hits = tries >= TRIES ? 0 : terrace__evict_new_hits(entry);
+		if (hits == 0)
 			return entry;
-		if (entry->frequency < FREQUENCY_MAX)
-			entry->frequency++;
+		count_hits(entry, hits);
 		dequeue(s, entry);
 		settle(s, entry, class_of(s, entry));
 	}
+}
+
+/* What a hit of each of two is worth, for their room. */
+static void try_it(struct value_state *s, enum trial_kind kind, struct entry *kept,
+                   struct entry *gone, int way)
+{
+	const double worth[2] = { value_of_class(class_at(s, kept, 1)),
+		                  value_of_class(class_at(s, gone, 1)) };
+
+	terrace__trial_start(&s->trials, kind, kept, gone, worth, way);
+}
+
+/*
+ * Where one that is wanted more often ranks no higher than another, because it was so
+ * long ago, the power of frequency is right if the next hit is as likely to be of either.
+ */
+static void try_power(struct value_state *s, struct entry *gone)
+{
+	struct entry *kept;
+	unsigned next;
+
+	if (!trial_is_due(&s->trials, TRIAL_POWER, gone, s->entries))
+		return;
+	next = lowest_class(s, gone->queue);
+	kept = s->queues[next].oldest;
+	if (next == WINDOW || frequency_of(kept) == frequency_of(gone) ||
+	    (uint8_t)entry_hits(kept) != kept->seen ||
+	    kept->rank - gone->rank > CLOSE * value_of_class(kept->queue))
+		return;
+	try_it(s, TRIAL_POWER, kept, gone, frequency_of(kept) > frequency_of(gone) ? 1 : -1);
 }
 
 static struct entry *give_up(struct value_state *s, struct entry *entry)
 {
 	double rank = entry->rank;
 
+	try_power(s, entry);
 	if (rank > s->level)
 		s->level = rank;
 	return evicted(s, entry);
+}
+
+/* What a new one must be worth to take the place of one that ranks so low. */
+static double price_of(const struct value_state *s, const struct entry *old)
+{
+	double left = old->rank - s->level, full = value_of_class(old->queue);
+	double strict = s->trials.learned[TRIAL_STRICT], part = strict * strict;
+
+	return strict < 0 ? left * (1 - part) : left + (full - left) * part;
 }
 
 /* The oldest of the window against the lowest of the others: who stays? */
 static struct entry *duel(struct value_state *s, struct entry *old)
 {
 	struct entry *new = s->queues[WINDOW].oldest;
+	double price = price_of(s, old), worth;
 	uint8_t class;
-	double left;
+	bool stays;
 
-	count_hit(new);
+	count_hits(new, terrace__evict_new_hits(new));
 	class = class_of(s, new);
-	left = old->rank - s->level;
-	if (value_of_class(class) <= left * TIE) {
+	worth = value_of_class(class) / TIE;
+	stays = worth <= price;
+	/* The strictest would have kept the old one, the most lenient the new one. */
+	if (worth <= value_of_class(old->queue) &&
+	    trial_is_due(&s->trials, TRIAL_STRICT, stays ? new : old, s->entries))
+		try_it(s, TRIAL_STRICT, stays ? old : new, stays ? new : old, stays ? 1 : -1);
+	if (stays) {
 		/* Who always wins ages too, only much slower. */
-		s->level += left * AGEING / (double)s->entries;
+		s->level += price * AGEING / (double)s->entries;
 		return evicted(s, new);
 	}
 	old = give_up(s, old);
@@ -370,35 +451,29 @@ static void value_done(void *state)
 	free(s->ghosts);
 }
 
+static void start(struct value_state *s, const struct evict_setting *setting, const struct aim *aim)
+{
+	s->setting = *setting;
+	s->aim = aim;
+	s->trials.learned[TRIAL_POWER] = aim->power;
+}
+
 static void hits_start(void *state, const struct evict_setting *setting)
 {
-	((struct value_state *)state)->setting = *setting;
+	start(state, setting, &for_hits);
 }
 
 static void cost_start(void *state, const struct evict_setting *setting)
 {
-	struct value_state *s = state;
-
-	s->setting = *setting;
-	s->by_cost = true;
+	start(state, setting, &for_cost);
 }
 
-const struct evict_ops terrace__evict_hits = {
-	.name = "hits",
-	.size = sizeof(struct value_state),
-	.start = hits_start,
-	.added = value_added,
-	.removed = value_removed,
-	.victim = value_victim,
-	.done = value_done,
-};
+#define BY_VALUE(its_name, its_start)                                                         \
+	{                                                                                     \
+		.name = (its_name), .size = sizeof(struct value_state), .start = (its_start), \
+		.added = value_added, .removed = value_removed, .victim = value_victim,       \
+		.done = value_done,                                                           \
+	}
 
-const struct evict_ops terrace__evict_cost = {
-	.name = "cost",
-	.size = sizeof(struct value_state),
-	.start = cost_start,
-	.added = value_added,
-	.removed = value_removed,
-	.victim = value_victim,
-	.done = value_done,
-};
+const struct evict_ops terrace__evict_hits = BY_VALUE("hits", hits_start);
+const struct evict_ops terrace__evict_cost = BY_VALUE("cost", cost_start);

@@ -479,11 +479,42 @@ static int regulars_among_others(const char *policy, int rounds)
 /* Without learning from what came back it is none of them by cost: each is out just before its turn. */
 static void test_evict__learns_who_is_wanted_again(void **state)
 {
-	static const char *const names[] = { "hits", "cost" };
+	static const char *const names[] = { "hits", "bytes", "cost" };
 
 	(void)state;
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 3; i++)
 		assert_in_range(regulars_among_others(names[i], 100), 80, 100);
+}
+
+/* Of as many large entries as small ones, the large ones wanted again: how many stay when some must go? */
+static int large_that_stay(const char *policy)
+{
+	static const char value[10000];
+	struct evict_setting setting = { 0 };
+	struct memory *memory;
+	struct tier_evicted evicted = { 0 };
+	char text[16];
+	int large;
+
+	assert_ok(terrace__memory_open(terrace__evict_find(policy), &setting, 1, NULL, &memory));
+	for (int i = 0; i < 100; i++) {
+		snprintf(text, sizeof text, i % 2 ? "large%d" : "small%d", i / 2);
+		put(memory, text, value, i % 2 ? sizeof value : 1000);
+		if (i % 2)
+			hit(memory, text);
+	}
+	assert_ok(terrace__memory_ops.evict(memory, 0, 20000, 0, NULL, &evicted));
+	entry_unlinked_all(evicted.chain);
+	large = count_of(memory, "large", 50);
+	terrace__memory_ops.close(memory);
+	return large;
+}
+
+static void test_evict__bytes_keeps_large_entries_that_hits_gives_up(void **state)
+{
+	(void)state;
+	assert_in_range(large_that_stay("hits"), 0, 49);
+	assert_int_equal(large_that_stay("bytes"), 50);
 }
 
 static void test_evict__cost_keeps_what_is_expensive(void **state)
@@ -1184,6 +1215,7 @@ int main(void)
 		cmocka_unit_test(test_evict__hits_keeps_a_part_of_a_loop_that_does_not_fit),
 		cmocka_unit_test(test_evict__a_trial_is_won_by_who_is_wanted_first),
 		cmocka_unit_test(test_evict__learns_who_is_wanted_again),
+		cmocka_unit_test(test_evict__bytes_keeps_large_entries_that_hits_gives_up),
 		cmocka_unit_test(test_evict__cost_keeps_what_is_expensive),
 		cmocka_unit_test(
 		    test_evict__a_put_makes_room_in_its_own_shard_but_not_in_a_poor_one),

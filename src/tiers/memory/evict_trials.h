@@ -16,7 +16,7 @@ enum trial_kind { TRIAL_STRICT, TRIAL_POWER, TRIAL_KINDS };
 
 enum {
 	TRIALS = 64,     /* at a time, of each kind */
-	TRIAL_EVERY = 8, /* evictions, at most */
+	TRIAL_EVERY = 4, /* evictions, at most */
 };
 
 struct trial {

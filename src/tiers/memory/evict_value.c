@@ -1,6 +1,6 @@
 /*
  * Eviction by value: what an entry's next hit is worth for the room it takes, in
- * requests (`hits`) or in time (`cost`).
+ * requests (`hits`), in time (`cost`) or in bytes (`bytes`).
  * GreedyDual-Size-Frequency (Cherkasova, "Improving WWW proxies performance
  * with GreedyDual-Size-Frequency caching policy", 1998) on FIFO queues, one for
  * each half octave of value, so that a hit moves nothing: an entry that was hit
@@ -54,7 +54,12 @@ struct aim {
 	bool cost;
 };
 
-static const struct aim for_hits = { 1.5, 12, false }, for_cost = { 1, 12, true };
+/*
+ * As many requests for the room as size allows, or as many bytes. Small entries are
+ * wanted a little more often than large ones: that is the two tenths.
+ */
+static const struct aim for_hits = { 1.5, 12, false }, for_cost = { 1, 12, true },
+			for_bytes = { 2.25, 2, false };
 
 /* A key that was here: 16 bits of its hash, when it left, and its frequency; 0: nobody. */
 struct ghost {
@@ -468,6 +473,11 @@ static void cost_start(void *state, const struct evict_setting *setting)
 	start(state, setting, &for_cost);
 }
 
+static void bytes_start(void *state, const struct evict_setting *setting)
+{
+	start(state, setting, &for_bytes);
+}
+
 #define BY_VALUE(its_name, its_start)                                                         \
 	{                                                                                     \
 		.name = (its_name), .size = sizeof(struct value_state), .start = (its_start), \
@@ -477,3 +487,4 @@ static void cost_start(void *state, const struct evict_setting *setting)
 
 const struct evict_ops terrace__evict_hits = BY_VALUE("hits", hits_start);
 const struct evict_ops terrace__evict_cost = BY_VALUE("cost", cost_start);
+const struct evict_ops terrace__evict_bytes = BY_VALUE("bytes", bytes_start);

@@ -15,8 +15,9 @@
 enum trial_kind { TRIAL_STRICT, TRIAL_POWER, TRIAL_KINDS };
 
 enum {
-	TRIALS = 64,     /* at a time, of each kind */
-	TRIAL_EVERY = 4, /* evictions, at most */
+	TRIALS = 64,      /* at a time, of each kind */
+	TRIAL_EVERY = 4,  /* evictions, at most, and where there are many entries less often: */
+	TRIAL_PART = 256, /* of them are evicted in between */
 };
 
 struct trial {
@@ -44,13 +45,16 @@ static inline unsigned trial_place(const struct entry *gone)
 	return gone->hash >> 40 & (TRIALS - 1);
 }
 
-/* Is there a place for a trial of this one's going? A trial lasts while `entries` others go. */
+/*
+ * Is it time for a trial, and a place for one of this entry's going? It lasts while
+ * `entries` others go. Most of the time nothing of the places is read.
+ */
 static inline bool trial_is_due(const struct trials *trials, enum trial_kind kind,
                                 const struct entry *gone, uint64_t entries)
 {
 	const struct trial *trial = &trials->of[kind][trial_place(gone)];
 
-	return trials->turn % TRIAL_EVERY == 0 &&
+	return trials->turn % (TRIAL_EVERY + (uint32_t)entries / TRIAL_PART) == 0 &&
 	       (!trial->gone || (uint32_t)(trials->turn - trial->turn) >= entries);
 }
 

@@ -12,7 +12,7 @@
  * must be worth more than the lowest ranked entry to take that one's place; a
  * tie is for who is there. So neither a scan nor a loop that is larger than the
  * cache pushes out what is used. What leaves is remembered for a while with
- * its count, and comes back with it; the memory fades by half while twice as
+ * its count, and comes back with it; the memory fades by half while three times as
  * many entries are evicted as there are.
  *
  * Two numbers differ so much from one program to the next that they are learned
@@ -40,7 +40,7 @@ enum {
 	TRIES = 32,         /* entries looked at for one victim, at most */
 	GHOST_WAYS = 4,     /* slots that a ghost may be in */
 	GHOST_TICKS = 8, /* of the ghosts' clock, while as many are evicted as there are entries */
-	GHOST_HALF = 16, /* ticks in which their frequency halves */
+	GHOST_HALF = 24, /* ticks in which their frequency halves */
 };
 
 #define TIE    1.1   /* by so much a new entry must be worth more */
@@ -118,27 +118,16 @@ static struct ghost *ghost_ways(const struct value_state *s, const struct entry 
 	return &s->ghosts[entry->hash >> 16 & s->ghost_mask & ~(uint64_t)(GHOST_WAYS - 1)];
 }
 
-/* The entry may go: where its ghost will be is not read before. */
-static void ghost_soon(const struct value_state *s, const struct entry *entry)
+/* NULL when it has none. */
+static struct ghost *ghost_of(const struct value_state *s, const struct entry *entry)
 {
-	if (s->ghosts)
-		__builtin_prefetch(ghost_ways(s, entry), 1);
-}
-
-/* The entry's ghost; when it has none, the slot that one would take: that of the oldest. */
-static struct ghost *ghost_slot(const struct value_state *s, const struct entry *entry)
-{
-	struct ghost *ways = ghost_ways(s, entry), *oldest = ways;
+	struct ghost *ways = ghost_ways(s, entry);
 
 	for (unsigned i = 0; i < GHOST_WAYS; i++) {
-		if (!ways[i].frequency)
-			oldest = &ways[i];
-		else if (ways[i].tag == (uint16_t)entry->hash)
+		if (ways[i].tag == (uint16_t)entry->hash && ways[i].frequency)
 			return &ways[i];
-		else if (oldest->frequency && ghost_age(s, &ways[i]) > ghost_age(s, oldest))
-			oldest = &ways[i];
 	}
-	return oldest;
+	return NULL;
 }
 
 static void ghost_add(struct value_state *s, const struct entry *entry)
@@ -148,10 +137,12 @@ static void ghost_add(struct value_state *s, const struct entry *entry)
 		s->ghost_fill = 0;
 		s->ghost_clock++;
 	}
+	/* In whichever slot is next, so that none has to be waited for; it was taken from all. */
 	if (s->ghosts)
-		*ghost_slot(s, entry) = (struct ghost){ .tag = (uint16_t)entry->hash,
-			                                .left = s->ghost_clock,
-			                                .frequency = entry->frequency };
+		ghost_ways(s, entry)[s->ghost_fill % GHOST_WAYS] =
+		    (struct ghost){ .tag = (uint16_t)entry->hash,
+			            .left = s->ghost_clock,
+			            .frequency = entry->frequency };
 }
 
 /* What is still known of the entry's past, and no longer needed. */
@@ -160,10 +151,8 @@ static unsigned ghost_take(struct value_state *s, const struct entry *entry)
 	struct ghost *ghost;
 	unsigned frequency;
 
-	if (!s->ghosts)
-		return 0;
-	ghost = ghost_slot(s, entry);
-	if (!ghost->frequency || ghost->tag != (uint16_t)entry->hash)
+	ghost = s->ghosts ? ghost_of(s, entry) : NULL;
+	if (!ghost)
 		return 0;
 	if (ghost->frequency & TRIAL_GONE)
 		terrace__trial_back(&s->trials, entry);
@@ -437,15 +426,11 @@ static struct entry *duel(struct value_state *s, struct entry *old)
 static struct entry *value_victim(void *state)
 {
 	struct value_state *s = state;
-	struct entry *old, *new = s->queues[WINDOW].oldest;
+	struct entry *old = lowest(s);
 
 	s->full = true;
-	if (new)
-		ghost_soon(s, new);
-	old = lowest(s);
 	if (!old)
-		return new ? evicted(s, new) : NULL;
-	ghost_soon(s, old);
+		return s->queues[WINDOW].oldest ? evicted(s, s->queues[WINDOW].oldest) : NULL;
 	return window_is_over(s, 1) ? duel(s, old) : give_up(s, old);
 }
 

@@ -173,6 +173,7 @@ static int flush_once(struct terrace *store)
 	pthread_mutex_lock(&behind->lock);
 	planned(behind, &drain, rc);
 	behind->flushing = false;
+	behind->flushed++;
 	pthread_cond_broadcast(&behind->done);
 	return rc;
 }
@@ -186,7 +187,7 @@ static bool has_passed(struct terrace *store, uint64_t goal)
 	       (head >= goal || head == tail);
 }
 
-/* Until what waits now before `goal` is written, or a flush has failed twice. */
+/* Until what waits now before `goal` is written or given up, or a flush has failed twice in turn. */
 static void flush(struct terrace *store, uint64_t goal)
 {
 	struct behind *behind = &store->behind;
@@ -200,8 +201,8 @@ static void flush(struct terrace *store, uint64_t goal)
 	while (!has_passed(store, goal) && failures < 2) {
 		if (behind->flushing)
 			pthread_cond_wait(&behind->done, &behind->lock);
-		else if (flush_once(store) != TERRACE_OK)
-			failures++;
+		else
+			failures = flush_once(store) == TERRACE_OK ? 0 : failures + 1;
 	}
 }
 
@@ -704,18 +705,21 @@ static void *run(void *ctx)
 void terrace__behind_leave(struct terrace_cache *cache)
 {
 	struct behind *behind = &cache->store->behind;
+	uint64_t flushed;
 
 	if (my_lane(cache->store) < 0)
 		return;
 	pthread_mutex_lock(&behind->lock);
 	flush(cache->store, UINT64_MAX);
-	while (behind->flushing)
-		pthread_cond_wait(&behind->done, &behind->lock);
 	/* What could not be written is written later, by whom it may be. */
 	for (size_t i = 0; i < MARKS; i++) {
 		if (behind->caches[i] == cache)
 			behind->caches[i] = NULL;
 	}
+	/* One that has begun may still know it; others may follow without end. */
+	flushed = behind->flushed;
+	while (behind->flushing && behind->flushed == flushed)
+		pthread_cond_wait(&behind->done, &behind->lock);
 	pthread_mutex_unlock(&behind->lock);
 }
 

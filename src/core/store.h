@@ -59,6 +59,7 @@ struct behind {
 	bool stopping;
 	bool awake;             /* the thread knows that there is something */
 	bool flushing;          /* a batch is being written */
+	uint64_t flushed;       /* how many have been */
 	bool failing;           /* the last one could not be */
 	unsigned small;         /* so many more are to be small ones: room had to be made */
 	int rc;                 /* the first failure that nobody has been told of */

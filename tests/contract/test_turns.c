@@ -131,6 +131,48 @@ static void test_room__what_waits_is_written_in_small_parts_where_there_is_none(
 	terrace_cache_close(cache);
 }
 
+static int put_nothing(void *tier, const struct tier_put *put)
+{
+	(void)tier;
+	(void)put;
+	return TERRACE_EIO;
+}
+
+/* What cannot be written is given up as a whole, in however small parts: gets and listings agree. */
+static void test_room__what_cannot_be_written_is_given_up_part_by_part(void **state)
+{
+	enum { VALUES = 100 };
+	static struct disk_ops broken;
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	const struct disk_ops *whole = f->store->disk_ops;
+	terrace_cache *cache;
+	char key[16];
+
+	policy.tiers = TERRACE_L2;
+	policy.write = TERRACE_WRITE_BEHIND;
+	cache = fixture_cache(f, "a", &policy);
+	broken = *whole;
+
+	put_rows(cache, BATCH, TERRACE_TTL_FOREVER);
+	assert_ok(terrace_flush(f->store));
+	f->store->behind.small = 1000;
+	broken.tier.put = put_nothing;
+	f->store->disk_ops = &broken;
+	for (int i = 0; i < VALUES; i++) {
+		snprintf(key, sizeof key, "new %d", i);
+		assert_ok(put_text(cache, key, "v"));
+	}
+	assert_status(terrace_flush(f->store), TERRACE_EIO);
+	f->store->disk_ops = whole;
+	for (int i = 0; i < VALUES; i++) {
+		snprintf(key, sizeof key, "new %d", i);
+		assert_misses(cache, key);
+	}
+	assert_int_equal(rows_of(cache), BATCH);
+	terrace_cache_close(cache);
+}
+
 /* --- who takes the lock again and again ---------------------------------------------------------------- */
 
 static bool is_queued(struct terrace *store)
@@ -385,6 +427,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WITH_STORE(test_room__a_put_removes_no_more_than_a_batch_beyond_need),
 		WITH_STORE(test_room__what_waits_is_written_in_small_parts_where_there_is_none),
+		WITH_STORE(test_room__what_cannot_be_written_is_given_up_part_by_part),
 		WITH_STORE(test_lock__a_thread_that_waits_goes_before_who_takes_it_again),
 		WITH_STORE(test_lock__who_waits_alone_goes_before_who_takes_it_again),
 		WITH_STORE(test_lock__a_process_that_waits_goes_before_who_takes_it_again),

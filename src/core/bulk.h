@@ -37,7 +37,7 @@ void terrace__keys_done(struct key_list *list);
  * Who looked for a prefix had to pass by many rows without a name: give some of them
  * one, so that the next look is shorter, each costing about as much as it saves.
  */
-void terrace__names_add(struct terrace_cache *cache, const struct disk_names *names);
+void terrace__names_add(struct terrace_cache *cache, struct disk_names *names);
 
 int terrace__verify(struct terrace *store, bool repair,
                     int (*fn)(void *ctx, const terrace_fault *fault), void *ctx,

@@ -127,8 +127,12 @@ int terrace__keys_next(struct key_list *list, terrace_slice *ret)
 	while (list->reader.at == list->reader.end) {
 		int rc;
 
-		if (list->at_end)
+		if (list->at_end) {
+			/* Here, and not when it is closed: that may be anywhere, and fails never. */
+			if (list->cache->on_disk)
+				terrace__names_add(list->cache, &list->names);
 			return TERRACE_MISS;
+		}
 		rc = fill(list);
 		if (rc != TERRACE_OK)
 			return rc;
@@ -157,13 +161,13 @@ static int name_some(struct terrace *store, struct terrace_cache *cache, size_t 
 	if (rc != TERRACE_OK)
 		return rc;
 	rc = store->disk_ops->names_add(store->disk, cache->number, NAMES_AT_ONCE, ret);
-	if (rc == TERRACE_OK)
+	if (rc == TERRACE_OK && *ret > 0)
 		return terrace__transaction_commit(&transaction);
 	terrace__transaction_rollback(&transaction);
 	return rc;
 }
 
-void terrace__names_add(struct terrace_cache *cache, const struct disk_names *names)
+void terrace__names_add(struct terrace_cache *cache, struct disk_names *names)
 {
 	struct terrace *store = cache->store;
 	uint64_t left = names->passed / NAMES_PART;
@@ -172,6 +176,7 @@ void terrace__names_add(struct terrace_cache *cache, const struct disk_names *na
 	if (!names->wanted || names->passed < NAMES_LEAST || store->read_only ||
 	    terrace__write_leads(store))
 		return;
+	names->passed = 0; /* once is enough */
 	do {
 		/* It is nobody's wish: who has the lock goes first, and failing is no news. */
 		if (terrace__writer_lock(store, NAMES_WAIT_MS) != TERRACE_OK)
@@ -185,8 +190,6 @@ void terrace__names_add(struct terrace_cache *cache, const struct disk_names *na
 
 void terrace__keys_done(struct key_list *list)
 {
-	if (list->cache && list->cache->on_disk)
-		terrace__names_add(list->cache, &list->names);
 	terrace__buf_done(&list->names.ids);
 	terrace__buf_done(&list->keys);
 	terrace__buf_done(&list->match_text);

@@ -155,8 +155,9 @@ struct disk_where {
 /* Rows that are known to match, so that others need no look. The ids are freed by who asked. */
 struct disk_names {
 	bool wanted;         /* it is a question that names could answer */
+	bool known;          /* it was asked, and it helps: */
 	struct buf ids;      /* u64 each, rising: no other row up to `upto` matches */
-	uint64_t upto;       /* 0: nothing is known */
+	uint64_t upto;       /* rows up to there have names */
 	uint32_t generation; /* of the database that they are of */
 	uint64_t passed;     /* select: rows without a name that were looked at */
 };

@@ -126,6 +126,45 @@ static void test_names__a_look_gets_shorter(void **state)
 	terrace_cache_close(cache);
 }
 
+/* An iterator may be closed anywhere: by a child that has inherited it, and behind its cache. */
+static void test_names__closing_an_iterator_writes_nothing(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_match match = prefix("g07/");
+	terrace_cache *cache;
+	terrace_keys *keys;
+	terrace_slice key;
+	uint32_t turns;
+
+	policy.tiers = TERRACE_L2;
+	cache = fixture_rows(f, "a", &policy);
+	fill(cache, 0, ROWS);
+	assert_ok(terrace_keys_open(cache, &match, &keys));
+	for (int i = 0; i < ROWS / GROUPS; i++)
+		assert_ok(terrace_keys_next(keys, &key));
+	turns = atomic_load(&f->store->shared->writer_turn);
+	terrace_cache_close(cache);
+	terrace_keys_close(keys);
+	assert_int_equal(atomic_load(&f->store->shared->writer_turn), turns);
+	assert_int_equal(ask(f, "SELECT count(*) FROM name"), 0);
+}
+
+/* Where too many match for names to be of use, those with names ask for none either. */
+static void test_names__a_broad_look_writes_nothing_when_all_have_names(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = rows_with_names(f);
+	uint32_t turns;
+
+	for (int i = 0; i < 8 * LOOKS; i++)
+		look(cache, "g07/");
+	turns = atomic_load(&f->store->shared->writer_turn);
+	assert_int_equal(look(cache, "g"), ROWS);
+	assert_int_equal(atomic_load(&f->store->shared->writer_turn), turns);
+	terrace_cache_close(cache);
+}
+
 /* Whose keys nobody looks for pays nothing. */
 static void test_names__are_given_to_who_looks_alone(void **state)
 {
@@ -398,6 +437,8 @@ int main(void)
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
 		WITH_STORE(test_names__a_look_gets_shorter),
+		WITH_STORE(test_names__closing_an_iterator_writes_nothing),
+		WITH_STORE(test_names__a_broad_look_writes_nothing_when_all_have_names),
 		WITH_STORE(test_names__are_given_to_who_looks_alone),
 		WITH_STORE(test_names__a_new_row_is_found_where_named_ones_went),
 		WITH_STORE(test_names__long_keys_and_the_last_bytes),

@@ -177,6 +177,7 @@ static int read_file(int fd, uint64_t number, const struct record *row, void *pa
 	/* Tags and sources of the file are those of the row: the head's size stands. */
 	size_t head_size = record_size(row), size = (size_t)row->payload_size, got;
 	CLEANUP(terrace__buf_done) struct buf head = { 0 };
+	struct stat st;
 	char behind;
 	struct iovec parts[] = { { NULL, head_size }, { payload, size }, { &behind, 1 } };
 	int rc;
@@ -185,7 +186,7 @@ static int read_file(int fd, uint64_t number, const struct record *row, void *pa
 		return no_memory("a file");
 	parts[0].iov_base = head.data;
 	rc = terrace__readv_full(fd, parts, ARRAY_LEN(parts), &got);
-	if (rc == -EISDIR)
+	if (rc < 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
 		return TERRACE_ECORRUPT;
 	if (rc < 0)
 		return terrace__files_failed(-rc, "read", number);
@@ -221,6 +222,8 @@ static int read_encoded(int fd, uint64_t number, const struct record *row, uint6
 	CLEANUP(terrace__buf_done) struct buf payload = { 0 };
 	int rc;
 
+	if (row->payload_size > row->value_size) /* before allocating: nothing is made larger */
+		return TERRACE_ECORRUPT;
 	if (!terrace__buf_reserve(&payload, (size_t)row->payload_size))
 		return no_memory("a file");
 	rc = read_file(fd, number, row, payload.data);

@@ -93,6 +93,7 @@ static bool read_names(struct disk *disk, struct connection *connection, uint32_
 	/* First, so that what is named meanwhile is found twice and not never. */
 	if (upto_of(disk, connection, cache, &upto) != TERRACE_OK)
 		return false;
+	ret->upto = upto;
 	most = (upto - ((uint64_t)cache << DISK_ID_SHIFT)) / FEW;
 	names = terrace__statement(connection, DO_NAMES);
 	if (!names || most == 0)
@@ -108,7 +109,8 @@ static bool read_names(struct disk *disk, struct connection *connection, uint32_
 		if (ret->ids.failed || ret->ids.size / sizeof id > most)
 			return false;
 	}
-	ret->upto = upto;
+	if (rc != SQLITE_DONE)
+		terrace__sqlite_failed(disk, connection->db, "read the names of rows");
 	ret->generation = connection->generation;
 	return rc == SQLITE_DONE;
 }
@@ -124,10 +126,9 @@ void terrace__disk_names(void *tier, uint32_t cache, const terrace_match *match,
 	reader = ret->wanted ? terrace__reader_take(tier) : NULL;
 	if (!reader)
 		return;
-	if (!read_names(tier, reader, cache, prefix, ret)) {
+	ret->known = read_names(tier, reader, cache, prefix, ret);
+	if (!ret->known)
 		terrace__buf_done(&ret->ids);
-		ret->upto = 0;
-	}
 	if (ret->ids.size)
 		qsort(ret->ids.data, ret->ids.size / sizeof(uint64_t), sizeof(uint64_t), by_number);
 	terrace__reader_give(tier, reader);
@@ -203,6 +204,8 @@ int terrace__disk_names_add(void *tier, uint32_t cache, size_t most, size_t *ret
 		/* A newer program may be able to read it. */
 		if (!terrace__row_read(rows, &row))
 			break;
+		if (row.id <= upto)
+			return terrace__rows_in_a_circle(disk, disk->writer);
 		rc = change_name(disk, DO_NAME_ADD, cache, row.key, row.id);
 		upto = row.id;
 		++*ret_count;

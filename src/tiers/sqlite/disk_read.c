@@ -321,7 +321,7 @@ int terrace__rows_in_a_circle(struct disk *disk, struct connection *connection)
 struct visit {
 	tier_visit_fn *fn;
 	void *ctx;
-	uint64_t passed;
+	uint64_t named, passed; /* rows up to that id have names; how many have none */
 	bool enough;
 };
 
@@ -343,7 +343,7 @@ static int select_range(struct disk *disk, struct connection *connection,
 		    (where->newest_first ? row.id >= last : row.id <= last))
 			return terrace__rows_in_a_circle(disk, connection);
 		last = row.id;
-		visit->passed++;
+		visit->passed += row.id > visit->named;
 		if (where->kind == DISK_MATCHING && row.id >> DISK_ID_SHIFT != where->cache)
 			continue;
 		/* What cannot be read matches "all", and is visited without a key. */
@@ -404,17 +404,16 @@ static int select_with(struct disk *disk, struct connection *connection,
                        const struct disk_where *where, tier_visit_fn *fn, void *ctx)
 {
 	struct range range = range_of(where), rest = range;
-	struct visit visit = { .fn = fn, .ctx = ctx };
 	struct disk_names *names = where->names;
+	struct visit visit = { .fn = fn, .ctx = ctx, .named = names ? names->upto : 0 };
 	/* Those of another database say nothing of this one. */
-	bool named = names && names->upto && names->generation == connection->generation;
+	bool named = names && names->known && names->generation == connection->generation;
 	int rc = TERRACE_OK;
 
 	if (named)
 		rest.from = max_u64(rest.from, names->upto);
 	if (named && !where->newest_first && range.from < rest.from)
 		rc = select_named(disk, connection, where, range, &visit);
-	visit.passed = 0;
 	if (rc == TERRACE_OK && !visit.enough && rest.from < rest.until)
 		rc = select_range(disk, connection, where, rest, &visit);
 	if (names)

@@ -467,7 +467,8 @@ static int replace_row(struct disk *disk, const struct tier_put *put, terrace_sl
 	if (rc != TERRACE_OK)
 		return rc;
 	/* A row keeps its key, and lies in its cache's range of ids. */
-	if (!old.is_key) {
+	if (!old.is_key || old.cache != put->key.cache ||
+	    old.id >> DISK_ID_SHIFT != put->key.cache) {
 		rc = delete_old(disk, &old);
 		return rc == TERRACE_OK ? insert_row(disk, put, head, bytes, ret_id) : rc;
 	}

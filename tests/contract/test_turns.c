@@ -95,22 +95,21 @@ static void *hold(void *ctx)
 /* Who puts may wait for what waits to be written, and for the room that is made for it. */
 static void test_room__what_waits_is_written_in_small_parts_where_there_is_none(void **state)
 {
-	enum { LIMIT = 32 << 20, VALUES = 400, VALUE = 1024, PART = 16 };
+	enum { LIMIT = 1000, VALUES = 400, PART = 16 };
 	struct fixture *f = *state;
 	terrace_policy policy = TERRACE_POLICY_INIT;
-	char key[16], value[VALUE] = "";
+	char key[16];
 	terrace_cache *cache;
 	pthread_t holder;
 	uint32_t turns;
 
 	policy.tiers = TERRACE_L2;
-	terrace_close(f->store);
-	f->options.disk_bytes = LIMIT;
-	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+	policy.write = TERRACE_WRITE_BEHIND;
+	policy.disk_entries = LIMIT;
 	cache = fixture_cache(f, "a", &policy);
-	for (int i = 0; i < 2 * (LIMIT / VALUE); i++) {
+	for (int i = 0; i < 2 * LIMIT; i++) {
 		snprintf(key, sizeof key, "old %d", i);
-		assert_ok(terrace_put(cache, terrace_str(key), terrace_bytes(value, VALUE), NULL));
+		assert_ok(put_text(cache, key, "v"));
 	}
 	assert_ok(terrace_flush(f->store));
 	/* All of them wait until the lock is free. */

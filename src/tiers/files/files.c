@@ -220,9 +220,12 @@ static int read_encoded(int fd, uint64_t number, const struct record *row, uint6
                         struct entry **ret)
 {
 	CLEANUP(terrace__buf_done) struct buf payload = { 0 };
+	struct stat st;
 	int rc;
 
-	if (row->payload_size > row->value_size) /* before allocating: nothing is made larger */
+	/* Before allocating what may be any number: encoding makes little larger. */
+	if (row->payload_size > row->value_size &&
+	    (fstat(fd, &st) < 0 || (uint64_t)st.st_size != record_size(row) + row->payload_size))
 		return TERRACE_ECORRUPT;
 	if (!terrace__buf_reserve(&payload, (size_t)row->payload_size))
 		return no_memory("a file");

@@ -174,6 +174,35 @@ static void test_room__what_cannot_be_written_is_given_up_part_by_part(void **st
 
 /* --- who takes the lock again and again ---------------------------------------------------------------- */
 
+/*
+ * How many of TIMES somebody has the lock who comes for it while we have it, and waits,
+ * before we have it again.
+ */
+static int times_before_us(struct terrace *store, void *(*come)(void *ctx), void *ctx,
+                           bool (*waits)(struct terrace *store))
+{
+	_Atomic uint32_t *turn = &store->shared->writer_turn;
+	int before = 0;
+
+	for (int i = 0; i < TIMES; i++) {
+		pthread_t thread;
+		uint32_t was;
+
+		assert_ok(terrace__writer_lock(store, 10000));
+		pthread_create(&thread, NULL, come, ctx);
+		while (!waits(store))
+			nap();
+		was = atomic_load(turn);
+		terrace__writer_unlock(store);
+		assert_ok(terrace__writer_lock(store, 10000));
+		before += atomic_load(turn) == was + 2; /* ours, and the other's */
+		terrace__writer_unlock(store);
+		pthread_join(thread, NULL);
+	}
+	print_message("%d of %d times\n", before, TIMES);
+	return before;
+}
+
 static bool is_queued(struct terrace *store)
 {
 	bool queued;
@@ -195,24 +224,10 @@ static void test_lock__a_thread_that_waits_goes_before_who_takes_it_again(void *
 	struct fixture *f = *state;
 	terrace_policy policy = TERRACE_POLICY_INIT;
 	terrace_cache *cache;
-	pthread_t thread;
-	uint32_t turn;
 
 	policy.tiers = TERRACE_L2;
 	cache = fixture_cache(f, "a", &policy);
-	for (int i = 0; i < TIMES; i++) {
-		assert_ok(terrace__writer_lock(f->store, 10000));
-		pthread_create(&thread, NULL, put_one, cache);
-		while (!is_queued(f->store))
-			nap();
-		turn = atomic_load(&f->store->shared->writer_turn);
-		terrace__writer_unlock(f->store);
-		assert_ok(terrace__writer_lock(f->store, 10000));
-		turn = atomic_load(&f->store->shared->writer_turn) - turn;
-		terrace__writer_unlock(f->store);
-		pthread_join(thread, NULL);
-		assert_int_equal(turn, 2); /* ours, and the other's */
-	}
+	assert_int_equal(times_before_us(f->store, put_one, cache, is_queued), TIMES);
 	terrace_cache_close(cache);
 }
 
@@ -245,21 +260,8 @@ static void test_lock__who_waits_alone_goes_before_who_takes_it_again(void **sta
 	struct fixture *f = *state;
 	terrace_cache *cache = fixture_cache(f, "a", NULL);
 	pthread_t thread;
-	uint32_t turn;
 
-	for (int i = 0; i < TIMES; i++) {
-		assert_ok(terrace__writer_lock(f->store, 10000));
-		pthread_create(&thread, NULL, lock_once, f->store);
-		while (!is_waiting_alone(f->store))
-			nap();
-		turn = atomic_load(&f->store->shared->writer_turn);
-		terrace__writer_unlock(f->store);
-		assert_ok(terrace__writer_lock(f->store, 10000));
-		turn = atomic_load(&f->store->shared->writer_turn) - turn;
-		terrace__writer_unlock(f->store);
-		pthread_join(thread, NULL);
-		assert_int_equal(turn, 2); /* ours, and the other's */
-	}
+	assert_int_equal(times_before_us(f->store, lock_once, f->store, is_waiting_alone), TIMES);
 	/* Who gives up is waited for no more. */
 	assert_ok(terrace__writer_lock(f->store, 10000));
 	pthread_create(&thread, NULL, give_up, f->store);
@@ -271,33 +273,29 @@ static void test_lock__who_waits_alone_goes_before_who_takes_it_again(void **sta
 	terrace_cache_close(cache);
 }
 
+static bool is_waiting_elsewhere(struct terrace *store)
+{
+	return atomic_load(&store->shared->writer_waiters) > 0;
+}
+
+static void *put_elsewhere(void *peer)
+{
+	assert_peer(peer, "p key v", "ok");
+	return NULL;
+}
+
 static void test_lock__a_process_that_waits_goes_before_who_takes_it_again(void **state)
 {
 	struct fixture *f = *state;
 	terrace_policy policy = TERRACE_POLICY_INIT;
 	struct peer peer;
-	int before = 0;
+	int before;
 
 	policy.tiers = TERRACE_L2;
 	peer = peer_start(f, &policy);
 	assert_peer(&peer, "p key v", "ok");
-	for (int i = 0; i < TIMES; i++) {
-		struct shared *shared = f->store->shared;
-		uint32_t turn;
-
-		assert_ok(terrace__writer_lock(f->store, 10000));
-		tell(&peer, "p key v");
-		while (atomic_load(&shared->writer_waiters) == 0)
-			nap();
-		turn = atomic_load(&shared->writer_turn);
-		terrace__writer_unlock(f->store);
-		assert_ok(terrace__writer_lock(f->store, 10000));
-		before += atomic_load(&shared->writer_turn) == turn + 2;
-		terrace__writer_unlock(f->store);
-		assert_string_equal(hear(&peer), "ok");
-	}
+	before = times_before_us(f->store, put_elsewhere, &peer, is_waiting_elsewhere);
 	peer_end(&peer);
-	print_message("%d of %d times\n", before, TIMES);
 	/* It may sleep longer than it is waited for, but not each time. */
 	assert_in_range(before, TIMES / 2, TIMES);
 }

@@ -83,14 +83,26 @@ static int64_t ask(struct fixture *f, const char *sql)
 	return ret;
 }
 
-static terrace_cache *rows_with_names(struct fixture *f)
+static terrace_cache *on_disk(struct fixture *f, const char *name)
 {
 	terrace_policy policy = TERRACE_POLICY_INIT;
-	terrace_cache *cache;
 
 	policy.tiers = TERRACE_L2;
-	cache = fixture_rows(f, "a", &policy);
+	return fixture_rows(f, name, &policy);
+}
+
+static terrace_cache *rows_without_names(struct fixture *f, const char *name)
+{
+	terrace_cache *cache = on_disk(f, name);
+
 	fill(cache, 0, ROWS);
+	return cache;
+}
+
+static terrace_cache *rows_with_names(struct fixture *f)
+{
+	terrace_cache *cache = rows_without_names(f, "a");
+
 	for (int i = 0; i < LOOKS; i++)
 		assert_int_equal(look(cache, "g07/"), ROWS / GROUPS);
 	return cache;
@@ -130,16 +142,12 @@ static void test_names__a_look_gets_shorter(void **state)
 static void test_names__closing_an_iterator_writes_nothing(void **state)
 {
 	struct fixture *f = *state;
-	terrace_policy policy = TERRACE_POLICY_INIT;
 	terrace_match match = prefix("g07/");
-	terrace_cache *cache;
+	terrace_cache *cache = rows_without_names(f, "a");
 	terrace_keys *keys;
 	terrace_slice key;
 	uint32_t turns;
 
-	policy.tiers = TERRACE_L2;
-	cache = fixture_rows(f, "a", &policy);
-	fill(cache, 0, ROWS);
 	assert_ok(terrace_keys_open(cache, &match, &keys));
 	for (int i = 0; i < ROWS / GROUPS; i++)
 		assert_ok(terrace_keys_next(keys, &key));
@@ -169,12 +177,8 @@ static void test_names__a_broad_look_writes_nothing_when_all_have_names(void **s
 static void test_names__are_given_to_who_looks_alone(void **state)
 {
 	struct fixture *f = *state;
-	terrace_policy policy = TERRACE_POLICY_INIT;
-	terrace_cache *cache;
+	terrace_cache *cache = rows_without_names(f, "a");
 
-	policy.tiers = TERRACE_L2;
-	cache = fixture_rows(f, "a", &policy);
-	fill(cache, 0, ROWS);
 	assert_ok(terrace_invalidate(cache, NULL, NULL));
 	fill(cache, 0, ROWS);
 	assert_int_equal(ask(f, "SELECT count(*) FROM name"), 0);
@@ -215,13 +219,10 @@ static void test_names__long_keys_and_the_last_bytes(void **state)
 	struct fixture *f = *state;
 	char text[400], high[4];
 	terrace_match match = { TERRACE_MATCH_PREFIX, { high, 2 } };
-	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache = on_disk(f, "a");
 	terrace_keys *keys;
 	terrace_slice key;
-	terrace_cache *cache;
 
-	policy.tiers = TERRACE_L2;
-	cache = fixture_rows(f, "a", &policy);
 	memset(text, 'l', sizeof text);
 	memset(high, 0xff, sizeof high);
 	for (size_t size = 240; size < 280; size++)
@@ -369,16 +370,12 @@ static void test_names__say_what_the_rows_say(void **state)
 	struct fixture *f = *state;
 	struct rng rng = { test_seed() };
 	struct model *model = calloc(1, sizeof *model);
-	terrace_policy policy = TERRACE_POLICY_INIT;
 	terrace_cache *cache, *beside;
 
 	assert_non_null(model);
-	policy.tiers = TERRACE_L2;
-	beside = fixture_rows(f, "beside", &policy);
-	cache = fixture_rows(f, "a", &policy);
-	fill(beside, 0, ROWS);
+	beside = rows_without_names(f, "beside");
 	look(beside, "g07/");
-	fill(cache, 0, ROWS);
+	cache = rows_without_names(f, "a");
 	for (model->next = 0; model->next < ROWS; model->next++)
 		model->rows[model->count++] = model->next;
 	for (int turn = 0; turn < TURNS; turn++) {
@@ -401,12 +398,8 @@ static void test_names__say_what_the_rows_say(void **state)
 static void test_names__none_are_given_where_nothing_may_be_written(void **state)
 {
 	struct fixture *f = *state;
-	terrace_policy policy = TERRACE_POLICY_INIT;
-	terrace_cache *cache;
+	terrace_cache *cache = rows_without_names(f, "a");
 
-	policy.tiers = TERRACE_L2;
-	cache = fixture_rows(f, "a", &policy);
-	fill(cache, 0, ROWS);
 	f->store->read_only = true; /* as of a folder that is somebody else's */
 	assert_int_equal(look(cache, "g07/"), ROWS / GROUPS);
 	assert_int_equal(ask(f, "SELECT count(*) FROM name"), 0);

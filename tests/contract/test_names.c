@@ -138,6 +138,18 @@ static void test_names__a_look_gets_shorter(void **state)
 	terrace_cache_close(cache);
 }
 
+/* Of the rows that it passes by it names an eighth, in batches that are written as a whole. */
+static void test_names__the_first_look_names_an_eighth(void **state)
+{
+	enum { NAMED_AT_ONCE = 128, BATCHES = (ROWS / 8 + NAMED_AT_ONCE - 1) / NAMED_AT_ONCE };
+	struct fixture *f = *state;
+	terrace_cache *cache = rows_without_names(f, "a");
+
+	assert_int_equal(look(cache, "g07/"), ROWS / GROUPS);
+	assert_int_equal(ask(f, "SELECT count(*) FROM name"), BATCHES * NAMED_AT_ONCE);
+	terrace_cache_close(cache);
+}
+
 /* An iterator may be closed anywhere: by a child that has inherited it, and behind its cache. */
 static void test_names__closing_an_iterator_writes_nothing(void **state)
 {
@@ -430,6 +442,7 @@ int main(void)
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
 		WITH_STORE(test_names__a_look_gets_shorter),
+		WITH_STORE(test_names__the_first_look_names_an_eighth),
 		WITH_STORE(test_names__closing_an_iterator_writes_nothing),
 		WITH_STORE(test_names__a_broad_look_writes_nothing_when_all_have_names),
 		WITH_STORE(test_names__are_given_to_who_looks_alone),

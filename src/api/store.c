@@ -171,8 +171,8 @@ static void init_locks(struct terrace *store)
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_mutex_init(&store->writer.lock, NULL);
 	pthread_cond_init(&store->writer.done, &monotonic);
-	store->writer.last = &store->writer.first;
-	store->writer.lone_last = &store->writer.lone;
+	store->writer.waiting.last = &store->writer.waiting.first;
+	store->writer.alone.last = &store->writer.alone.first;
 	pthread_mutex_init(&store->behind.lanes, NULL);
 	/* Held for a value at a time: who sleeps for it is awake fifty times as much later. */
 	pthread_mutexattr_init(&spinning);

@@ -35,15 +35,18 @@
 /* --- what belongs to one job of the core, kept in the store ----------------------- */
 
 /* write.c: threads that write at the same time share a transaction. */
+struct write_queue {
+	struct write_batch *first, **last;
+};
 struct writer {
 	pthread_mutex_t lock;
 	pthread_cond_t done;
-	struct write_batch *first, **last; /* waiting */
-	struct lone *lone, **lone_last;    /* and who waits without a batch */
-	uint64_t arrived, taken;           /* batches, ever; of those, how many were taken up */
-	uint32_t turn;                     /* the lock's when it was let go by who leads alone */
-	bool leading;                      /* a thread is working the queue */
-	_Atomic uintptr_t leader;          /* which; see terrace__write_leads() */
+	struct write_queue waiting;
+	struct write_queue alone; /* who waits with nothing to be written */
+	uint64_t arrived, taken;  /* batches that waited, ever; of those, how many were taken up */
+	uint32_t turn;            /* the lock's when it was let go by who leads alone */
+	bool leading;             /* a thread is working the queue */
+	_Atomic uintptr_t leader; /* which; see terrace__write_leads() */
 };
 
 /* behind.c: values that wait to be written */

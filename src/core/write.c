@@ -409,13 +409,14 @@ static int drop_inside(struct transaction *transaction, struct write *write)
 
 /*
  * A batch is what one thread has brought; it waits on its stack until it is
- * done.
+ * done. It is empty when the thread wants the lead for something else.
  */
 struct write_batch {
 	struct write_batch *next;
 	struct write *writes;
 	size_t count;
-	bool taken; /* a leader is at it */
+	uint64_t before; /* how many batches arrived before it; of an empty one */
+	bool taken;      /* a leader is at it */
 	bool done;
 };
 
@@ -690,78 +691,57 @@ bool terrace__write_leads(const struct terrace *store)
 	return atomic_load(&store->writer.leader) == (uintptr_t)&here;
 }
 
-static void leave_queue(struct writer *writer, const struct write_batch *batch)
+static void enter_queue(struct write_queue *queue, struct write_batch *batch)
 {
-	struct write_batch **at = &writer->first;
+	*queue->last = batch;
+	queue->last = &batch->next;
+}
+
+static void leave_queue(struct write_queue *queue, const struct write_batch *batch)
+{
+	struct write_batch **at = &queue->first;
 
 	while (*at != batch)
 		at = &(*at)->next;
 	*at = batch->next;
-	if (writer->last == &batch->next)
-		writer->last = at;
-	pthread_cond_broadcast(&writer->done); /* who let it go first need not any more */
-}
-
-/* Who waits for the lead without a batch: one behind the other. */
-struct lone {
-	struct lone *next;
-	uint64_t arrived; /* batches, before it */
-};
-
-static void lone_enter(struct writer *writer, struct lone *lone)
-{
-	*lone = (struct lone){ .arrived = writer->arrived };
-	*writer->lone_last = lone;
-	writer->lone_last = &lone->next;
-}
-
-static void lone_leave(struct writer *writer, const struct lone *lone)
-{
-	struct lone **at = &writer->lone;
-
-	while (*at != lone)
-		at = &(*at)->next;
-	*at = lone->next;
-	if (writer->lone_last == &lone->next)
-		writer->lone_last = at;
+	if (queue->last == &batch->next)
+		queue->last = at;
 }
 
 /*
- * Who comes without a batch, as often as it has rows to remove, lets those go
+ * Who comes with an empty batch, as often as it has rows to remove, lets those go
  * first that were there before: else they might never be awake in time.
  */
-static bool must_wait(const struct writer *writer, const struct write_batch *batch,
-                      const struct lone *lone)
+static bool must_wait(const struct writer *writer, const struct write_batch *batch)
 {
-	if (batch)
+	if (batch->count > 0)
 		return writer->leading && !batch->done;
-	return writer->leading || writer->lone != lone ||
-	       (writer->first && writer->taken < lone->arrived);
+	return writer->leading || writer->alone.first != batch ||
+	       (writer->waiting.first && writer->taken < batch->before);
 }
 
 /*
  * Wait for the lead, with the lock held: TERRACE_OK; TERRACE_EXISTS when
  * `batch` was done by another leader; TERRACE_EBUSY when a transaction that a
- * program holds open lasted too long.
+ * program holds open lasted too long, and `batch` is to leave its queue.
  */
-static int wait_for_lead(struct writer *writer, const struct write_batch *batch,
-                         const struct lone *lone, int64_t wait_ms)
+static int wait_for_lead(struct writer *writer, const struct write_batch *batch, int64_t wait_ms)
 {
 	int64_t deadline = add_sat_i64(terrace__clock_ms(CLOCK_MONOTONIC), wait_ms);
 	struct timespec until = { deadline / 1000, (long)(deadline % 1000) * 1000000 };
 
-	while (must_wait(writer, batch, lone)) {
-		if (batch && batch->taken) {
+	while (must_wait(writer, batch)) {
+		if (batch->taken) {
 			pthread_cond_wait(&writer->done, &writer->lock);
 		} else if (pthread_cond_timedwait(&writer->done, &writer->lock, &until) ==
 		               ETIMEDOUT &&
-		           must_wait(writer, batch, lone) && !(batch && batch->taken)) {
-			if (batch)
-				leave_queue(writer, batch);
+		           must_wait(writer, batch) && !batch->taken) {
+			/* Who let it go first need not any more. */
+			pthread_cond_broadcast(&writer->done);
 			return busy(wait_ms);
 		}
 	}
-	if (batch && batch->done)
+	if (batch->done)
 		return TERRACE_EXISTS;
 	writer->leading = true;
 	atomic_store(&writer->leader, (uintptr_t)&here);
@@ -770,15 +750,14 @@ static int wait_for_lead(struct writer *writer, const struct write_batch *batch,
 
 static int lead_alone(struct writer *writer, int64_t wait_ms)
 {
-	struct lone lone;
+	struct write_batch empty = { 0 };
 	int rc;
 
 	pthread_mutex_lock(&writer->lock);
-	lone_enter(writer, &lone);
-	rc = wait_for_lead(writer, NULL, &lone, wait_ms);
-	lone_leave(writer, &lone);
-	if (rc != TERRACE_OK)
-		pthread_cond_broadcast(&writer->done); /* who let it go first need not any more */
+	empty.before = writer->arrived;
+	enter_queue(&writer->alone, &empty);
+	rc = wait_for_lead(writer, &empty, wait_ms);
+	leave_queue(&writer->alone, &empty);
 	pthread_mutex_unlock(&writer->lock);
 	return rc;
 }
@@ -800,9 +779,9 @@ static void lead(struct terrace *store)
 	int rc = lock_processes(store, store->wait_ms);
 
 	pthread_mutex_lock(&writer->lock);
-	batches = writer->first;
-	writer->first = NULL;
-	writer->last = &writer->first;
+	batches = writer->waiting.first;
+	writer->waiting.first = NULL;
+	writer->waiting.last = &writer->waiting.first;
 	writer->taken = writer->arrived;
 	for (next = batches; next; next = next->next)
 		next->taken = true;
@@ -833,10 +812,11 @@ static void write_queued(struct terrace *store, struct write *writes, size_t cou
 	int rc;
 
 	pthread_mutex_lock(&writer->lock);
-	*writer->last = &batch;
-	writer->last = &batch.next;
+	enter_queue(&writer->waiting, &batch);
 	writer->arrived++;
-	rc = wait_for_lead(writer, &batch, NULL, store->wait_ms);
+	rc = wait_for_lead(writer, &batch, store->wait_ms);
+	if (rc < 0)
+		leave_queue(&writer->waiting, &batch);
 	pthread_mutex_unlock(&writer->lock);
 	if (rc == TERRACE_OK)
 		lead(store);

@@ -208,7 +208,7 @@ static bool is_queued(struct terrace *store)
 	bool queued;
 
 	pthread_mutex_lock(&store->writer.lock);
-	queued = store->writer.first != NULL;
+	queued = store->writer.waiting.first != NULL;
 	pthread_mutex_unlock(&store->writer.lock);
 	return queued;
 }
@@ -236,7 +236,7 @@ static bool is_waiting_alone(struct terrace *store)
 	bool waiting;
 
 	pthread_mutex_lock(&store->writer.lock);
-	waiting = store->writer.lone != NULL;
+	waiting = store->writer.alone.first != NULL;
 	pthread_mutex_unlock(&store->writer.lock);
 	return waiting;
 }

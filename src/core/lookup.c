@@ -202,11 +202,12 @@ static uint64_t look_at(struct terrace *store, uint32_t slot, uint64_t version)
  * again where something came in between.
  */
 static int read_row(struct terrace_cache *cache, const struct tier_key *key, uint64_t *version,
-                    struct found *ret)
+                    uint64_t epoch, struct found *ret)
 {
 	struct terrace *store = cache->store;
 	const struct disk_ops *ops = store->disk_ops;
 	enum { TRIES = 50, NAPS = 20 };
+	struct tier_stamp stamp;
 	int rc, tries = 0;
 
 	if (!terrace__present(store))
@@ -233,10 +234,12 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 		else
 			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
+	stamp = (struct tier_stamp){ *version, epoch };
 	if (ret->may_open)
 		rc = ops->open(store->disk, key, &ret->entry, &ret->blocks);
 	else
-		rc = ops->tier.get(store->disk, key, true, &ret->entry);
+		rc = ops->get_under(store->disk, key, version_is_writing(*version) ? NULL : &stamp,
+		                    &ret->entry);
 	if (UNLIKELY(rc < 0) && ops->suspected(store->disk)) {
 		count_add(&cache->counts, COUNT_damaged, 1);
 		terrace__swallow(store, cache, "reading");
@@ -256,7 +259,7 @@ static int disk_get(struct terrace_cache *cache, const struct tier_key *key, str
 	uint64_t version = version_load(store->shared, key->slot);
 	uint64_t epoch = atomic_load(&cache->shared->epoch);
 	terrace_reason reason;
-	int rc = read_row(cache, key, &version, ret);
+	int rc = read_row(cache, key, &version, epoch, ret);
 
 	if (rc != TERRACE_OK)
 		return TERRACE_MISS;

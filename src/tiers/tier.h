@@ -26,6 +26,12 @@ struct tier_key {
 	uint32_t cache; /* its number */
 };
 
+/* What a copy that is read from disk will be good under: loaded before it is read. */
+struct tier_stamp {
+	uint64_t version; /* of the key's slot */
+	uint64_t epoch;   /* of the cache */
+};
+
 /* What memory may hold, alone and together with its like; 0: as much as it likes. */
 struct tier_limits {
 	uint64_t bytes, entries;
@@ -226,6 +232,12 @@ struct disk_ops {
 	void (*rest)(void *disk);
 	void (*resume)(void *disk);
 
+	/*
+	 * As get. Where the row was is remembered, and read again there as long as the
+	 * stamp is the same; NULL: nobody can say.
+	 */
+	int (*get_under)(void *disk, const struct tier_key *key, const struct tier_stamp *stamp,
+	                 struct entry **ret);
 	/*
 	 * As get, but a value in blocks is opened instead of read: *ret is then an
 	 * entry of no bytes, and *ret_blocks gives them; else that is NULL.

@@ -81,6 +81,14 @@ void terrace__limit_leave(void)
 	errno = err;
 }
 
+void terrace__limit_leave_all(void)
+{
+	if (limit.depth > 0) {
+		limit.depth = 1;
+		terrace__limit_leave();
+	}
+}
+
 bool terrace__limit_meets(void)
 {
 	sigset_t pending;
@@ -123,12 +131,12 @@ int terrace__write_full(int fd, const void *data, size_t size, off_t offset)
 	return rc;
 }
 
-/* All of the vector, which changes, or until nothing more comes. */
+/* At least so much of the vector, which changes, or until nothing more comes. */
 static int transfer(ssize_t (*call)(int, const struct iovec *, int), int fd, struct iovec *vector,
-                    int count, size_t *ret_done)
+                    int count, size_t least, size_t *ret_done)
 {
 	*ret_done = 0;
-	while (count > 0) {
+	while (*ret_done < least) {
 		ssize_t n = call(fd, vector, count);
 
 		if (n < 0 && errno == EINTR)
@@ -157,14 +165,14 @@ int terrace__writev_full(int fd, struct iovec *vector, int count)
 	for (int i = 0; i < count; i++)
 		size += vector[i].iov_len;
 	terrace__limit_enter();
-	rc = transfer(writev, fd, vector, count, &done);
+	rc = transfer(writev, fd, vector, count, size, &done);
 	terrace__limit_leave();
 	return rc == 0 && done < size ? -EIO : rc;
 }
 
-int terrace__readv_full(int fd, struct iovec *vector, int count, size_t *ret_read)
+int terrace__readv_full(int fd, struct iovec *vector, int count, size_t least, size_t *ret_read)
 {
-	return transfer(readv, fd, vector, count, ret_read);
+	return transfer(readv, fd, vector, count, least, ret_read);
 }
 
 /* --- below a directory -------------------------------------------------------------------------- */

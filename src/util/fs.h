@@ -18,8 +18,8 @@ int terrace__read_full(int fd, void *data, size_t size, off_t offset, size_t *re
 int terrace__write_full(int fd, const void *data, size_t size, off_t offset);
 /* Writes all of it at the file's position; changes the vector. */
 int terrace__writev_full(int fd, struct iovec *vector, int count);
-/* Reads from there until the vector, which changes, is full, or the file ends. */
-int terrace__readv_full(int fd, struct iovec *vector, int count, size_t *ret_read);
+/* Reads from there at least so much of the vector, which changes, or until the file ends. */
+int terrace__readv_full(int fd, struct iovec *vector, int count, size_t least, size_t *ret_read);
 
 /*
  * Between the two, a write beyond the limit of file sizes (RLIMIT_FSIZE) fails
@@ -28,6 +28,7 @@ int terrace__readv_full(int fd, struct iovec *vector, int count, size_t *ret_rea
  */
 void terrace__limit_enter(void);
 void terrace__limit_leave(void);
+void terrace__limit_leave_all(void); /* however often it was entered */
 /* Has it been met since we are within? */
 bool terrace__limit_meets(void);
 /* Was that limit met on this thread since it was last asked? */

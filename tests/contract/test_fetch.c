@@ -1080,9 +1080,10 @@ static struct {
 	int reads;
 } watched;
 
-static int get_watched(void *disk, const struct tier_key *key, bool hit, struct entry **ret)
+static int get_watched(void *disk, const struct tier_key *key, const struct tier_stamp *stamp,
+                       struct entry **ret)
 {
-	int rc = watched.real->tier.get(disk, key, hit, ret);
+	int rc = watched.real->get_under(disk, key, stamp, ret);
 
 	if (watched.reads++ == 0 && watched.cache)
 		assert_ok(put_text(watched.cache, "k", "of another"));
@@ -1101,7 +1102,7 @@ static void test_fetch__looks_again_only_where_something_was_written(void **stat
 	cache = fixture_cache(f, "a", &policy);
 	watched.real = f->store->disk_ops;
 	watched.ops = *watched.real;
-	watched.ops.tier.get = get_watched;
+	watched.ops.get_under = get_watched;
 	watched.reads = 0;
 	watched.cache = cache;
 	f->store->disk_ops = &watched.ops;

@@ -185,7 +185,7 @@ static int read_file(int fd, uint64_t number, const struct record *row, void *pa
 	if (!terrace__buf_reserve(&head, head_size))
 		return no_memory("a file");
 	parts[0].iov_base = head.data;
-	rc = terrace__readv_full(fd, parts, ARRAY_LEN(parts), &got);
+	rc = terrace__readv_full(fd, parts, ARRAY_LEN(parts), head_size + size, &got);
 	if (rc < 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
 		return TERRACE_ECORRUPT;
 	if (rc < 0)

@@ -201,13 +201,12 @@ static _Thread_local unsigned within;
 static _Thread_local bool was_quiet;
 static bool quiet; /* when this process came about */
 
-void terrace__sqlite_enter(void)
+static void files_enter(void)
 {
 	uint32_t seen;
 
 	if (within++ > 0)
 		return;
-	terrace__limit_enter();
 	for (;;) {
 		/* Whoever forks sees us, or we see that. */
 		atomic_fetch_add(&users, 1);
@@ -219,11 +218,21 @@ void terrace__sqlite_enter(void)
 	}
 }
 
+static void files_leave(void)
+{
+	if (--within == 0)
+		atomic_fetch_sub(&users, 1);
+}
+
+void terrace__sqlite_enter(void)
+{
+	terrace__limit_enter();
+	files_enter();
+}
+
 void terrace__sqlite_leave(void)
 {
-	if (--within > 0)
-		return;
-	atomic_fetch_sub(&users, 1);
+	files_leave();
 	terrace__limit_leave();
 }
 
@@ -246,8 +255,7 @@ static void after_fork(void)
 static void in_child(void)
 {
 	quiet = was_quiet;
-	if (within > 0)
-		terrace__limit_leave();
+	terrace__limit_leave_all();
 	atomic_store(&users, 0);
 	atomic_store(&forks, 0);
 	within = 0;
@@ -264,6 +272,13 @@ bool terrace__disk_fork_was_quiet(void)
 }
 
 /* --- readers ------------------------------------------------------------------------------ */
+
+static void connection_end(struct connection *connection)
+{
+	terrace__limit_enter();
+	terrace__connection_close(connection);
+	terrace__limit_leave();
+}
 
 static struct connection *pop_reader(struct disk *disk)
 {
@@ -282,33 +297,39 @@ struct connection *terrace__reader_take_held(struct disk *disk)
 	uint32_t generation = disk_generation(disk), now;
 	struct connection *connection;
 
-	terrace__sqlite_enter();
+	files_enter();
 	if (is_inside(disk))
 		return disk->writer;
 	while ((connection = pop_reader(disk)) && connection->generation != generation)
-		terrace__connection_close(connection); /* that database was set aside */
+		connection_end(connection); /* that database was set aside */
 	while (!connection) {
+		terrace__limit_enter();
 		terrace__connection_open(
 		    disk, generation,
 		    disk->read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE, &connection);
+		terrace__limit_leave();
 		now = disk_generation(disk);
 		if (now == generation)
 			break;
 		generation = now;
 	}
 	if (!connection)
-		terrace__sqlite_leave();
+		files_leave();
 	return connection;
 }
 
 struct connection *terrace__reader_take(struct disk *disk)
 {
-	struct connection *connection = terrace__reader_take_held(disk);
+	struct connection *connection;
 
+	terrace__limit_enter();
+	connection = terrace__reader_take_held(disk);
 	if (connection && !terrace__snapshot_drop(disk, connection)) {
-		terrace__reader_give(disk, connection);
+		terrace__reader_give_held(disk, connection);
 		connection = NULL;
 	}
+	if (!connection)
+		terrace__limit_leave();
 	return connection;
 }
 
@@ -317,19 +338,25 @@ bool terrace__reader_is_late(const struct disk *disk, const struct connection *c
 	return !is_inside(disk) && connection->generation != disk_generation(disk);
 }
 
-void terrace__reader_give(struct disk *disk, struct connection *connection)
+void terrace__reader_give_held(struct disk *disk, struct connection *connection)
 {
-	if (!connection)
-		return;
 	if (!is_inside(disk) && connection->round != atomic_load(&disk->round)) {
-		terrace__connection_close(connection);
+		connection_end(connection);
 	} else if (!is_inside(disk)) {
 		pthread_mutex_lock(&disk->lock);
 		connection->next = disk->readers;
 		disk->readers = connection;
 		pthread_mutex_unlock(&disk->lock);
 	}
-	terrace__sqlite_leave();
+	files_leave();
+}
+
+void terrace__reader_give(struct disk *disk, struct connection *connection)
+{
+	if (!connection)
+		return;
+	terrace__reader_give_held(disk, connection);
+	terrace__limit_leave();
 }
 
 void terrace__connections_renew(struct disk *disk)

@@ -139,6 +139,7 @@ struct disk {
 	_Atomic unsigned round;
 	/* What says that somebody writes; NULL: nothing does. See snapshot.c. */
 	const _Atomic uint64_t *commits, *writing;
+	struct place *_Atomic places; /* see disk_places.c; NULL: there are none yet */
 
 	/* The rest belongs to the writer. */
 	struct connection *writer;
@@ -229,8 +230,12 @@ struct connection *terrace__reader_take(struct disk *disk);
 bool terrace__reader_is_late(const struct disk *disk, const struct connection *connection);
 void terrace__reader_give(struct disk *disk, struct connection *connection);
 
-/* The same for one get alone: it may be in the middle of a snapshot's transaction. */
+/*
+ * The same for one get alone: it may be in the middle of a snapshot's transaction; and nothing
+ * of SQLite but a read of its file, before terrace__limit_enter().
+ */
 struct connection *terrace__reader_take_held(struct disk *disk);
+void terrace__reader_give_held(struct disk *disk, struct connection *connection);
 
 /* --- snapshot.c ------------------------------------------------------------------------- */
 
@@ -263,6 +268,8 @@ static inline terrace_slice column_slice(sqlite3_stmt *statement, int column)
 
 /* disk_read.c, disk_write.c, disk_evict.c, disk_verify.c */
 int terrace__disk_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret);
+int terrace__disk_get_under(void *tier, const struct tier_key *key, const struct tier_stamp *stamp,
+                            struct entry **ret);
 int terrace__disk_open_value(void *tier, const struct tier_key *key, struct entry **ret,
                              struct block_reader **ret_blocks);
 int terrace__disk_get_inside(void *tier, const struct tier_key *key, bool whole,
@@ -308,6 +315,29 @@ void terrace__disk_loosen(void *tier, bool loose);
 bool terrace__disk_checkpoint_due(void *tier, enum disk_checkpoint when);
 bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when);
 int terrace__disk_sync(void *tier);
+
+/* disk_places.c: what SQLite gave, and that its file alone does not say. */
+struct seen_row {
+	uint64_t id, file;
+	size_t head_size;
+};
+/* Remember where it is that this connection has just read. */
+void terrace__place_note(struct disk *disk, struct connection *connection,
+                         const struct tier_key *key, const struct tier_stamp *stamp,
+                         const struct seen_row *row, struct entry *entry);
+/* TERRACE_OK, or TERRACE_MISS when nothing is known, whatever the reason. */
+int terrace__place_get(struct disk *disk, struct connection *connection, const struct tier_key *key,
+                       const struct tier_stamp *stamp, struct entry **ret);
+/* Its row goes: what still lies there would be right, but is to be gone. */
+void terrace__place_forget(struct disk *disk, uint64_t hash);
+void terrace__places_free(struct disk *disk);
+
+/* Is it of that key, or of another with the same hash? */
+static inline bool record_is_of(const struct record *record, const struct tier_key *key)
+{
+	return record->cache == key->cache && record->key.size == key->key.size &&
+	       memcmp(record->key.data, key->key.data, key->key.size) == 0;
+}
 
 /* disk_aside.c */
 void terrace__disk_settle(void *tier);

@@ -110,6 +110,7 @@ static void disk_close(void *tier)
 	}
 	terrace__sqlite_leave();
 	terrace__files_close(disk->files);
+	terrace__places_free(disk);
 	pthread_mutex_destroy(&disk->lock);
 	free(disk->changes);
 	free(disk->doomed);
@@ -265,6 +266,7 @@ const struct disk_ops terrace__disk_ops = {
 	.rollback = terrace__disk_rollback,
 	.rest = terrace__disk_rest,
 	.resume = terrace__disk_resume,
+	.get_under = terrace__disk_get_under,
 	.open = terrace__disk_open_value,
 	.blocks_size = terrace__block_reader_size,
 	.block_read = terrace__block_reader_read,

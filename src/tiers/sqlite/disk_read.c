@@ -2,16 +2,12 @@
 #include "tiers/sqlite/connection.h"
 
 #include "tiers/extra.h"
+#include "tiers/sqlite/vfs.h"
+#include "util/fs.h"
 #include "util/message.h"
 #include "util/util.h"
 
 #include <stdio.h>
-
-static bool is_key_of(const struct record *record, const struct tier_key *key)
-{
-	return record->cache == key->cache && record->key.size == key->key.size &&
-	       memcmp(record->key.data, key->key.data, key->key.size) == 0;
-}
 
 /*
  * The entry of a GET row, or with `ret_blocks` what tier.h says of open.
@@ -19,7 +15,8 @@ static bool is_key_of(const struct record *record, const struct tier_key *key)
  * that is not there.
  */
 static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key *key,
-                     struct entry **ret, struct block_reader **ret_blocks, uint64_t *ret_lost)
+                     struct entry **ret, struct block_reader **ret_blocks, uint64_t *ret_lost,
+                     struct seen_row *ret_seen)
 {
 	uint64_t file = (uint64_t)sqlite3_column_int64(row, 2);
 	struct record record;
@@ -27,8 +24,11 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 
 	if (rc != TERRACE_OK)
 		return rc;
-	if (!is_key_of(&record, key))
+	if (!record_is_of(&record, key))
 		return TERRACE_MISS;
+	*ret_seen = (struct seen_row){ .id = (uint64_t)sqlite3_column_int64(row, 0),
+		                       .file = file,
+		                       .head_size = record_size(&record) };
 	/* The columns decide which write is newer, and what an invalidation finds:
 	 * they must be the head's. */
 	if (record.seq != (uint64_t)sqlite3_column_int64(row, 1) ||
@@ -53,7 +53,8 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 
 /* With a snapshot that may not stand an error says nothing: TERRACE_EBUSY. */
 static int get_with(struct disk *disk, struct connection *connection, const struct tier_key *key,
-                    bool sure, struct entry **ret, struct block_reader **ret_blocks)
+                    bool sure, struct entry **ret, struct block_reader **ret_blocks,
+                    struct seen_row *ret_seen)
 {
 	CLEANUP(terrace__statement_done) sqlite3_stmt *get = terrace__statement(connection, DO_GET);
 	uint64_t lost = 0, before;
@@ -67,11 +68,12 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 	do {
 		before = lost;
 		lost = 0;
+		terrace__vfs_reads.count = 0;
 		sqlite3_reset(get);
 		sqlite3_bind_int64(get, 1, (sqlite3_int64)key->hash);
 		switch (sqlite3_step(get)) {
 		case SQLITE_ROW:
-			rc = row_entry(disk, get, key, ret, ret_blocks, &lost);
+			rc = row_entry(disk, get, key, ret, ret_blocks, &lost, ret_seen);
 			break;
 		case SQLITE_DONE:
 			rc = TERRACE_MISS;
@@ -88,13 +90,13 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 
 /* Without locks: TERRACE_EBUSY where nothing can be said. */
 static int get_held(struct disk *disk, struct connection *reader, const struct tier_key *key,
-                    struct entry **ret)
+                    struct entry **ret, struct seen_row *ret_seen)
 {
 	int rc;
 
 	if (is_inside(disk) || !terrace__snapshot_hold(disk, reader))
 		return TERRACE_EBUSY;
-	rc = get_with(disk, reader, key, false, ret, NULL);
+	rc = get_with(disk, reader, key, false, ret, NULL, ret_seen);
 	if ((rc == TERRACE_OK || rc == TERRACE_MISS) && terrace__snapshot_stands(disk, reader))
 		return rc;
 	if (rc == TERRACE_OK)
@@ -104,13 +106,14 @@ static int get_held(struct disk *disk, struct connection *reader, const struct t
 
 /* With locks. False when another database was made meanwhile: once more. */
 static bool get_locked(struct disk *disk, struct connection *reader, const struct tier_key *key,
-                       struct entry **ret, struct block_reader **ret_blocks, int *ret_rc)
+                       struct entry **ret, struct block_reader **ret_blocks,
+                       struct seen_row *ret_seen, int *ret_rc)
 {
 	if (!terrace__snapshot_drop(disk, reader)) {
 		*ret_rc = TERRACE_EIO;
 		return true;
 	}
-	*ret_rc = get_with(disk, reader, key, true, ret, ret_blocks);
+	*ret_rc = get_with(disk, reader, key, true, ret, ret_blocks, ret_seen);
 	if (LIKELY(!terrace__reader_is_late(disk, reader)))
 		return true;
 	if (*ret_rc == TERRACE_OK)
@@ -122,30 +125,55 @@ static bool get_locked(struct disk *disk, struct connection *reader, const struc
 	return false;
 }
 
-int terrace__disk_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret)
+/* By SQLite. False when another database was made meanwhile: once more. */
+static bool get_found(struct disk *disk, struct connection *reader, const struct tier_key *key,
+                      const struct tier_stamp *stamp, struct entry **ret, int *ret_rc)
+{
+	struct seen_row seen;
+	bool done = true;
+
+	terrace__limit_enter();
+	*ret_rc = get_held(disk, reader, key, ret, &seen);
+	if (*ret_rc == TERRACE_EBUSY)
+		done = get_locked(disk, reader, key, ret, NULL, &seen, ret_rc);
+	if (stamp && done && *ret_rc == TERRACE_OK)
+		terrace__place_note(disk, reader, key, stamp, &seen, *ret);
+	terrace__limit_leave();
+	return done;
+}
+
+int terrace__disk_get_under(void *tier, const struct tier_key *key, const struct tier_stamp *stamp,
+                            struct entry **ret)
 {
 	struct disk *disk = tier;
-	bool done = true;
+	bool done;
 	int rc;
 
-	(void)hit;
+	if (is_inside(disk))
+		stamp = NULL;
 	do {
 		struct connection *reader = terrace__reader_take_held(disk);
 
 		if (!reader)
 			return TERRACE_EIO;
-		rc = get_held(disk, reader, key, ret);
-		if (rc == TERRACE_EBUSY)
-			done = get_locked(disk, reader, key, ret, NULL, &rc);
-		terrace__reader_give(disk, reader);
+		rc = stamp ? terrace__place_get(disk, reader, key, stamp, ret) : TERRACE_MISS;
+		done = rc == TERRACE_OK || get_found(disk, reader, key, stamp, ret, &rc);
+		terrace__reader_give_held(disk, reader);
 	} while (UNLIKELY(!done));
 	return rc;
+}
+
+int terrace__disk_get(void *tier, const struct tier_key *key, bool hit, struct entry **ret)
+{
+	(void)hit;
+	return terrace__disk_get_under(tier, key, NULL, ret);
 }
 
 int terrace__disk_open_value(void *tier, const struct tier_key *key, struct entry **ret,
                              struct block_reader **ret_blocks)
 {
 	struct disk *disk = tier;
+	struct seen_row seen;
 	bool done;
 	int rc;
 
@@ -155,7 +183,7 @@ int terrace__disk_open_value(void *tier, const struct tier_key *key, struct entr
 
 		if (!reader)
 			return TERRACE_EIO;
-		done = get_locked(disk, reader, key, ret, ret_blocks, &rc);
+		done = get_locked(disk, reader, key, ret, ret_blocks, &seen, &rc);
 		terrace__reader_give(disk, reader);
 	} while (UNLIKELY(!done));
 	return rc;
@@ -165,7 +193,8 @@ int terrace__disk_get_inside(void *tier, const struct tier_key *key, bool whole,
 {
 	struct disk *disk = tier;
 	struct block_reader *blocks = NULL;
-	int rc = get_with(disk, disk->writer, key, true, ret, whole ? NULL : &blocks);
+	struct seen_row seen;
+	int rc = get_with(disk, disk->writer, key, true, ret, whole ? NULL : &blocks, &seen);
 
 	terrace__block_reader_free(blocks);
 	return rc;
@@ -190,7 +219,7 @@ static int describe_with(struct disk *disk, struct connection *connection,
 	rc = terrace__record_read(column_slice(row, 3), &record);
 	if (rc != TERRACE_OK)
 		return rc == TERRACE_EFORMAT ? TERRACE_MISS : rc;
-	if (!is_key_of(&record, key))
+	if (!record_is_of(&record, key))
 		return TERRACE_MISS;
 	if (record.seq != (uint64_t)sqlite3_column_int64(row, 1))
 		return TERRACE_ECORRUPT;

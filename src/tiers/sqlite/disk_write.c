@@ -377,6 +377,7 @@ static int delete_old(struct disk *disk, const struct old_row *old)
 		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a delete");
 	sqlite3_bind_int64(delete, 1, (sqlite3_int64)old->id);
 	rc = terrace__run(disk, disk->writer, delete, "delete a row");
+	terrace__place_forget(disk, old->hash);
 	if (rc == TERRACE_OK && old->has_key) {
 		terrace__record_read(terrace_bytes(old->head.data, old->head.size), &record);
 		rc = terrace__name_remove(disk, old->cache, record.key, old->id);

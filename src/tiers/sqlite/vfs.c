@@ -54,6 +54,13 @@ static void sum(const uint8_t *page, sqlite3_int64 at, uint8_t ret[PAGE_SUM_BYTE
 	terrace__store_u64(ret, terrace__hash64(page, SUM_AT, (uint64_t)(at / PAGE_BYTES) + 1));
 }
 
+_Thread_local struct vfs_reads terrace__vfs_reads;
+
+static void note_read(sqlite3_int64 at)
+{
+	terrace__vfs_reads.at[terrace__vfs_reads.count++ % VFS_READS] = at;
+}
+
 /* SQLite takes EIO for damage (unixRead): it may pass, and must not cost a database. */
 static int read_bytes(sqlite3_file *file, void *data, int size, sqlite3_int64 at)
 {
@@ -62,12 +69,19 @@ static int read_bytes(sqlite3_file *file, void *data, int size, sqlite3_int64 at
 	return rc == SQLITE_IOERR_CORRUPTFS ? SQLITE_IOERR_READ : rc;
 }
 
+static int read_log(sqlite3_file *file, void *data, int size, sqlite3_int64 at)
+{
+	note_read(0);
+	return read_bytes(file, data, size, at);
+}
+
 static int read_page(sqlite3_file *file, void *data, int size, sqlite3_int64 at)
 {
 	int rc = read_bytes(file, data, size, at);
 	const uint8_t *page = data;
 	uint8_t is[PAGE_SUM_BYTES];
 
+	note_read(at);
 	if (rc != SQLITE_OK || !is_page(size, at))
 		return rc;
 	sum(page, at, is);
@@ -104,25 +118,33 @@ static int lock(sqlite3_file *file, int offset, int count, int flags)
 }
 
 /* NULL: it is not open, or not as ours. */
-static struct guard *guard_in(sqlite3 *db)
+static sqlite3_file *file_of(sqlite3 *db)
 {
 	sqlite3_file *file = NULL;
 
 	sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&file);
-	return file && file->pMethods && file->pMethods->xShmLock == lock ? guard_of(file) : NULL;
+	return file && file->pMethods && file->pMethods->xShmLock == lock ? file : NULL;
 }
 
 bool terrace__vfs_can_unlock(sqlite3 *db)
 {
-	return guard_in(db) != NULL;
+	return file_of(db) != NULL;
 }
 
 void terrace__vfs_unlock(sqlite3 *db, bool unlocked)
 {
-	struct guard *guard = guard_in(db);
+	sqlite3_file *file = file_of(db);
 
-	if (guard)
-		guard->unlocked = unlocked;
+	if (file)
+		guard_of(file)->unlocked = unlocked;
+}
+
+bool terrace__vfs_read(sqlite3 *db, void *ret, size_t size, uint64_t at)
+{
+	sqlite3_file *file = file_of(db);
+
+	return file &&
+	       guard_of(file)->real->xRead(file, ret, (int)size, (sqlite3_int64)at) == SQLITE_OK;
 }
 
 /* --- the VFS ------------------------------------------------------------------------------------ */
@@ -137,7 +159,7 @@ static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int
 		return rc;
 	guard->real = file->pMethods;
 	guard->methods = *file->pMethods;
-	guard->methods.xRead = read_bytes;
+	guard->methods.xRead = read_log;
 	if (flags & SQLITE_OPEN_MAIN_DB) {
 		guard->methods.xRead = read_page;
 		guard->methods.xWrite = write_page;

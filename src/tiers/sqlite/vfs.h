@@ -4,6 +4,8 @@
 
 #include <sqlite3.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 /* Bytes at the end of each page that SQLite leaves alone. */
 enum { PAGE_SUM_BYTES = 8 };
@@ -13,6 +15,28 @@ const char *terrace__vfs(void);
 
 /* Before the first table is made: leave room for the sums. False when SQLite cannot. */
 bool terrace__vfs_make(sqlite3 *db);
+
+/*
+ * Where the thread has read from databases lately, the last 16 of `count`; who wants to
+ * know sets it to 0 before. What was read from a log counts as 0.
+ */
+enum { VFS_READS = 16 };
+struct vfs_reads {
+	uint64_t count;
+	sqlite3_int64 at[VFS_READS];
+};
+extern _Thread_local struct vfs_reads terrace__vfs_reads;
+
+/* The last but `back`; 0: there is none, or it was not of the database. */
+static inline sqlite3_int64 vfs_read_before(const struct vfs_reads *reads, uint64_t back)
+{
+	return back < reads->count && back < VFS_READS ?
+	           reads->at[(reads->count - 1 - back) % VFS_READS] :
+	           0;
+}
+
+/* From the database's file, whatever its pages are. False: it cannot be read, or ends before that. */
+bool terrace__vfs_read(sqlite3 *db, void *ret, size_t size, uint64_t at);
 
 /* Have the database take no readers' locks from now on, or take them again; nothing where it cannot. */
 void terrace__vfs_unlock(sqlite3 *db, bool unlocked);

@@ -1,0 +1,313 @@
+/*
+ * Where rows were seen.
+ *
+ * SQLite finds a row by two B-trees, and reads its page, and what is larger page
+ * by page. Who has read one remembers where its bytes lay in the database's file,
+ * and takes them from there the next time, in a read or two. That is believed
+ * as a copy in L1 would be: while the version of the key, the epoch of its cache
+ * and the database are those under which SQLite gave the row. And what lies there
+ * says itself what it is: its head has a sum, the key, the number of the write and
+ * the sum of the payload. Of anything else, and of what is still in the log,
+ * SQLite is asked.
+ *
+ * The table is the process's own, and nothing of it is locked: a place that two
+ * wrote at once does not have its check.
+ *
+ * SQLite, "Database File Format", is where the layout of a page is from: 1.6 (leaves
+ * of tables, cells, overflow) and 2.1 (records).
+ */
+#include "tiers/sqlite/connection.h"
+
+#include "tiers/sqlite/vfs.h"
+#include "util/hash.h"
+#include "util/util.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+enum {
+	USABLE = PAGE_BYTES - PAGE_SUM_BYTES,
+	OVERFLOW_BYTES = USABLE - 4, /* of a page behind the number of the next */
+	LOCAL_MOST = USABLE - 35,    /* of a cell, if it is all */
+	LOCAL_LEAST = (USABLE - 12) * 32 / 255 - 23,
+	LEAF = 13,        /* the type of a table's leaf */
+	CELLS_AT = 8,     /* where the places of its cells begin */
+	COLUMN_HEAD = 10, /* of a row; the value is the next */
+	SIZE_BITS = 16,
+};
+static const uint64_t in_file = UINT64_C(1) << 63;
+
+struct place {
+	_Atomic uint64_t at;   /* of the head within the database, and how much lies there */
+	_Atomic uint64_t rest; /* where the value goes on; or `in_file` and the file's number */
+	_Atomic uint64_t seq;
+	_Atomic uint64_t check; /* of these, and of what they stand under */
+};
+enum { PLACES = 1 << 17 };
+
+static struct place *places_of(struct disk *disk, bool make)
+{
+	struct place *places = atomic_load(&disk->places), *seen = NULL;
+
+	if (places || !make)
+		return places;
+	places = mmap(NULL, PLACES * sizeof *places, PROT_READ | PROT_WRITE,
+	              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (places == MAP_FAILED)
+		return NULL;
+	if (atomic_compare_exchange_strong(&disk->places, &seen, places))
+		return places;
+	munmap(places, PLACES * sizeof *places);
+	return seen;
+}
+
+void terrace__places_free(struct disk *disk)
+{
+	struct place *places = atomic_load(&disk->places);
+
+	if (places)
+		munmap(places, PLACES * sizeof *places);
+}
+
+static uint64_t check_of(const struct tier_key *key, const struct tier_stamp *stamp,
+                         uint32_t generation, uint64_t at, uint64_t rest, uint64_t seq)
+{
+	uint64_t all[] = { key->hash, stamp->version, stamp->epoch, generation, at, rest, seq };
+
+	return terrace__hash64(all, sizeof all, 0);
+}
+
+/* --- a page -------------------------------------------------------------------------------------- */
+
+/* Of a cell with one row. */
+struct cell {
+	const uint8_t *bytes; /* its record, as much of it as is here */
+	uint64_t size, id;
+	size_t local;
+};
+
+/* One to nine bytes, seven bits of each but the ninth. 0 bytes: it does not end before `end`. */
+static size_t varint(const uint8_t *at, const uint8_t *end, uint64_t *ret)
+{
+	*ret = 0;
+	for (size_t i = 0; i < 9 && at + i < end; i++) {
+		if (i == 8) {
+			*ret = *ret << 8 | at[i];
+			return 9;
+		}
+		*ret = *ret << 7 | (at[i] & 127);
+		if (at[i] < 128)
+			return i + 1;
+	}
+	return 0;
+}
+
+static bool cell_read(const uint8_t *page, size_t at, struct cell *ret)
+{
+	const uint8_t *from = page + at, *end = page + USABLE;
+	size_t size = at < USABLE ? varint(from, end, &ret->size) : 0;
+	size_t id = size ? varint(from + size, end, &ret->id) : 0;
+
+	if (!id)
+		return false;
+	ret->bytes = from + size + id;
+	ret->local = ret->size;
+	if (ret->size > LOCAL_MOST) {
+		ret->local = LOCAL_LEAST + (ret->size - LOCAL_LEAST) % OVERFLOW_BYTES;
+		if (ret->local > LOCAL_MOST)
+			ret->local = LOCAL_LEAST;
+	}
+	return ret->local + (ret->size > ret->local ? 4 : 0) <= (size_t)(end - ret->bytes);
+}
+
+/* The cell of a row, where the page is a leaf that has it. */
+static bool cell_find(const uint8_t *page, uint64_t id, struct cell *ret)
+{
+	size_t count = (size_t)page[3] << 8 | page[4];
+
+	if (page[0] != LEAF || CELLS_AT + 2 * count > USABLE)
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		const uint8_t *at = page + CELLS_AT + 2 * i;
+
+		if (!cell_read(page, (size_t)at[0] << 8 | at[1], ret))
+			return false;
+		if (ret->id == id)
+			return true;
+	}
+	return false;
+}
+
+/* Of a column of that serial type. */
+static uint64_t column_bytes(uint64_t type)
+{
+	static const uint8_t numbers[12] = { 0, 1, 2, 3, 4, 6, 8, 8 };
+
+	return type < 12 ? numbers[type] : (type - 12) / 2;
+}
+
+/* Where in the record the head begins; 0 when it cannot be told. */
+static size_t head_offset(const struct cell *cell)
+{
+	const uint8_t *end = cell->bytes + cell->local;
+	uint64_t header, type, offset;
+	size_t at = varint(cell->bytes, end, &header), step;
+
+	offset = header;
+	for (int column = 0; column < COLUMN_HEAD; column++) {
+		step = at ? varint(cell->bytes + at, end, &type) : 0;
+		if (!step)
+			return 0;
+		at += step;
+		offset += column_bytes(type);
+	}
+	return at < header && offset < cell->local ? (size_t)offset : 0;
+}
+
+static uint64_t overflow_pages(const struct cell *cell)
+{
+	return (cell->size - cell->local + OVERFLOW_BYTES - 1) / OVERFLOW_BYTES;
+}
+
+/* --- remembering ----------------------------------------------------------------------------------- */
+
+/* Did the last `pages` reads follow each other in the file? Then where the first of them was. */
+static bool were_in_a_row(const struct vfs_reads *reads, uint64_t pages, uint64_t *ret)
+{
+	for (uint64_t i = 1; i < pages; i++) {
+		if (vfs_read_before(reads, i) != vfs_read_before(reads, i - 1) - PAGE_BYTES)
+			return false;
+	}
+	*ret = pages ? (uint64_t)vfs_read_before(reads, pages - 1) : 0;
+	return true;
+}
+
+/* The leaf was read before what its cell does not hold; all of that by the statement that has just run. */
+static bool find(struct connection *connection, uint64_t id, uint64_t size, uint64_t *ret_at,
+                 uint64_t *ret_rest)
+{
+	const struct vfs_reads *reads = &terrace__vfs_reads;
+	uint64_t pages = size / OVERFLOW_BYTES;
+	uint8_t page[PAGE_BYTES];
+
+	/* The rest of a record says by how little its pages may be more or fewer. */
+	for (uint64_t behind = pages ? pages - 1 : 0; behind <= pages + 1; behind++) {
+		uint64_t leaf = behind < reads->count ? (uint64_t)vfs_read_before(reads, behind) :
+		                                        0;
+		struct cell cell;
+		size_t head;
+
+		if (!leaf || !terrace__vfs_read(connection->db, page, PAGE_BYTES, leaf))
+			return false;
+		if (!cell_find(page, id, &cell) || overflow_pages(&cell) != behind)
+			continue;
+		head = head_offset(&cell);
+		*ret_at = (leaf + (uint64_t)(cell.bytes - page) + head) << SIZE_BITS |
+		          (cell.local - head);
+		return head && were_in_a_row(reads, behind, ret_rest);
+	}
+	return false;
+}
+
+void terrace__place_forget(struct disk *disk, uint64_t hash)
+{
+	struct place *places = places_of(disk, false);
+
+	if (places)
+		atomic_store_explicit(&places[hash % PLACES].check, 0, memory_order_relaxed);
+}
+
+void terrace__place_note(struct disk *disk, struct connection *connection,
+                         const struct tier_key *key, const struct tier_stamp *stamp,
+                         const struct seen_row *row, struct entry *entry)
+{
+	const struct entry_rest *rest = entry_rest(entry);
+	uint64_t size = row->head_size + (row->file ? 0 : rest->stored_size), at, more, check;
+	struct place *place;
+
+	/* Of one that dies unused the head changes with its use, under the same version. */
+	if (rest->idle || terrace__vfs_reads.count == 0 ||
+	    !find(connection, row->id, size, &at, &more))
+		return;
+	place = places_of(disk, true);
+	if (!place)
+		return;
+	place += key->hash % PLACES;
+	if (row->file)
+		more = in_file | row->file;
+	check = check_of(key, stamp, connection->generation, at, more, rest->seq);
+	atomic_store_explicit(&place->at, at, memory_order_relaxed);
+	atomic_store_explicit(&place->rest, more, memory_order_relaxed);
+	atomic_store_explicit(&place->seq, rest->seq, memory_order_relaxed);
+	atomic_store_explicit(&place->check, check, memory_order_relaxed);
+}
+
+/* --- reading --------------------------------------------------------------------------------------- */
+
+/* What does not lie beside the head: pages in a row, of which each but the number of the next counts. */
+static bool read_rest(struct connection *connection, uint64_t from, uint8_t *ret, size_t size)
+{
+	size_t pages = (size + OVERFLOW_BYTES - 1) / OVERFLOW_BYTES;
+
+	if (!terrace__vfs_read(connection->db, ret, pages * PAGE_BYTES, from))
+		return false;
+	for (size_t i = 0; i < pages; i++) {
+		size_t part = min_u64(size - i * OVERFLOW_BYTES, OVERFLOW_BYTES);
+
+		memmove(ret + i * OVERFLOW_BYTES, ret + i * PAGE_BYTES + 4, part);
+	}
+	return true;
+}
+
+static int value_at(struct disk *disk, struct connection *connection, const struct record *record,
+                    terrace_slice beside, uint64_t rest, uint64_t hash, struct entry **ret)
+{
+	CLEANUP(terrace__buf_done) struct buf payload = { 0 };
+	size_t more;
+
+	if (rest & in_file)
+		return terrace__files_read(disk->files, rest & ~in_file, record, hash, ret);
+	if (record->payload_size <= beside.size)
+		return terrace__record_entry(record, beside, hash, TERRACE_L2, ret);
+	more = (size_t)record->payload_size - beside.size;
+	if (!rest || more > VFS_READS * OVERFLOW_BYTES ||
+	    !terrace__buf_reserve(&payload, beside.size + more + VFS_READS * PAGE_BYTES))
+		return TERRACE_MISS;
+	memcpy(payload.data, beside.data, beside.size);
+	if (!read_rest(connection, rest, payload.data + beside.size, more))
+		return TERRACE_MISS;
+	return terrace__record_entry(record, terrace_bytes(payload.data, beside.size + more), hash,
+	                             TERRACE_L2, ret);
+}
+
+int terrace__place_get(struct disk *disk, struct connection *connection, const struct tier_key *key,
+                       const struct tier_stamp *stamp, struct entry **ret)
+{
+	const struct place *place = places_of(disk, false);
+	uint64_t at, rest, seq, check;
+	uint8_t bytes[PAGE_BYTES];
+	struct record record;
+	size_t size, head;
+
+	if (!place)
+		return TERRACE_MISS;
+	place += key->hash % PLACES;
+	at = atomic_load_explicit(&place->at, memory_order_relaxed);
+	rest = atomic_load_explicit(&place->rest, memory_order_relaxed);
+	seq = atomic_load_explicit(&place->seq, memory_order_relaxed);
+	check = atomic_load_explicit(&place->check, memory_order_relaxed);
+	if (check != check_of(key, stamp, connection->generation, at, rest, seq))
+		return TERRACE_MISS;
+	size = at & ((1 << SIZE_BITS) - 1);
+	if (!terrace__vfs_read(connection->db, bytes, size, at >> SIZE_BITS))
+		return TERRACE_MISS;
+	head = size > RECORD_HEAD_FIXED ? terrace__record_head_size(bytes) : 0;
+	if (!head || head > size ||
+	    terrace__record_read(terrace_bytes(bytes, head), &record) != TERRACE_OK ||
+	    record.seq != seq || !record_is_of(&record, key) ||
+	    record.value_size > disk->value_max ||
+	    value_at(disk, connection, &record, terrace_bytes(bytes + head, size - head), rest,
+	             key->hash, ret) != TERRACE_OK)
+		return TERRACE_MISS;
+	return TERRACE_OK;
+}

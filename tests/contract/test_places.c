@@ -1,0 +1,410 @@
+/*
+ * Rows are read where they were seen: what comes from there is what SQLite would give,
+ * or nothing, whatever was written meanwhile.
+ */
+#include "support/support.h"
+
+#include "core/coherence.h"
+#include "core/idle.h"
+#include "core/store.h"
+#include "tiers/sqlite/connection.h"
+#include "util/util.h"
+
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+
+	fixture_open(f);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	fixture_close(f);
+	free(f);
+	return 0;
+}
+
+static terrace_cache *cache_on(struct fixture *f, unsigned tiers)
+{
+	terrace_policy policy = TERRACE_POLICY_INIT;
+
+	policy.tiers = tiers;
+	policy.codec = TERRACE_CODEC_NONE;
+	return fixture_rows(f, "a", &policy);
+}
+
+/* So that a page is read before a row of it is given. */
+static void forget_pages(struct fixture *f)
+{
+	struct disk *disk = f->store->disk;
+
+	while (disk->readers) {
+		struct connection *reader = disk->readers;
+
+		disk->readers = reader->next;
+		terrace__connection_close(reader);
+	}
+}
+
+/* From the log to where it will stay. */
+static void settle(struct fixture *f)
+{
+	assert_true(f->store->disk_ops->checkpoint(f->store->disk, CHECKPOINT_NOW));
+	forget_pages(f);
+}
+
+static struct tier_stamp stamp_of(terrace_cache *cache, const struct tier_key *key)
+{
+	return (struct tier_stamp){ version_load(cache->store->shared, key->slot),
+		                    atomic_load(&cache->shared->epoch) };
+}
+
+/* What is remembered of where a key's row was, and lies there; NULL: nothing. */
+static struct entry *at_place(terrace_cache *cache, const char *text)
+{
+	struct disk *disk = cache->store->disk;
+	struct tier_key key = cache_key(cache, terrace_str(text));
+	struct tier_stamp stamp = stamp_of(cache, &key);
+	struct connection *reader = terrace__reader_take(disk);
+	struct entry *entry = NULL;
+
+	assert_non_null(reader);
+	if (terrace__place_get(disk, reader, &key, &stamp, &entry) != TERRACE_OK)
+		entry = NULL;
+	terrace__reader_give(disk, reader);
+	return entry;
+}
+
+static bool has_place(terrace_cache *cache, const char *text)
+{
+	struct entry *entry = at_place(cache, text);
+
+	entry_unref(entry);
+	return entry != NULL;
+}
+
+/* --- rows of all sizes ----------------------------------------------------------------- */
+
+static size_t fill(uint8_t *value, size_t size)
+{
+	struct rng rng = { size + 1 };
+
+	for (size_t i = 0; i < size; i++)
+		value[i] = (uint8_t)rng_next(&rng);
+	return size;
+}
+
+static void assert_there(struct fixture *f, terrace_cache *cache, size_t size, int *found)
+{
+	static uint8_t wanted[70000];
+	struct entry *entry;
+	terrace_value *value;
+	char key[24];
+
+	snprintf(key, sizeof key, "%zu", size);
+	fill(wanted, size);
+	forget_pages(f);
+	assert_ok(terrace_get(cache, terrace_str(key), &value));
+	assert_int_equal(terrace_size(value), size);
+	assert_memory_equal(terrace_data(value), wanted, size);
+	terrace_release(value);
+	entry = at_place(cache, key);
+	if (entry) {
+		assert_int_equal(entry->value_size, size);
+		assert_memory_equal(entry_value(entry), wanted, size);
+		++*found;
+	}
+	entry_unref(entry);
+}
+
+/* A row goes on elsewhere from some 3,900 bytes on, and where that is depends on its size. */
+static void test_place__is_found_for_rows_of_every_size(void **state)
+{
+	static const struct {
+		size_t from, until, step;
+	} sizes[] = { { 0, 200, 7 }, { 3700, 4100, 3 }, { 7600, 8500, 11 }, { 11900, 40000, 611 } };
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	uint8_t *bytes = malloc(70000);
+	int found = 0, all = 0;
+	char key[24];
+
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		for (size_t size = sizes[i].from; size < sizes[i].until; size += sizes[i].step) {
+			snprintf(key, sizeof key, "%zu", size);
+			assert_ok(terrace_put(cache, terrace_str(key),
+			                      terrace_bytes(bytes, fill(bytes, size)), NULL));
+		}
+	}
+	settle(f);
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		for (size_t size = sizes[i].from; size < sizes[i].until; size += sizes[i].step) {
+			assert_there(f, cache, size, &found);
+			all++;
+		}
+	}
+	/* All: they take fewer pages than lie between two of SQLite's own. */
+	assert_int_equal(found, all);
+	free(bytes);
+	terrace_cache_close(cache);
+}
+
+/* --- what makes it void ------------------------------------------------------------------ */
+
+/* The key's row is in the database, and is known to be there. */
+static void put_and_see(struct fixture *f, terrace_cache *cache, const char *key, const char *text)
+{
+	assert_ok(put_text(cache, key, text));
+	settle(f);
+	assert_gives(cache, key, text);
+	assert_true(has_place(cache, key));
+}
+
+/* The newer value is in the log; what was there before lies where it lay, whole. */
+static void test_place__is_void_when_the_key_is_put_again(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+
+	put_and_see(f, cache, "k", "of before");
+	assert_ok(put_text(cache, "k", "of after!"));
+	assert_false(has_place(cache, "k"));
+	assert_gives(cache, "k", "of after!");
+	settle(f);
+	assert_gives(cache, "k", "of after!");
+	assert_true(has_place(cache, "k"));
+	terrace_cache_close(cache);
+}
+
+static void test_place__is_void_when_another_process_writes(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	int status;
+	pid_t child;
+
+	put_and_see(f, cache, "put", "of the parent");
+	put_and_see(f, cache, "deleted", "of the parent");
+	child = fork();
+	if (child == 0) {
+		terrace *store;
+		int bad = 0;
+
+		bad |= terrace_open(scratch_path(&f->scratch, "store"), &f->options, &store) != 0;
+		bad |= terrace_cache_open(store, "a", NULL, &cache) != 0;
+		bad |= put_text(cache, "put", "of the child!") != 0;
+		bad |= terrace_delete(cache, TERRACE_KEY("deleted")) != 0;
+		terrace_cache_close(cache);
+		terrace_close(store);
+		_exit(bad);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_gives(cache, "put", "of the child!");
+	assert_misses(cache, "deleted");
+	terrace_cache_close(cache);
+}
+
+static void test_place__is_void_when_its_key_goes(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	terrace_match all = { .kind = TERRACE_MATCH_ALL };
+
+	put_and_see(f, cache, "k", "deleted");
+	assert_ok(terrace_delete(cache, TERRACE_KEY("k")));
+	assert_misses(cache, "k");
+	put_and_see(f, cache, "k", "invalidated");
+	assert_ok(terrace_invalidate(cache, &all, NULL));
+	assert_misses(cache, "k");
+	put_and_see(f, cache, "k", "cleared");
+	assert_ok(terrace_clear(cache, 0, NULL));
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+/* As core/room.c does. */
+static bool evict_one(terrace *store, terrace_cache *cache)
+{
+	const struct disk_ops *ops = store->disk_ops;
+	struct tier_row row;
+	uint64_t seq;
+	size_t found;
+
+	atomic_store(&cache->shared->rows, ROWS_LACK);
+	return ops->begin(store->disk, 0) == TERRACE_OK &&
+	       ops->victims(store->disk, cache->number, 0, &row, 1, &found) == TERRACE_OK &&
+	       found == 1 && ops->remove_row(store->disk, &row, NULL) == TERRACE_OK &&
+	       ops->commit(store->disk, &seq) == TERRACE_OK;
+}
+
+/* It would be right; but who has asked for less on disk has less. */
+static void test_place__is_forgotten_with_an_evicted_row(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+
+	put_and_see(f, cache, "k", "evicted");
+	assert_true(evict_one(f->store, cache));
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+/* Who invalidates by tag finds no row of it, and marks no version. */
+static void test_place__is_void_when_what_another_process_evicted_is_invalidated(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	terrace_match tag = terrace_match_text(TERRACE_MATCH_TAG, "t");
+	terrace_put_options options = TERRACE_PUT_INIT;
+	const char *const tags[] = { "t" };
+	int status;
+	pid_t child;
+
+	options.tags = tags;
+	options.tag_count = 1;
+	assert_ok(terrace_put(cache, TERRACE_KEY("k"), TERRACE_KEY("tagged"), &options));
+	settle(f);
+	assert_gives(cache, "k", "tagged");
+	assert_true(has_place(cache, "k"));
+	child = fork();
+	if (child == 0) {
+		terrace *store;
+		int bad = 0;
+
+		bad |= terrace_open(scratch_path(&f->scratch, "store"), &f->options, &store) != 0;
+		bad |= terrace_cache_open(store, "a", NULL, &cache) != 0;
+		bad |= !evict_one(store, cache);
+		bad |= terrace_invalidate(cache, &tag, NULL) != 0;
+		terrace_cache_close(cache);
+		terrace_close(store);
+		_exit(bad);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+/* Its head says until when it lives, and changes with each use, under one version. */
+static void test_place__is_not_kept_of_what_dies_unused(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	terrace_put_options options = TERRACE_PUT_INIT;
+
+	options.idle_ms = 1000;
+	assert_ok(terrace_put(cache, TERRACE_KEY("k"), TERRACE_KEY("used"), &options));
+	settle(f);
+	assert_gives(cache, "k", "used");
+	assert_false(has_place(cache, "k"));
+	for (int i = 0; i < 5; i++) {
+		atomic_fetch_add(&f->clock.now, 700);
+		assert_gives(cache, "k", "used");
+		terrace__idle_settle(f->store); /* what the keeper does within a second */
+		assert_ok(put_text(cache, "other", "waits for it"));
+	}
+	terrace_cache_close(cache);
+}
+
+static void test_place__does_not_outlive_its_time(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	terrace_put_options options = TERRACE_PUT_INIT;
+
+	options.ttl_ms = 1000;
+	assert_ok(terrace_put(cache, TERRACE_KEY("k"), TERRACE_KEY("short"), &options));
+	settle(f);
+	assert_gives(cache, "k", "short");
+	assert_true(has_place(cache, "k"));
+	atomic_fetch_add(&f->clock.now, 999);
+	assert_gives(cache, "k", "short");
+	atomic_fetch_add(&f->clock.now, 1);
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+/* Each byte of the row in turn is another one: what is given is right, or nothing. */
+static void test_place__of_damaged_bytes_gives_nothing(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	static char page[PAGE_BYTES];
+	struct entry *entry;
+	off_t at = 0, row = 0;
+	int db, given = 0;
+
+	put_and_see(f, cache, "k", "a value that is looked for");
+	db = open(scratch_path(&f->scratch, "store/v1/db-1"), O_RDWR);
+	for (; pread(db, page, sizeof page, at) == sizeof page && !row; at += PAGE_BYTES) {
+		char *found = memmem(page, sizeof page, "a value that is", 15);
+
+		row = found ? at + (found - page) : 0;
+	}
+	assert_true(row > 0);
+	for (off_t i = row - 140; i < row + 26; i++) {
+		char byte, other;
+
+		assert_int_equal(pread(db, &byte, 1, i), 1);
+		other = (char)(byte ^ 4);
+		assert_int_equal(pwrite(db, &other, 1, i), 1);
+		entry = at_place(cache, "k");
+		given += entry != NULL;
+		if (entry)
+			assert_memory_equal(entry_value(entry), "a value that is looked for", 26);
+		entry_unref(entry);
+		assert_int_equal(pwrite(db, &byte, 1, i), 1);
+	}
+	/* The columns before the head are not read. */
+	assert_true(given < 40);
+	assert_true(has_place(cache, "k"));
+	/* No close(): that would take SQLite's locks of the file with it. */
+	terrace_cache_close(cache);
+}
+
+/* --- values in files --------------------------------------------------------------------- */
+
+static void test_place__of_a_file(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L3);
+	char path[600];
+
+	put_and_see(f, cache, "k", "in a file");
+	fixture_file(f, path);
+	assert_int_equal(unlink(path), 0);
+	assert_false(has_place(cache, "k"));
+	assert_misses(cache, "k");
+	assert_ok(put_text(cache, "k", "in another"));
+	assert_gives(cache, "k", "in another");
+	terrace_cache_close(cache);
+}
+
+#define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		WITH_STORE(test_place__is_found_for_rows_of_every_size),
+		WITH_STORE(test_place__is_void_when_the_key_is_put_again),
+		WITH_STORE(test_place__is_void_when_another_process_writes),
+		WITH_STORE(test_place__is_void_when_its_key_goes),
+		WITH_STORE(test_place__is_forgotten_with_an_evicted_row),
+		WITH_STORE(test_place__is_void_when_what_another_process_evicted_is_invalidated),
+		WITH_STORE(test_place__is_not_kept_of_what_dies_unused),
+		WITH_STORE(test_place__does_not_outlive_its_time),
+		WITH_STORE(test_place__of_damaged_bytes_gives_nothing),
+		WITH_STORE(test_place__of_a_file),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -69,25 +69,46 @@ void terrace__access_find(const struct terrace *store, uint64_t hash, uint64_t *
 	}
 }
 
+/* *ret_count goes up by what is written down of a place. */
+static int write_one(struct terrace *store, struct shared_access *access, unsigned *ret_count)
+{
+	struct shared *shared = store->shared;
+	uint64_t hash = atomic_load(&access->hash), count;
+	int64_t when = atomic_load(&access->when), now;
+
+	if (atomic_load_explicit(&access->count, memory_order_relaxed) == 0)
+		return TERRACE_OK;
+	count = atomic_exchange(&access->count, 0);
+	if (count == 0)
+		return TERRACE_OK;
+	atomic_fetch_sub_explicit(&shared->access_count, 1, memory_order_relaxed);
+	++*ret_count;
+	now = terrace__now(store);
+	return store->disk_ops->accessed(store->disk, hash, count, when < now ? when : now);
+}
+
 int terrace__access_flush(struct terrace *store, unsigned most)
 {
 	struct shared *shared = store->shared;
-	int64_t now = terrace__now(store);
+	unsigned count = 0;
 	int rc = TERRACE_OK;
 
-	for (unsigned i = 0; i < ACCESSES && most > 0 && rc == TERRACE_OK; i++) {
-		struct shared_access *access = &shared->accesses[shared->access_turn++ % ACCESSES];
-		uint64_t hash = atomic_load(&access->hash), count;
-		int64_t when = atomic_load(&access->when);
+	for (unsigned i = 0; i < ACCESSES && count < most && rc == TERRACE_OK; i++)
+		rc = write_one(store, &shared->accesses[shared->access_turn++ % ACCESSES], &count);
+	return rc;
+}
 
-		if (atomic_load_explicit(&access->count, memory_order_relaxed) == 0)
-			continue;
-		count = atomic_exchange(&access->count, 0);
-		if (count == 0)
-			continue;
-		atomic_fetch_sub_explicit(&shared->access_count, 1, memory_order_relaxed);
-		most--;
-		rc = store->disk_ops->accessed(store->disk, hash, count, when < now ? when : now);
+int terrace__access_flush_of(struct terrace *store, uint64_t hash, unsigned *ret_count)
+{
+	struct shared *shared = store->shared;
+	int rc = TERRACE_OK;
+
+	*ret_count = 0;
+	for (uint64_t i = 0; i < TRIES && rc == TERRACE_OK; i++) {
+		struct shared_access *access = &shared->accesses[(hash + i) % ACCESSES];
+
+		if (atomic_load(&access->hash) == hash)
+			rc = write_one(store, access, ret_count);
 	}
 	return rc;
 }

@@ -8,8 +8,8 @@
 
 /* Rows that one transaction removes: others wait no longer than for that, 1 to 2 ms. */
 enum { ROWS_AT_ONCE = 64 };
-/* Keys whose hits one that evicts writes down before. */
-enum { HITS_AT_ONCE = 128 };
+/* Of these, rows that one that evicts spares at most: in a small cache all may be hit all the time. */
+enum { SPARED_AT_ONCE = ROWS_AT_ONCE / 2 };
 
 struct rows {
 	struct tier_row rows[ROWS_AT_ONCE]; /* without their slices */
@@ -114,7 +114,7 @@ static int usage_of(struct terrace *store, uint32_t cache, struct tier_usage *re
                     uint64_t *ret_free)
 {
 	uint64_t database, free_pages = 0;
-	struct tier_usage l2, l3;
+	struct tier_usage l2 = { 0 }, l3 = { 0 };
 	uint64_t charged;
 	int rc = charges_of(store, cache, &l2, &l3);
 
@@ -233,21 +233,25 @@ static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_
 	struct tier_evicted evicted = { 0 };
 	struct transaction transaction;
 	uint64_t gone = 0;
+	unsigned spared = 0;
 	size_t found = 1;
 	int rc = terrace__transaction_begin(store, &transaction);
 
 	if (rc != TERRACE_OK)
 		return rc;
-	/* Now it matters what was hit; but not all at once, because each is a page, and on a
-	 * full disk every page of the log matters. */
-	rc = why ? terrace__access_flush(store, HITS_AT_ONCE) : TERRACE_OK;
-	while (rc == TERRACE_OK && found && gone < ROWS_AT_ONCE &&
+	while (rc == TERRACE_OK && found && gone + spared < ROWS_AT_ONCE &&
 	       (evicted.bytes < bytes || gone < entries)) {
 		struct tier_row row;
+		unsigned hit = 0;
 
 		rc = store->disk_ops->victims(store->disk, number, note.when, &row, 1, &found);
-		if (rc == TERRACE_OK && found)
+		/* Now it matters what its row does not say yet. Nobody else's hits are written
+		 * down: each is a page, and on a full disk every page of the log matters. */
+		if (rc == TERRACE_OK && found && why && spared < SPARED_AT_ONCE)
+			rc = terrace__access_flush_of(store, row.hash, &hit);
+		if (rc == TERRACE_OK && found && !hit)
 			rc = evict_row(store, &row, why ? &note : NULL, &evicted);
+		spared += hit > 0;
 		gone = evicted.entries_l2 + evicted.entries_l3;
 	}
 	if (rc != TERRACE_OK) {
@@ -255,7 +259,7 @@ static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_
 		return rc;
 	}
 	rc = terrace__transaction_commit(&transaction);
-	return rc == TERRACE_OK && gone == 0 ? TERRACE_MISS : rc;
+	return rc == TERRACE_OK && !found && gone == 0 ? TERRACE_MISS : rc;
 }
 
 /* How much too much there is. */

@@ -318,6 +318,8 @@ void terrace__clock_settle(struct shared *shared);
 void terrace__access_note(struct terrace *store, uint64_t hash, uint64_t count, int64_t when);
 /* Within a transaction: write down up to `most` keys' hits. */
 int terrace__access_flush(struct terrace *store, unsigned most);
+/* Those of one key; *ret_count is zero when there are none. */
+int terrace__access_flush_of(struct terrace *store, uint64_t hash, unsigned *ret_count);
 /* There is soon no room for more. */
 bool terrace__access_crowded(const struct terrace *store);
 /* What is not written down yet; *ret_when is left alone when that is nothing. */

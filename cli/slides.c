@@ -466,44 +466,6 @@ int verb_slides(struct cli *cli, const struct args *args)
 	             name);
 }
 
-#elif defined(SLIDES_ELSEWHERE)
-
-#include <errno.h>
-#include <limits.h>
-#include <unistd.h>
-
-/* Where its own command may lie: beside this one in a build folder, or as installed. */
-static const char *const places[] = { "terrace-slides", "../lib/terrace/terrace-slides" };
-
-/*
- * What slides needs brings a hundred libraries along, and the loader takes
- * longer for them than any other verb for its work: they belong to a command of
- * their own, which this one becomes.
- */
-int verb_slides(struct cli *cli, const struct args *args)
-{
-	char self[PATH_MAX], path[PATH_MAX + 64];
-	ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
-	char *slash;
-
-	(void)args;
-	if (!cli->argv) {
-		complain("slides: no memory for its command");
-		return STATUS_FAILED;
-	}
-	self[size > 0 ? size : 0] = '\0';
-	slash = strrchr(self, '/');
-	if (slash)
-		*slash = '\0';
-	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-		snprintf(path, sizeof path, "%s/%s", self, places[i]);
-		execv(path, cli->argv);
-	}
-	complain("slides: cannot start %s: %s; is Terrace installed as a whole?", path,
-	         strerror(errno));
-	return STATUS_FAILED;
-}
-
 #else
 
 int verb_slides(struct cli *cli, const struct args *args)

@@ -143,7 +143,7 @@ static uint64_t identify(const char *folder, const char *name)
 /* Where this program keeps its grammars: beside it in a build folder, or as installed. */
 static void own_folders(char ret[2][PATH_MAX])
 {
-	static const char *const below[2] = { "../grammars", "../lib/terrace/grammars" };
+	static const char *const below[2] = { "../grammars", "grammars" };
 	char self[PATH_MAX];
 	ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
 	char *slash;

@@ -111,13 +111,23 @@ class Install(unittest.TestCase):
         self.assertRegex(run(command, "--version", env=self.env), r"^terrace \d")
         self.assertTrue(glob.glob(self.root + "/**/man1/terrace.1*", recursive=True))
 
-    def test_slides__are_found_from_the_command(self):
-        if not glob.glob(self.root + "/**/terrace/terrace-slides", recursive=True):
-            self.skipTest("built without slides")
+    def assert_runs(self, verb, *operands, status, says):
+        if not glob.glob(self.root + "/**/terrace/terrace-" + verb, recursive=True):
+            self.skipTest("built without " + verb)
         command = glob.glob(self.root + "/**/bin/terrace", recursive=True)[0]
-        done = subprocess.run([command, "slides", "info", "/absent"], env=self.env, stderr=subprocess.PIPE)
-        self.assertEqual(done.returncode, 1, done.stderr)
-        self.assertIn(b"/absent", done.stderr)
+        done = subprocess.run([command, verb, *operands], env=self.env, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertEqual(done.returncode, status, done.stderr)
+        self.assertIn(says, done.stderr)
+
+    def test_slides__are_found_from_the_command(self):
+        self.assert_runs("slides", "info", "/absent", status=1, says=b"/absent")
+
+    def test_repomap__is_found_from_the_command(self):
+        self.assert_runs("repomap", "/absent", status=3, says=b"cannot open the directory /absent")
+
+    def test_top__is_found_from_the_command(self):
+        self.assert_runs("top", status=2, says=b"it needs a terminal")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 #include "core/entries.h"
 #include "core/flight.h"
+#include "core/hit.h"
 #include "core/sources.h"
 #include "util/message.h"
 #include "util/time.h"
@@ -319,16 +320,13 @@ int terrace__fetch_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 	return rc;
 }
 
-static int fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
-                 enum flight_shape shape, terrace_value **ret)
+static __attribute__((noinline)) int fetch_long(terrace_cache *cache, terrace_slice key,
+                                                terrace_load_fn *load, void *ctx,
+                                                enum flight_shape shape, terrace_value **ret)
 {
 	struct terrace_lease *lease;
-	int rc = terrace__check_cache(cache), code;
+	int rc, code;
 
-	if (rc == TERRACE_OK)
-		rc = terrace__check_key(key);
-	if (rc != TERRACE_OK)
-		return rc;
 	if (!cache)
 		return terrace__load_alone(NULL, key, shape, load, ctx, ret);
 	rc = terrace__fetch_begin(cache, key, cache->store->wait_ms, shape, &lease, ret, &code);
@@ -341,16 +339,49 @@ static int fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load,
 	               terrace__load_alone(cache, key, shape, load, ctx, ret);
 }
 
+/* As terrace_get() does it; NULL says nothing. */
+static inline struct entry *hit_at_once(terrace_cache *cache, terrace_slice key)
+{
+	struct hash128 hash;
+	struct entry *entry;
+
+	if (UNLIKELY(!cache) || UNLIKELY(!hits_are_simple(cache)))
+		return NULL;
+	hash = hit_hash(cache, key);
+	entry = hit_look(cache, key, hash.low);
+	if (LIKELY(hit_is_good(cache, cache_slot(cache, hash), entry)))
+		return entry;
+	entry_unref(entry);
+	return NULL;
+}
+
 int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
                   terrace_value **ret)
 {
-	return fetch(cache, key, load, ctx, FLIGHT_OBJECT, ret);
+	struct entry *entry = NULL;
+	int rc = terrace__check_cache(cache);
+
+	if (LIKELY(rc == TERRACE_OK))
+		rc = terrace__check_key(key);
+	if (UNLIKELY(rc != TERRACE_OK))
+		return rc;
+	/* Who computes may ask for that very key, and is to be told. */
+	if (LIKELY(!terrace__lease_any()))
+		entry = hit_at_once(cache, key);
+	if (UNLIKELY(!entry))
+		return fetch_long(cache, key, load, ctx, FLIGHT_OBJECT, ret);
+	*ret = value_of(entry, TERRACE_L1);
+	return TERRACE_OK;
 }
 
 int terrace_fetch_encoded(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
                           terrace_value **ret)
 {
-	return fetch(cache, key, load, ctx, FLIGHT_ENCODED, ret);
+	int rc = terrace__check_cache(cache);
+
+	if (rc == TERRACE_OK)
+		rc = terrace__check_key(key);
+	return rc == TERRACE_OK ? fetch_long(cache, key, load, ctx, FLIGHT_ENCODED, ret) : rc;
 }
 
 int terrace_lease_absent(terrace_lease *lease)

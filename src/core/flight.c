@@ -20,6 +20,11 @@ enum { LOOK_AGAIN_MS = 20 };
 /* The leases that this thread holds, innermost first. */
 static _Thread_local struct terrace_lease *held;
 
+bool terrace__lease_any(void)
+{
+	return held != NULL;
+}
+
 static bool same_key(const struct terrace_cache *cache, terrace_slice key,
                      const struct terrace_cache *other, terrace_slice other_key)
 {

@@ -316,15 +316,17 @@ bool terrace__disk_checkpoint_due(void *tier, enum disk_checkpoint when);
 bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when);
 int terrace__disk_sync(void *tier);
 
-/* disk_places.c: what SQLite gave, and that its file alone does not say. */
+/* disk_places.c: a row that SQLite gave, and where it is. */
 struct seen_row {
-	uint64_t id, file;
-	size_t head_size;
+	uint64_t id, seq, file;
+	uint64_t at, rest; /* as in a place; `at` 0: not known */
 };
-/* Remember where it is that this connection has just read. */
+/* A statement is at the row, and has read its pages: `size` is of head and value. */
+void terrace__place_find(struct connection *connection, uint64_t size, struct seen_row *row);
+/* Remember where it is. */
 void terrace__place_note(struct disk *disk, struct connection *connection,
                          const struct tier_key *key, const struct tier_stamp *stamp,
-                         const struct seen_row *row, struct entry *entry);
+                         const struct seen_row *row);
 /* TERRACE_OK, or TERRACE_MISS when nothing is known, whatever the reason. */
 int terrace__place_get(struct disk *disk, struct connection *connection, const struct tier_key *key,
                        const struct tier_stamp *stamp, struct entry **ret);

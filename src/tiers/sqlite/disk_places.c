@@ -34,6 +34,10 @@ enum {
 	CELLS_AT = 8,     /* where the places of its cells begin */
 	COLUMN_HEAD = 10, /* of a row; the value is the next */
 	SIZE_BITS = 16,
+	/* Of a record beside head and value: 14 to 20 bytes say what its columns are; ten
+	 * are numbers, of up to eight bytes each. */
+	RECORD_LEAST = 14,
+	RECORD_MOST = 100,
 };
 static const uint64_t in_file = UINT64_C(1) << 63;
 
@@ -102,6 +106,23 @@ static size_t varint(const uint8_t *at, const uint8_t *end, uint64_t *ret)
 	return 0;
 }
 
+/* How much of a record lies in its cell. */
+static size_t local_bytes(uint64_t size)
+{
+	size_t local;
+
+	if (size <= LOCAL_MOST)
+		return (size_t)size;
+	local = LOCAL_LEAST + (size - LOCAL_LEAST) % OVERFLOW_BYTES;
+	return local <= LOCAL_MOST ? local : LOCAL_LEAST;
+}
+
+/* How many pages the rest takes. */
+static uint64_t overflow_pages(uint64_t size)
+{
+	return (size - local_bytes(size) + OVERFLOW_BYTES - 1) / OVERFLOW_BYTES;
+}
+
 static bool cell_read(const uint8_t *page, size_t at, struct cell *ret)
 {
 	const uint8_t *from = page + at, *end = page + USABLE;
@@ -111,12 +132,7 @@ static bool cell_read(const uint8_t *page, size_t at, struct cell *ret)
 	if (!id)
 		return false;
 	ret->bytes = from + size + id;
-	ret->local = ret->size;
-	if (ret->size > LOCAL_MOST) {
-		ret->local = LOCAL_LEAST + (ret->size - LOCAL_LEAST) % OVERFLOW_BYTES;
-		if (ret->local > LOCAL_MOST)
-			ret->local = LOCAL_LEAST;
-	}
+	ret->local = local_bytes(ret->size);
 	return ret->local + (ret->size > ret->local ? 4 : 0) <= (size_t)(end - ret->bytes);
 }
 
@@ -164,49 +180,62 @@ static size_t head_offset(const struct cell *cell)
 	return at < header && offset < cell->local ? (size_t)offset : 0;
 }
 
-static uint64_t overflow_pages(const struct cell *cell)
-{
-	return (cell->size - cell->local + OVERFLOW_BYTES - 1) / OVERFLOW_BYTES;
-}
-
 /* --- remembering ----------------------------------------------------------------------------------- */
 
 /* Did the last `pages` reads follow each other in the file? Then where the first of them was. */
-static bool were_in_a_row(const struct vfs_reads *reads, uint64_t pages, uint64_t *ret)
+static bool were_in_a_row(uint64_t pages, uint64_t *ret)
 {
 	for (uint64_t i = 1; i < pages; i++) {
-		if (vfs_read_before(reads, i) != vfs_read_before(reads, i - 1) - PAGE_BYTES)
+		if (vfs_read_before(i).at != vfs_read_before(i - 1).at - PAGE_BYTES)
 			return false;
 	}
-	*ret = pages ? (uint64_t)vfs_read_before(reads, pages - 1) : 0;
+	*ret = pages ? vfs_read_before(pages - 1).at : 0;
 	return true;
 }
 
-/* The leaf was read before what its cell does not hold; all of that by the statement that has just run. */
-static bool find(struct connection *connection, uint64_t id, uint64_t size, uint64_t *ret_at,
-                 uint64_t *ret_rest)
+/* The row in the page that was read before so many others. */
+static bool found_in(const struct vfs_read *read, const uint8_t *page, uint64_t behind,
+                     struct seen_row *row)
 {
-	const struct vfs_reads *reads = &terrace__vfs_reads;
-	uint64_t pages = size / OVERFLOW_BYTES;
-	uint8_t page[PAGE_BYTES];
+	struct cell cell;
+	size_t head;
 
-	/* The rest of a record says by how little its pages may be more or fewer. */
-	for (uint64_t behind = pages ? pages - 1 : 0; behind <= pages + 1; behind++) {
-		uint64_t leaf = behind < reads->count ? (uint64_t)vfs_read_before(reads, behind) :
-		                                        0;
-		struct cell cell;
-		size_t head;
+	if (!cell_find(page, row->id, &cell) || overflow_pages(cell.size) != behind)
+		return false;
+	head = head_offset(&cell);
+	row->at = (read->at + (uint64_t)(cell.bytes - page) + head) << SIZE_BITS |
+	          (cell.local - head);
+	return head && were_in_a_row(behind, &row->rest);
+}
 
-		if (!leaf || !terrace__vfs_read(connection->db, page, PAGE_BYTES, leaf))
-			return false;
-		if (!cell_find(page, id, &cell) || overflow_pages(&cell) != behind)
+/*
+ * A row's leaf is read before what its cell does not hold. A record has 14 to 100 bytes
+ * beside head and value; so there are one or two numbers of pages that it may have beside the
+ * leaf. With one, the page is in SQLite's memory: it is the leaf, or one above it, which
+ * the statement holds as long as it is at the row. Else it may have been a page of the value,
+ * which nobody holds, and is read again.
+ */
+void terrace__place_find(struct connection *connection, uint64_t size, struct seen_row *row)
+{
+	uint64_t least = overflow_pages(size + RECORD_LEAST),
+		 most = overflow_pages(size + RECORD_MOST);
+	uint8_t again[PAGE_BYTES];
+	bool found = false;
+
+	for (uint64_t behind = least; behind <= most && !found; behind++) {
+		struct vfs_read read = vfs_read_before(behind);
+		const uint8_t *page = read.page;
+
+		if (!read.at)
 			continue;
-		head = head_offset(&cell);
-		*ret_at = (leaf + (uint64_t)(cell.bytes - page) + head) << SIZE_BITS |
-		          (cell.local - head);
-		return head && were_in_a_row(reads, behind, ret_rest);
+		if (least != most)
+			page = terrace__vfs_read(connection->db, again, PAGE_BYTES, read.at) ?
+			           again :
+			           NULL;
+		found = page && found_in(&read, page, behind, row);
 	}
-	return false;
+	if (!found)
+		row->at = 0;
 }
 
 void terrace__place_forget(struct disk *disk, uint64_t hash)
@@ -219,27 +248,20 @@ void terrace__place_forget(struct disk *disk, uint64_t hash)
 
 void terrace__place_note(struct disk *disk, struct connection *connection,
                          const struct tier_key *key, const struct tier_stamp *stamp,
-                         const struct seen_row *row, struct entry *entry)
+                         const struct seen_row *row)
 {
-	const struct entry_rest *rest = entry_rest(entry);
-	uint64_t size = row->head_size + (row->file ? 0 : rest->stored_size), at, more, check;
-	struct place *place;
+	struct place *place = row->at ? places_of(disk, true) : NULL;
+	uint64_t rest = row->file ? in_file | row->file : row->rest;
 
-	/* Of one that dies unused the head changes with its use, under the same version. */
-	if (rest->idle || terrace__vfs_reads.count == 0 ||
-	    !find(connection, row->id, size, &at, &more))
-		return;
-	place = places_of(disk, true);
 	if (!place)
 		return;
 	place += key->hash % PLACES;
-	if (row->file)
-		more = in_file | row->file;
-	check = check_of(key, stamp, connection->generation, at, more, rest->seq);
-	atomic_store_explicit(&place->at, at, memory_order_relaxed);
-	atomic_store_explicit(&place->rest, more, memory_order_relaxed);
-	atomic_store_explicit(&place->seq, rest->seq, memory_order_relaxed);
-	atomic_store_explicit(&place->check, check, memory_order_relaxed);
+	atomic_store_explicit(&place->at, row->at, memory_order_relaxed);
+	atomic_store_explicit(&place->rest, rest, memory_order_relaxed);
+	atomic_store_explicit(&place->seq, row->seq, memory_order_relaxed);
+	atomic_store_explicit(&place->check,
+	                      check_of(key, stamp, connection->generation, row->at, rest, row->seq),
+	                      memory_order_relaxed);
 }
 
 /* --- reading --------------------------------------------------------------------------------------- */

@@ -15,8 +15,7 @@
  * that is not there.
  */
 static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key *key,
-                     struct entry **ret, struct block_reader **ret_blocks, uint64_t *ret_lost,
-                     struct seen_row *ret_seen)
+                     struct entry **ret, struct block_reader **ret_blocks, uint64_t *ret_lost)
 {
 	uint64_t file = (uint64_t)sqlite3_column_int64(row, 2);
 	struct record record;
@@ -26,9 +25,6 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 		return rc;
 	if (!record_is_of(&record, key))
 		return TERRACE_MISS;
-	*ret_seen = (struct seen_row){ .id = (uint64_t)sqlite3_column_int64(row, 0),
-		                       .file = file,
-		                       .head_size = record_size(&record) };
 	/* The columns decide which write is newer, and what an invalidation finds:
 	 * they must be the head's. */
 	if (record.seq != (uint64_t)sqlite3_column_int64(row, 1) ||
@@ -51,7 +47,24 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 	return TERRACE_ECORRUPT;
 }
 
-/* With a snapshot that may not stand an error says nothing: TERRACE_EBUSY. */
+/* Where the row is that a GET is at. */
+static struct seen_row seen_row(struct connection *connection, sqlite3_stmt *row)
+{
+	struct seen_row seen = { .id = (uint64_t)sqlite3_column_int64(row, 0),
+		                 .seq = (uint64_t)sqlite3_column_int64(row, 1),
+		                 .file = (uint64_t)sqlite3_column_int64(row, 2) };
+	int size = sqlite3_column_bytes(row, 3) + sqlite3_column_bytes(row, 4);
+
+	/* Then SQLite has read the schema's pages, too. */
+	if (sqlite3_stmt_status(row, SQLITE_STMTSTATUS_REPREPARE, 1) == 0)
+		terrace__place_find(connection, (uint64_t)size, &seen);
+	return seen;
+}
+
+/*
+ * With a snapshot that may not stand an error says nothing: TERRACE_EBUSY. `ret_seen`
+ * may be NULL.
+ */
 static int get_with(struct disk *disk, struct connection *connection, const struct tier_key *key,
                     bool sure, struct entry **ret, struct block_reader **ret_blocks,
                     struct seen_row *ret_seen)
@@ -73,7 +86,9 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 		sqlite3_bind_int64(get, 1, (sqlite3_int64)key->hash);
 		switch (sqlite3_step(get)) {
 		case SQLITE_ROW:
-			rc = row_entry(disk, get, key, ret, ret_blocks, &lost, ret_seen);
+			rc = row_entry(disk, get, key, ret, ret_blocks, &lost);
+			if (rc == TERRACE_OK && ret_seen)
+				*ret_seen = seen_row(connection, get);
 			break;
 		case SQLITE_DONE:
 			rc = TERRACE_MISS;
@@ -133,11 +148,12 @@ static bool get_found(struct disk *disk, struct connection *reader, const struct
 	bool done = true;
 
 	terrace__limit_enter();
-	*ret_rc = get_held(disk, reader, key, ret, &seen);
+	*ret_rc = get_held(disk, reader, key, ret, stamp ? &seen : NULL);
 	if (*ret_rc == TERRACE_EBUSY)
-		done = get_locked(disk, reader, key, ret, NULL, &seen, ret_rc);
-	if (stamp && done && *ret_rc == TERRACE_OK)
-		terrace__place_note(disk, reader, key, stamp, &seen, *ret);
+		done = get_locked(disk, reader, key, ret, NULL, stamp ? &seen : NULL, ret_rc);
+	/* Of one that dies unused the head changes with its use, under the same version. */
+	if (stamp && done && *ret_rc == TERRACE_OK && !entry_rest(*ret)->idle)
+		terrace__place_note(disk, reader, key, stamp, &seen);
 	terrace__limit_leave();
 	return done;
 }
@@ -173,7 +189,6 @@ int terrace__disk_open_value(void *tier, const struct tier_key *key, struct entr
                              struct block_reader **ret_blocks)
 {
 	struct disk *disk = tier;
-	struct seen_row seen;
 	bool done;
 	int rc;
 
@@ -183,7 +198,7 @@ int terrace__disk_open_value(void *tier, const struct tier_key *key, struct entr
 
 		if (!reader)
 			return TERRACE_EIO;
-		done = get_locked(disk, reader, key, ret, ret_blocks, &seen, &rc);
+		done = get_locked(disk, reader, key, ret, ret_blocks, NULL, &rc);
 		terrace__reader_give(disk, reader);
 	} while (UNLIKELY(!done));
 	return rc;
@@ -193,8 +208,7 @@ int terrace__disk_get_inside(void *tier, const struct tier_key *key, bool whole,
 {
 	struct disk *disk = tier;
 	struct block_reader *blocks = NULL;
-	struct seen_row seen;
-	int rc = get_with(disk, disk->writer, key, true, ret, whole ? NULL : &blocks, &seen);
+	int rc = get_with(disk, disk->writer, key, true, ret, whole ? NULL : &blocks, NULL);
 
 	terrace__block_reader_free(blocks);
 	return rc;

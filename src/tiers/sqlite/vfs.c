@@ -56,9 +56,10 @@ static void sum(const uint8_t *page, sqlite3_int64 at, uint8_t ret[PAGE_SUM_BYTE
 
 _Thread_local struct vfs_reads terrace__vfs_reads;
 
-static void note_read(sqlite3_int64 at)
+static void note_read(sqlite3_int64 at, const void *page)
 {
-	terrace__vfs_reads.at[terrace__vfs_reads.count++ % VFS_READS] = at;
+	terrace__vfs_reads.last[terrace__vfs_reads.count++ % VFS_READS] =
+	    (struct vfs_read){ (uint64_t)at, page };
 }
 
 /* SQLite takes EIO for damage (unixRead): it may pass, and must not cost a database. */
@@ -71,7 +72,7 @@ static int read_bytes(sqlite3_file *file, void *data, int size, sqlite3_int64 at
 
 static int read_log(sqlite3_file *file, void *data, int size, sqlite3_int64 at)
 {
-	note_read(0);
+	note_read(0, NULL);
 	return read_bytes(file, data, size, at);
 }
 
@@ -81,7 +82,7 @@ static int read_page(sqlite3_file *file, void *data, int size, sqlite3_int64 at)
 	const uint8_t *page = data;
 	uint8_t is[PAGE_SUM_BYTES];
 
-	note_read(at);
+	note_read(at, data);
 	if (rc != SQLITE_OK || !is_page(size, at))
 		return rc;
 	sum(page, at, is);

@@ -17,22 +17,27 @@ const char *terrace__vfs(void);
 bool terrace__vfs_make(sqlite3 *db);
 
 /*
- * Where the thread has read from databases lately, the last 16 of `count`; who wants to
- * know sets it to 0 before. What was read from a log counts as 0.
+ * What the thread has read from databases lately, the last 16 of `count`; who wants to
+ * know sets it to 0 before.
  */
 enum { VFS_READS = 16 };
 struct vfs_reads {
 	uint64_t count;
-	sqlite3_int64 at[VFS_READS];
+	struct vfs_read {
+		uint64_t at;         /* 0: it was of a log */
+		const uint8_t *page; /* in SQLite's memory, which may hold another by now */
+	} last[VFS_READS];
 };
 extern _Thread_local struct vfs_reads terrace__vfs_reads;
 
-/* The last but `back`; 0: there is none, or it was not of the database. */
-static inline sqlite3_int64 vfs_read_before(const struct vfs_reads *reads, uint64_t back)
+/* The last but `back`; all zero where that is not known. */
+static inline struct vfs_read vfs_read_before(uint64_t back)
 {
+	const struct vfs_reads *reads = &terrace__vfs_reads;
+
 	return back < reads->count && back < VFS_READS ?
-	           reads->at[(reads->count - 1 - back) % VFS_READS] :
-	           0;
+	           reads->last[(reads->count - 1 - back) % VFS_READS] :
+	           (struct vfs_read){ 0 };
 }
 
 /* From the database's file, whatever its pages are. False: it cannot be read, or ends before that. */

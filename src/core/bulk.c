@@ -416,6 +416,17 @@ int terrace__clear(struct terrace_cache *cache, uint64_t *ret_count)
 	return rc;
 }
 
+/* What is read where a row was seen, without the row, is no copy in memory. */
+static void void_places(struct terrace_cache *cache)
+{
+	struct transaction *mine = terrace__transaction_mine(cache->store);
+
+	/* Others see the rows until it is committed; as those lack then, the epoch moves. */
+	if (mine)
+		terrace__transaction_bulk(mine, cache->number);
+	atomic_fetch_add(&cache->shared->cleared, 1);
+}
+
 int terrace__clear_tiers(struct terrace_cache *cache, unsigned tiers, uint64_t *ret_count)
 {
 	static const terrace_match all = { TERRACE_MATCH_ALL, { NULL, 0 } };
@@ -436,6 +447,7 @@ int terrace__clear_tiers(struct terrace_cache *cache, unsigned tiers, uint64_t *
 	if (cache->on_disk && doomed->tiers) {
 		terrace__behind_settle_all(cache->store);
 		rc = remove_all(doomed);
+		void_places(cache);
 	}
 	*ret_count = max_u64(in_memory, doomed->removed);
 	count_add(&cache->counts, COUNT_invalidated, *ret_count);

@@ -128,6 +128,9 @@ struct shared_cache {
 	/* Rows went without their slots being marked (eviction, damage), so
 	 * memory may hold copies that no row leads to. */
 	_Atomic uint32_t rows;
+	/* Moves when tiers of the disk were cleared: copies in memory are good, and where
+	 * rows were seen is not. */
+	_Atomic uint32_t cleared;
 	/* In memory alone: the process that has entries of it; see below. */
 	_Atomic uint64_t holder;
 	char name[TERRACE_NAME_MAX + 1];

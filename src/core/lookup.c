@@ -207,7 +207,8 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 	struct terrace *store = cache->store;
 	const struct disk_ops *ops = store->disk_ops;
 	enum { TRIES = 50, NAPS = 20 };
-	struct tier_stamp stamp;
+	struct tier_stamp stamp = { .epoch = epoch,
+		                    .cleared = atomic_load(&cache->shared->cleared) };
 	int rc, tries = 0;
 
 	if (!terrace__present(store))
@@ -234,7 +235,7 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 		else
 			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
-	stamp = (struct tier_stamp){ *version, epoch };
+	stamp.version = *version;
 	if (ret->may_open)
 		rc = ops->open(store->disk, key, &ret->entry, &ret->blocks);
 	else

@@ -30,6 +30,7 @@ struct tier_key {
 struct tier_stamp {
 	uint64_t version; /* of the key's slot */
 	uint64_t epoch;   /* of the cache */
+	uint32_t cleared; /* how often a tier of it was; of what is read where it was seen */
 };
 
 /* What memory may hold, alone and together with its like; 0: as much as it likes. */

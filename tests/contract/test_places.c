@@ -64,7 +64,8 @@ static void settle(struct fixture *f)
 static struct tier_stamp stamp_of(terrace_cache *cache, const struct tier_key *key)
 {
 	return (struct tier_stamp){ version_load(cache->store->shared, key->slot),
-		                    atomic_load(&cache->shared->epoch) };
+		                    atomic_load(&cache->shared->epoch),
+		                    atomic_load(&cache->shared->cleared) };
 }
 
 /* What is remembered of where a key's row was, and lies there; NULL: nothing. */
@@ -294,6 +295,38 @@ static void test_place__is_void_when_what_another_process_evicted_is_invalidated
 	terrace_cache_close(cache);
 }
 
+/* That removes rows and voids no copy in memory; but what lies in the tier is no such copy. */
+static void test_place__is_void_when_another_process_clears_its_tier(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	int status;
+	pid_t child;
+
+	for (int inside = 0; inside < 2; inside++) {
+		put_and_see(f, cache, "k", "in l2");
+		child = fork();
+		if (child == 0) {
+			terrace *store;
+			int bad = 0;
+
+			bad |= terrace_open(scratch_path(&f->scratch, "store"), &f->options,
+			                    &store) != 0;
+			bad |= terrace_cache_open(store, "a", NULL, &cache) != 0;
+			bad |= inside && terrace_begin(store, 0) != 0;
+			bad |= terrace_clear(cache, TERRACE_L2, NULL) != 0;
+			bad |= inside && terrace_commit(store) != 0;
+			terrace_cache_close(cache);
+			terrace_close(store);
+			_exit(bad);
+		}
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_int_equal(status, 0);
+		assert_misses(cache, "k");
+	}
+	terrace_cache_close(cache);
+}
+
 /* Its head says until when it lives, and changes with each use, under one version. */
 static void test_place__is_not_kept_of_what_dies_unused(void **state)
 {
@@ -400,6 +433,7 @@ int main(void)
 		WITH_STORE(test_place__is_void_when_its_key_goes),
 		WITH_STORE(test_place__is_forgotten_with_an_evicted_row),
 		WITH_STORE(test_place__is_void_when_what_another_process_evicted_is_invalidated),
+		WITH_STORE(test_place__is_void_when_another_process_clears_its_tier),
 		WITH_STORE(test_place__is_not_kept_of_what_dies_unused),
 		WITH_STORE(test_place__does_not_outlive_its_time),
 		WITH_STORE(test_place__of_damaged_bytes_gives_nothing),

@@ -5,10 +5,11 @@
  * by page. Who has read one remembers where its bytes lay in the database's file,
  * and takes them from there the next time, in a read or two. That is believed
  * as a copy in L1 would be: while the version of the key, the epoch of its cache
- * and the database are those under which SQLite gave the row. And what lies there
- * says itself what it is: its head has a sum, the key, the number of the write and
- * the sum of the payload. Of anything else, and of what is still in the log,
- * SQLite is asked.
+ * and the database are those under which SQLite gave the row; and, as it is no
+ * copy in memory, while no tier of the cache was cleared. And what lies there says
+ * itself what it is: its head has a sum, the key, the number of the write and the
+ * sum of the payload. Of anything else, and of what is still in the log, SQLite is
+ * asked.
  *
  * The table is the process's own, and nothing of it is locked: a place that two
  * wrote at once does not have its check.
@@ -76,7 +77,8 @@ void terrace__places_free(struct disk *disk)
 static uint64_t check_of(const struct tier_key *key, const struct tier_stamp *stamp,
                          uint32_t generation, uint64_t at, uint64_t rest, uint64_t seq)
 {
-	uint64_t all[] = { key->hash, stamp->version, stamp->epoch, generation, at, rest, seq };
+	uint64_t all[] = { key->hash, stamp->version, stamp->epoch, stamp->cleared, generation,
+		           at,        rest,           seq };
 
 	return terrace__hash64(all, sizeof all, 0);
 }

@@ -263,6 +263,13 @@ static int void_rowless(struct terrace *store, void *ctx)
 	return TERRACE_OK;
 }
 
+static int void_where_rows_lack(struct terrace_cache *cache)
+{
+	if (!cache->on_disk || atomic_load(&cache->shared->rows) == ROWS_WHOLE)
+		return TERRACE_OK;
+	return terrace__write_alone(cache->store, void_rowless, cache);
+}
+
 /* *ret_went: something that could be read until then. */
 static int look_and_remove(struct doomed *doomed, bool *ret_went)
 {
@@ -273,9 +280,9 @@ static int look_and_remove(struct doomed *doomed, bool *ret_went)
 	if (rc == TERRACE_OK)
 		rc = remove_all(doomed);
 	*ret_went = doomed->removed > removed;
-	if (rc == TERRACE_OK && atomic_load(&cache->shared->rows) != ROWS_WHOLE) {
-		rc = terrace__write_alone(cache->store, void_rowless, cache);
-		*ret_went = true;
+	if (rc == TERRACE_OK) {
+		*ret_went |= atomic_load(&cache->shared->rows) != ROWS_WHOLE;
+		rc = void_where_rows_lack(cache);
 	}
 	return rc;
 }
@@ -558,5 +565,7 @@ int terrace__check_sources(struct terrace_cache *cache, uint64_t *ret_count)
 	while ((rc = terrace__keys_next(&list, &key)) == TERRACE_OK)
 		*ret_count += terrace__check_entry(cache, key);
 	terrace__keys_done(&list);
-	return rc == TERRACE_MISS ? TERRACE_OK : rc;
+	if (rc != TERRACE_MISS)
+		return rc;
+	return cache->store->read_only ? TERRACE_OK : void_where_rows_lack(cache);
 }

@@ -23,15 +23,16 @@ bool terrace__is_expired(struct terrace_cache *cache, const struct entry *entry)
 	return expires != INT64_MAX && expires <= terrace__now(cache->store);
 }
 
-/* Remove a dead entry everywhere, with a note; this write of it alone. */
-static void drop(struct terrace_cache *cache, const struct tier_key *key, uint64_t seq,
-                 terrace_reason reason, const char *detail)
+/* Remove a dead entry, with a note; this write of it alone, as WRITE_DROP or WRITE_DELETE. */
+static void drop_by(enum write_kind kind, struct terrace_cache *cache, const struct tier_key *key,
+                    uint64_t seq, terrace_reason reason, const char *detail)
 {
 	struct write write = {
-		.kind = WRITE_DROP,
+		.kind = kind,
 		.cache = cache,
 		.put.key = *key,
 		.file_fd = -1,
+		.until = seq,
 		.note = { .reason = reason,
 		          .when = terrace__now(cache->store),
 		          .detail = detail,
@@ -45,6 +46,13 @@ static void drop(struct terrace_cache *cache, const struct tier_key *key, uint64
 		terrace__note_put(cache->store, key->hash, reason, write.note.when, detail);
 	else if (terrace__write(cache->store, &write, 1) != TERRACE_OK)
 		terrace__swallow(cache->store, cache, "removing a dead entry");
+}
+
+/* Copies that others have in memory stay: they find out by themselves. */
+static void drop(struct terrace_cache *cache, const struct tier_key *key, uint64_t seq,
+                 terrace_reason reason, const char *detail)
+{
+	drop_by(WRITE_DROP, cache, key, seq, reason, detail);
 }
 
 /* Sources as the cache's policy has them checked. False: it is a miss. */
@@ -764,7 +772,9 @@ bool terrace__check_entry(struct terrace_cache *cache, terrace_slice key)
 	                           &looked_at, why, sizeof why) == SOURCE_CHANGED) {
 		changed = true;
 		count_add(&cache->counts, COUNT_source_changes, 1);
-		drop(cache, &hashed, facts.seq, TERRACE_REASON_SOURCE, why);
+		/* A process that checks by hand does not look at its own copy. */
+		drop_by(facts.seq ? WRITE_DELETE : WRITE_DROP, cache, &hashed, facts.seq,
+		        TERRACE_REASON_SOURCE, why);
 	}
 	count_add(&cache->counts, COUNT_source_checks, looked_at);
 	terrace__buf_done(&facts.extra);

@@ -1,7 +1,9 @@
 /* Sources: an entry lives while the files that it was made from are as they were. */
-#include "support/support.h"
+#include "support/peer.h"
 
+#include "core/coherence.h"
 #include "core/sources.h"
+#include "core/store.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -322,6 +324,64 @@ static void test_source__is_checked_as_the_policy_says(void **state)
 	terrace_cache_close(cache);
 }
 
+/* As core/room.c does it. */
+static void evict_all(terrace *store, terrace_cache *cache)
+{
+	const struct disk_ops *ops = store->disk_ops;
+	struct tier_row row;
+	uint64_t seq;
+	size_t found = 1;
+
+	atomic_store(&cache->shared->rows, ROWS_LACK);
+	assert_ok(ops->begin(store->disk, 0));
+	while (found) {
+		assert_ok(ops->victims(store->disk, cache->number, 0, &row, 1, &found));
+		if (found)
+			assert_ok(ops->remove_row(store->disk, &row, NULL));
+	}
+	assert_ok(ops->commit(store->disk, &seq));
+	terrace__commits_count(store->shared);
+}
+
+/* Of one that checks by hand nobody else looks at what a process still has. */
+static void test_source__that_was_checked_by_hand_is_so_for_all_processes(void **state)
+{
+	static const struct {
+		unsigned tiers;
+		bool evicted;
+	} ways[] = { { TERRACE_L1 | TERRACE_L2, false },
+		     { TERRACE_L1 | TERRACE_L2, true },
+		     { TERRACE_L2, false },
+		     { TERRACE_L2, true } };
+	struct fixture *f = *state;
+	const char *path = source_path(f);
+
+	for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+		terrace_policy policy = TERRACE_POLICY_INIT;
+		terrace_cache *cache;
+		struct peer peer;
+		uint64_t count;
+
+		policy.tiers = ways[i].tiers;
+		policy.check = TERRACE_CHECK_MANUAL;
+		cache = fixture_rows(f, "a", &policy);
+		write_file(path, "1");
+		put_from(cache, "k", path, 0);
+		assert_true(f->store->disk_ops->checkpoint(f->store->disk, CHECKPOINT_NOW));
+		peer = peer_start(f, &policy);
+		assert_peer(&peer, "g k", "v");
+		if (ways[i].evicted)
+			evict_all(f->store, cache);
+		rewrite(path);
+		assert_peer(&peer, "g k", "v");
+		assert_ok(terrace_check_sources(cache, &count));
+		assert_int_equal(count, !ways[i].evicted);
+		assert_peer(&peer, "g k", "(miss)");
+		peer_end(&peer);
+		terrace_cache_close(cache);
+	}
+}
+
 /* A path through links that lead in a circle: whether the file changed, nobody can say. */
 static void become_unreadable(const char *path)
 {
@@ -476,6 +536,7 @@ int main(void)
 		YOUNG(test_source__a_young_file_is_compared_by_content),
 		YOUNG(test_source__add_over_a_file_that_was_young_comes_to_an_end),
 		OLD(test_source__is_checked_as_the_policy_says),
+		OLD(test_source__that_was_checked_by_hand_is_so_for_all_processes),
 		OLD(test_source__that_cannot_be_looked_at_is_a_miss_each_time),
 		OLD(test_source__dots_behind_a_link_go_where_the_link_does),
 		OLD(test_source__a_link_that_leads_nowhere_is_no_source_of_a_loader),

@@ -239,12 +239,15 @@ static bool evict_one(terrace *store, terrace_cache *cache)
 	struct tier_row row;
 	uint64_t seq;
 	size_t found;
+	bool done;
 
 	atomic_store(&cache->shared->rows, ROWS_LACK);
-	return ops->begin(store->disk, 0) == TERRACE_OK &&
+	done = ops->begin(store->disk, 0) == TERRACE_OK &&
 	       ops->victims(store->disk, cache->number, 0, &row, 1, &found) == TERRACE_OK &&
 	       found == 1 && ops->remove_row(store->disk, &row, NULL) == TERRACE_OK &&
 	       ops->commit(store->disk, &seq) == TERRACE_OK;
+	terrace__commits_count(store->shared);
+	return done;
 }
 
 /* It would be right; but who has asked for less on disk has less. */
@@ -257,6 +260,28 @@ static void test_place__is_forgotten_with_an_evicted_row(void **state)
 	assert_true(evict_one(f->store, cache));
 	assert_misses(cache, "k");
 	terrace_cache_close(cache);
+}
+
+/* As another process does. */
+static void evict_elsewhere(struct fixture *f)
+{
+	int status;
+	pid_t child = fork();
+
+	if (child == 0) {
+		terrace_cache *cache;
+		terrace *store;
+		int bad = 0;
+
+		bad |= terrace_open(scratch_path(&f->scratch, "store"), &f->options, &store) != 0;
+		bad |= terrace_cache_open(store, "a", NULL, &cache) != 0;
+		bad |= !evict_one(store, cache);
+		terrace_cache_close(cache);
+		terrace_close(store);
+		_exit(bad);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
 }
 
 /* Who invalidates by tag finds no row of it, and marks no version. */
@@ -324,6 +349,35 @@ static void test_place__is_void_when_another_process_clears_its_tier(void **stat
 		assert_int_equal(status, 0);
 		assert_misses(cache, "k");
 	}
+	terrace_cache_close(cache);
+}
+
+/* Else each get would find it anew, and take the writers' lock to remove what is not there. */
+static void test_place__is_forgotten_when_its_source_has_changed(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	const char *path = scratch_path(&f->scratch, "source");
+	terrace_put_options options = TERRACE_PUT_INIT;
+	terrace_sources *sources;
+	terrace_stats stats = TERRACE_STATS_INIT;
+
+	write_file(path, "1");
+	assert_ok(terrace_sources_new(&sources));
+	assert_ok(terrace_sources_file(sources, path, 0));
+	options.sources = sources;
+	assert_ok(terrace_put(cache, TERRACE_KEY("k"), TERRACE_KEY("made"), &options));
+	terrace_sources_free(sources);
+	settle(f);
+	assert_gives(cache, "k", "made");
+	assert_true(has_place(cache, "k"));
+	evict_elsewhere(f);
+	write_file(path, "other words");
+	assert_misses(cache, "k");
+	assert_false(has_place(cache, "k"));
+	assert_misses(cache, "k");
+	assert_ok(terrace_cache_stats(cache, &stats));
+	assert_int_equal(stats.source_changes, 1);
 	terrace_cache_close(cache);
 }
 
@@ -434,6 +488,7 @@ int main(void)
 		WITH_STORE(test_place__is_forgotten_with_an_evicted_row),
 		WITH_STORE(test_place__is_void_when_what_another_process_evicted_is_invalidated),
 		WITH_STORE(test_place__is_void_when_another_process_clears_its_tier),
+		WITH_STORE(test_place__is_forgotten_when_its_source_has_changed),
 		WITH_STORE(test_place__is_not_kept_of_what_dies_unused),
 		WITH_STORE(test_place__does_not_outlive_its_time),
 		WITH_STORE(test_place__of_damaged_bytes_gives_nothing),

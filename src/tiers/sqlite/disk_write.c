@@ -510,6 +510,8 @@ int terrace__disk_remove(void *tier, const struct tier_key *key, const struct ti
 	CLEANUP(old_row_done) struct old_row old = { 0 };
 	int rc = find(disk, DO_FIND, key->hash, key, &old);
 
+	/* Where another process has removed the row, too. */
+	terrace__place_forget(disk, key->hash);
 	if (rc != TERRACE_OK)
 		return rc;
 	/* A row whose head is damaged may well be this key's: it goes too. */

@@ -10,6 +10,8 @@
 enum { ROWS_AT_ONCE = 64 };
 /* Of these, rows that one that evicts spares at most: in a small cache all may be hit all the time. */
 enum { SPARED_AT_ONCE = ROWS_AT_ONCE / 2 };
+/* And how often it looks: some have gone since they were chosen, and in a damaged database all may have. */
+enum { LOOKS_AT_ONCE = 4 * ROWS_AT_ONCE };
 
 struct rows {
 	struct tier_row rows[ROWS_AT_ONCE]; /* without their slices */
@@ -233,14 +235,14 @@ static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_
 	struct tier_evicted evicted = { 0 };
 	struct transaction transaction;
 	uint64_t gone = 0;
-	unsigned spared = 0;
+	unsigned spared = 0, looks = 0;
 	size_t found = 1;
 	int rc = terrace__transaction_begin(store, &transaction);
 
 	if (rc != TERRACE_OK)
 		return rc;
 	while (rc == TERRACE_OK && found && gone + spared < ROWS_AT_ONCE &&
-	       (evicted.bytes < bytes || gone < entries)) {
+	       looks++ < LOOKS_AT_ONCE && (evicted.bytes < bytes || gone < entries)) {
 		struct tier_row row;
 		unsigned hit = 0;
 
@@ -259,7 +261,7 @@ static int evict(struct terrace *store, uint32_t number, uint64_t bytes, uint64_
 		return rc;
 	}
 	rc = terrace__transaction_commit(&transaction);
-	return rc == TERRACE_OK && !found && gone == 0 ? TERRACE_MISS : rc;
+	return rc == TERRACE_OK && gone == 0 ? TERRACE_MISS : rc;
 }
 
 /* How much too much there is. */

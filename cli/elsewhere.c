@@ -30,31 +30,26 @@ static int become(const struct cli *cli, const char *verb)
 		snprintf(path, sizeof path, "%s/%s%s", self, places[i], verb);
 		execv(path, cli->argv);
 	}
-	complain("%s: cannot start %s: %s; is Terrace installed as a whole?", verb, path,
-	         strerror(errno));
+	complain("%s: cannot start %s: %s; this terrace was built without it (make slides, make "
+	         "repomap), or is not installed as a whole",
+	         verb, path, strerror(errno));
 	return STATUS_FAILED;
 }
 
-#ifdef ELSEWHERE_slides
-int verb_slides(struct cli *cli, const struct args *args)
+__attribute__((weak)) int verb_slides(struct cli *cli, const struct args *args)
 {
 	(void)args;
 	return become(cli, "slides");
 }
-#endif
 
-#ifdef ELSEWHERE_repomap
-int verb_repomap(struct cli *cli, const struct args *args)
+__attribute__((weak)) int verb_repomap(struct cli *cli, const struct args *args)
 {
 	(void)args;
 	return become(cli, "repomap");
 }
-#endif
 
-#ifdef ELSEWHERE_top
-int verb_top(struct cli *cli, const struct args *args)
+__attribute__((weak)) int verb_top(struct cli *cli, const struct args *args)
 {
 	(void)args;
 	return become(cli, "top");
 }
-#endif

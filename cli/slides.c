@@ -1,8 +1,6 @@
 /* The verb slides: its options, for systems/slides. */
 #include "cli.h"
 
-#ifdef HAVE_SLIDES
-
 #include "slides/commands.h"
 #include "slides/viewer.h"
 
@@ -465,16 +463,3 @@ int verb_slides(struct cli *cli, const struct args *args)
 	             "or bench",
 	             name);
 }
-
-#else
-
-int verb_slides(struct cli *cli, const struct args *args)
-{
-	(void)cli;
-	(void)args;
-	complain("slides: this terrace was built without it; make slides installs what it needs "
-	         "and builds it");
-	return STATUS_FAILED;
-}
-
-#endif

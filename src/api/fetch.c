@@ -339,26 +339,28 @@ static __attribute__((noinline)) int fetch_long(terrace_cache *cache, terrace_sl
 	               terrace__load_alone(cache, key, shape, load, ctx, ret);
 }
 
-/* As terrace_get() does it; NULL says nothing. */
-static inline struct entry *hit_at_once(terrace_cache *cache, terrace_slice key)
+/* No simple hit, but it may be in L1 all the same, as `found` is, which may be NULL. */
+static __attribute__((noinline)) int fetch_hashed(terrace_cache *cache, terrace_slice key,
+                                                  struct hash128 hash, struct entry *found,
+                                                  terrace_load_fn *load, void *ctx,
+                                                  terrace_value **ret)
 {
-	struct hash128 hash;
 	struct entry *entry;
+	unsigned tier;
+	int rc = terrace__get_near_hashed(cache, key, hash, found, &entry, &tier);
 
-	if (UNLIKELY(!cache) || UNLIKELY(!hits_are_simple(cache)))
-		return NULL;
-	hash = hit_hash(cache, key);
-	entry = hit_look(cache, key, hash.low);
-	if (LIKELY(hit_is_good(cache, cache_slot(cache, hash), entry)))
-		return entry;
-	entry_unref(entry);
-	return NULL;
+	if (rc == TERRACE_MISS)
+		return fetch_long(cache, key, load, ctx, FLIGHT_OBJECT, ret);
+	if (rc == TERRACE_OK)
+		*ret = value_of(entry, tier);
+	return rc;
 }
 
 int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
                   terrace_value **ret)
 {
-	struct entry *entry = NULL;
+	struct hash128 hash;
+	struct entry *entry;
 	int rc = terrace__check_cache(cache);
 
 	if (LIKELY(rc == TERRACE_OK))
@@ -366,10 +368,12 @@ int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load
 	if (UNLIKELY(rc != TERRACE_OK))
 		return rc;
 	/* Who computes may ask for that very key, and is to be told. */
-	if (LIKELY(!terrace__lease_any()))
-		entry = hit_at_once(cache, key);
-	if (UNLIKELY(!entry))
+	if (UNLIKELY(!cache) || UNLIKELY(!hits_are_simple(cache)) || UNLIKELY(terrace__lease_any()))
 		return fetch_long(cache, key, load, ctx, FLIGHT_OBJECT, ret);
+	hash = hit_hash(cache, key);
+	entry = hit_look(cache, key, hash.low);
+	if (UNLIKELY(!hit_is_good(cache, cache_slot(cache, hash), entry)))
+		return fetch_hashed(cache, key, hash, entry, load, ctx, ret);
 	*ret = value_of(entry, TERRACE_L1);
 	return TERRACE_OK;
 }

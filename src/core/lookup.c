@@ -442,23 +442,24 @@ static int get_hashed(struct terrace_cache *cache, const struct tier_key *key, s
 int terrace__get_near(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                       unsigned *ret_tier)
 {
-	struct tier_key hashed = { key, 0, 0, cache->number };
-	struct hash128 hash;
-	struct entry *entry;
+	struct hash128 hash = hit_hash(cache, key);
+	struct entry *entry = NULL;
 
-	if (UNLIKELY(!hits_are_simple(cache))) {
-		hashed = cache_key_soon(cache, key);
-		return get_near(cache, &hashed, NULL, ret, ret_tier);
-	}
-	hash = hit_hash(cache, key);
-	entry = hit_look(cache, key, hash.low);
-	hashed.hash = hash.low;
-	hashed.slot = cache_slot(cache, hash);
-	if (UNLIKELY(!hit_is_good(cache, hashed.slot, entry)))
-		return get_near(cache, &hashed, entry, ret, ret_tier);
+	if (LIKELY(hits_are_simple(cache)))
+		entry = hit_look(cache, key, hash.low);
+	if (UNLIKELY(!hit_is_good(cache, cache_slot(cache, hash), entry)))
+		return terrace__get_near_hashed(cache, key, hash, entry, ret, ret_tier);
 	*ret = entry;
 	*ret_tier = TERRACE_L1;
 	return TERRACE_OK;
+}
+
+int terrace__get_near_hashed(struct terrace_cache *cache, terrace_slice key, struct hash128 hash,
+                             struct entry *found, struct entry **ret, unsigned *ret_tier)
+{
+	const struct tier_key hashed = { key, hash.low, cache_slot(cache, hash), cache->number };
+
+	return get_near(cache, &hashed, found, ret, ret_tier);
 }
 
 int terrace__get_long(struct terrace_cache *cache, terrace_slice key, struct entry **ret,

@@ -23,6 +23,8 @@ int terrace__get_long(struct terrace_cache *cache, terrace_slice key, struct ent
                       unsigned *ret_tier);
 int terrace__get_hashed(struct terrace_cache *cache, terrace_slice key, struct hash128 hash,
                         struct entry *found, struct entry **ret, unsigned *ret_tier);
+int terrace__get_near_hashed(struct terrace_cache *cache, terrace_slice key, struct hash128 hash,
+                             struct entry *found, struct entry **ret, unsigned *ret_tier);
 /* As many gets, at most GET_AT_ONCE, that wait for memory together; NULL where there is none. */
 enum { GET_AT_ONCE = 16 };
 void terrace__get_some(struct terrace_cache *cache, const terrace_slice *keys, size_t count,

@@ -655,6 +655,12 @@ static int load_through_other(void *ctx, terrace_slice key, terrace_loaded *load
 	return rc;
 }
 
+static int put_and_load_itself(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	assert_ok(terrace_put(ctx, key, TERRACE_KEY("in memory by now"), NULL));
+	return load_itself(ctx, key, loaded);
+}
+
 static void test_fetch__a_cycle_is_an_error(void **state)
 {
 	struct fixture *f = *state;
@@ -664,6 +670,8 @@ static void test_fetch__a_cycle_is_an_error(void **state)
 	assert_status(terrace_fetch(cache, TERRACE_KEY("k"), load_itself, cache, &value),
 	              TERRACE_ECYCLE);
 	assert_status(terrace_fetch(cache, TERRACE_KEY("k"), load_through_other, cache, &value),
+	              TERRACE_ECYCLE);
+	assert_status(terrace_fetch(cache, TERRACE_KEY("k"), put_and_load_itself, cache, &value),
 	              TERRACE_ECYCLE);
 	terrace_cache_close(cache);
 }

@@ -14,24 +14,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int setup(void **state)
-{
-	struct fixture *f = calloc(1, sizeof *f);
-
-	fixture_open(f);
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	fixture_close(f);
-	free(f);
-	return 0;
-}
-
 static terrace_cache *cache_on(struct fixture *f, unsigned tiers)
 {
 	terrace_policy policy = TERRACE_POLICY_INIT;
@@ -185,30 +167,45 @@ static void test_place__is_void_when_the_key_is_put_again(void **state)
 	terrace_cache_close(cache);
 }
 
+/* In another process, with a store and a cache of its own; true: it was as it should be. */
+static void elsewhere(struct fixture *f, bool (*act)(terrace *store, terrace_cache *cache))
+{
+	int status;
+	pid_t child = fork();
+
+	if (child == 0) {
+		terrace_cache *cache;
+		terrace *store;
+		bool good = terrace_open(scratch_path(&f->scratch, "store"), &f->options, &store) ==
+		                TERRACE_OK &&
+		            terrace_cache_open(store, "a", NULL, &cache) == TERRACE_OK &&
+		            act(store, cache);
+
+		if (good) {
+			terrace_cache_close(cache);
+			terrace_close(store);
+		}
+		_exit(!good);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+}
+
+static bool put_and_delete(terrace *store, terrace_cache *cache)
+{
+	(void)store;
+	return put_text(cache, "put", "of the child!") == TERRACE_OK &&
+	       terrace_delete(cache, TERRACE_KEY("deleted")) == TERRACE_OK;
+}
+
 static void test_place__is_void_when_another_process_writes(void **state)
 {
 	struct fixture *f = *state;
 	terrace_cache *cache = cache_on(f, TERRACE_L2);
-	int status;
-	pid_t child;
 
 	put_and_see(f, cache, "put", "of the parent");
 	put_and_see(f, cache, "deleted", "of the parent");
-	child = fork();
-	if (child == 0) {
-		terrace *store;
-		int bad = 0;
-
-		bad |= terrace_open(scratch_path(&f->scratch, "store"), &f->options, &store) != 0;
-		bad |= terrace_cache_open(store, "a", NULL, &cache) != 0;
-		bad |= put_text(cache, "put", "of the child!") != 0;
-		bad |= terrace_delete(cache, TERRACE_KEY("deleted")) != 0;
-		terrace_cache_close(cache);
-		terrace_close(store);
-		_exit(bad);
-	}
-	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_int_equal(status, 0);
+	elsewhere(f, put_and_delete);
 	assert_gives(cache, "put", "of the child!");
 	assert_misses(cache, "deleted");
 	terrace_cache_close(cache);
@@ -262,26 +259,11 @@ static void test_place__is_forgotten_with_an_evicted_row(void **state)
 	terrace_cache_close(cache);
 }
 
-/* As another process does. */
-static void evict_elsewhere(struct fixture *f)
+static bool evict_and_invalidate(terrace *store, terrace_cache *cache)
 {
-	int status;
-	pid_t child = fork();
+	terrace_match tag = terrace_match_text(TERRACE_MATCH_TAG, "t");
 
-	if (child == 0) {
-		terrace_cache *cache;
-		terrace *store;
-		int bad = 0;
-
-		bad |= terrace_open(scratch_path(&f->scratch, "store"), &f->options, &store) != 0;
-		bad |= terrace_cache_open(store, "a", NULL, &cache) != 0;
-		bad |= !evict_one(store, cache);
-		terrace_cache_close(cache);
-		terrace_close(store);
-		_exit(bad);
-	}
-	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_int_equal(status, 0);
+	return evict_one(store, cache) && terrace_invalidate(cache, &tag, NULL) == TERRACE_OK;
 }
 
 /* Who invalidates by tag finds no row of it, and marks no version. */
@@ -289,11 +271,8 @@ static void test_place__is_void_when_what_another_process_evicted_is_invalidated
 {
 	struct fixture *f = *state;
 	terrace_cache *cache = cache_on(f, TERRACE_L2);
-	terrace_match tag = terrace_match_text(TERRACE_MATCH_TAG, "t");
 	terrace_put_options options = TERRACE_PUT_INIT;
 	const char *const tags[] = { "t" };
-	int status;
-	pid_t child;
 
 	options.tags = tags;
 	options.tag_count = 1;
@@ -301,23 +280,21 @@ static void test_place__is_void_when_what_another_process_evicted_is_invalidated
 	settle(f);
 	assert_gives(cache, "k", "tagged");
 	assert_true(has_place(cache, "k"));
-	child = fork();
-	if (child == 0) {
-		terrace *store;
-		int bad = 0;
-
-		bad |= terrace_open(scratch_path(&f->scratch, "store"), &f->options, &store) != 0;
-		bad |= terrace_cache_open(store, "a", NULL, &cache) != 0;
-		bad |= !evict_one(store, cache);
-		bad |= terrace_invalidate(cache, &tag, NULL) != 0;
-		terrace_cache_close(cache);
-		terrace_close(store);
-		_exit(bad);
-	}
-	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_int_equal(status, 0);
+	elsewhere(f, evict_and_invalidate);
 	assert_misses(cache, "k");
 	terrace_cache_close(cache);
+}
+
+static bool clear_rows(terrace *store, terrace_cache *cache)
+{
+	(void)store;
+	return terrace_clear(cache, TERRACE_L2, NULL) == TERRACE_OK;
+}
+
+static bool clear_rows_inside(terrace *store, terrace_cache *cache)
+{
+	return terrace_begin(store, 0) == TERRACE_OK && clear_rows(store, cache) &&
+	       terrace_commit(store) == TERRACE_OK;
 }
 
 /* That removes rows and voids no copy in memory; but what lies in the tier is no such copy. */
@@ -325,30 +302,13 @@ static void test_place__is_void_when_another_process_clears_its_tier(void **stat
 {
 	struct fixture *f = *state;
 	terrace_cache *cache = cache_on(f, TERRACE_L2);
-	int status;
-	pid_t child;
 
-	for (int inside = 0; inside < 2; inside++) {
-		put_and_see(f, cache, "k", "in l2");
-		child = fork();
-		if (child == 0) {
-			terrace *store;
-			int bad = 0;
-
-			bad |= terrace_open(scratch_path(&f->scratch, "store"), &f->options,
-			                    &store) != 0;
-			bad |= terrace_cache_open(store, "a", NULL, &cache) != 0;
-			bad |= inside && terrace_begin(store, 0) != 0;
-			bad |= terrace_clear(cache, TERRACE_L2, NULL) != 0;
-			bad |= inside && terrace_commit(store) != 0;
-			terrace_cache_close(cache);
-			terrace_close(store);
-			_exit(bad);
-		}
-		assert_int_equal(waitpid(child, &status, 0), child);
-		assert_int_equal(status, 0);
-		assert_misses(cache, "k");
-	}
+	put_and_see(f, cache, "k", "in l2");
+	elsewhere(f, clear_rows);
+	assert_misses(cache, "k");
+	put_and_see(f, cache, "k", "in l2");
+	elsewhere(f, clear_rows_inside);
+	assert_misses(cache, "k");
 	terrace_cache_close(cache);
 }
 
@@ -371,7 +331,7 @@ static void test_place__is_forgotten_when_its_source_has_changed(void **state)
 	settle(f);
 	assert_gives(cache, "k", "made");
 	assert_true(has_place(cache, "k"));
-	evict_elsewhere(f);
+	elsewhere(f, evict_one);
 	write_file(path, "other words");
 	assert_misses(cache, "k");
 	assert_false(has_place(cache, "k"));
@@ -476,7 +436,7 @@ static void test_place__of_a_file(void **state)
 	terrace_cache_close(cache);
 }
 
-#define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 
 int main(void)
 {

@@ -6,7 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -236,6 +239,38 @@ static void test_fs__absolute_paths_from_anywhere(void **state)
 	assert_int_equal(terrace__absolute_path("/", one, sizeof one), -ENAMETOOLONG);
 }
 
+/* The second half, when the first was read. */
+static void *write_halves(void *ctx)
+{
+	int fd = *(int *)ctx, waiting = 1;
+
+	assert_int_equal(write(fd, "abc", 3), 3);
+	while (waiting > 0 && ioctl(fd, FIONREAD, &waiting) == 0)
+		sched_yield();
+	assert_int_equal(write(fd, "def", 3), 3);
+	return NULL;
+}
+
+/* A read that gives less is gone on with, across the parts; and enough is enough: a pipe would give no more. */
+static void test_fs__a_vector_is_read_until_it_has_enough(void **state)
+{
+	char bytes[8] = "";
+	struct iovec parts[] = { { bytes, 2 }, { bytes + 2, 3 }, { bytes + 5, 2 } };
+	pthread_t writer;
+	int ends[2];
+	size_t got;
+
+	(void)state;
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(pthread_create(&writer, NULL, write_halves, &ends[1]), 0);
+	assert_int_equal(terrace__readv_full(ends[0], parts, 3, 6, &got), 0);
+	assert_int_equal(got, 6);
+	assert_string_equal(bytes, "abcdef");
+	pthread_join(writer, NULL);
+	close(ends[0]);
+	close(ends[1]);
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -246,6 +281,7 @@ int main(void)
 		TEST(test_fs__below_is_one_directory_deep),
 		TEST(test_fs__directories_are_made_on_the_way),
 		TEST(test_fs__absolute_paths_from_anywhere),
+		TEST(test_fs__a_vector_is_read_until_it_has_enough),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

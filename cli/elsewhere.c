@@ -2,6 +2,7 @@
  * Verbs that bring libraries along which no other needs: for those of slides, a hundred,
  * the loader takes longer than any other verb for its work, and for two more a
  * quarter of what a get takes. They belong to commands of their own, which this one becomes.
+ * Into those the verb itself is linked, which comes before the weak one here.
  */
 #include "cli.h"
 

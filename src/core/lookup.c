@@ -501,6 +501,9 @@ void terrace__get_some(struct terrace_cache *cache, const terrace_slice *keys, s
 	struct tier_key hashed[GET_AT_ONCE];
 	bool simple = hits_are_simple(cache);
 
+	/* Keys lie anywhere, too: to hash one is to wait for it. */
+	for (size_t i = 0; i < count; i++)
+		__builtin_prefetch(keys[i].data);
 	for (size_t i = 0; i < count; i++)
 		hashed[i] = cache_key_soon(cache, keys[i]);
 	if (cache->memory && count > 0)

@@ -133,10 +133,15 @@ static inline uint8_t *entry_key(const struct entry *entry)
 	return (uint8_t *)(uintptr_t)entry->key;
 }
 
+/* 16, so that callers may put anything there. */
+static inline size_t entry_value_behind(size_t key_size)
+{
+	return (offsetof(struct entry, key) + key_size + 15) & ~(size_t)15;
+}
+
 static inline size_t entry_value_offset(const struct entry *entry)
 {
-	/* 16, so that callers may put anything there */
-	return (offsetof(struct entry, key) + entry->key_size + 15) & ~(size_t)15;
+	return entry_value_behind(entry->key_size);
 }
 
 static inline uint8_t *entry_value(const struct entry *entry)

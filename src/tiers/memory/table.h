@@ -122,7 +122,7 @@ static inline void entry_read_ahead(const struct entry *entry, size_t key_size)
 
 	__builtin_prefetch(line);
 	__builtin_prefetch(line + 64);
-	__builtin_prefetch(entry->key + ((key_size + 15) & ~(size_t)15));
+	__builtin_prefetch((const char *)entry + entry_value_behind(key_size));
 }
 
 static inline void bucket_read_ahead(struct bucket *bucket, const struct tier_key *key)
@@ -156,7 +156,7 @@ static inline struct entry *table_find_fast(struct table *table, terrace_slice k
 		return NULL;
 	entry = word_entry(word);
 	/* The value lies behind the key: it is asked for before the head says how long that is. */
-	__builtin_prefetch(entry->key + ((key.size + 15) & ~(size_t)15));
+	__builtin_prefetch((const char *)entry + entry_value_behind(key.size));
 	return __builtin_expect(entry_is(entry, key), 1) ? entry : NULL;
 }
 

@@ -4,6 +4,7 @@
 #include "core/idle.h"
 #include "core/processes.h"
 #include "core/lookup.h"
+#include "util/slab.h"
 #include "util/thread.h"
 #include "util/time.h"
 #include "util/util.h"
@@ -131,13 +132,13 @@ static void keep_memory(struct terrace *store, int64_t now_ms)
 	pthread_mutex_unlock(&store->keeper.lock);
 	terrace__memory_shrink(store);
 	after = atomic_load(&store->pool.bytes) + atomic_load(&store->encoded_pool.bytes);
+	/* What was freed is the process's until its allocators give it back. */
+	if (level == PRESSURE_TIGHT && after + KEEPER_BYTES < before) {
+		terrace__slab_trim();
 #ifdef __GLIBC__
-	/* What was freed is the process's until its allocator gives it back. */
-	if (level == PRESSURE_TIGHT && after + KEEPER_BYTES < before)
 		malloc_trim(0);
-#else
-	(void)before, (void)after;
 #endif
+	}
 }
 
 /* --- the thread ---------------------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 #include "tiers/memory/table.h"
 
+#include "util/slab.h"
 #include "util/util.h"
 
 #include <stdlib.h>
@@ -22,7 +23,7 @@ struct table *terrace__table_new(uint64_t entries)
 	while (capacity_of(buckets) < entries)
 		buckets *= 2;
 	size = sizeof *table + buckets * sizeof table->buckets[0];
-	table = aligned_alloc(64, (size + 63) & ~(size_t)63);
+	table = terrace__slab_table(size);
 	if (!table)
 		return NULL;
 	memset(table, 0, size);

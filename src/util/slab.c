@@ -1,0 +1,402 @@
+#include "util/slab.h"
+
+#include "util/util.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+enum {
+	REGION = 2 << 20, /* a large page of most processors */
+	SPANS = 32,       /* of a region, each of objects of one size */
+	SPAN = REGION / SPANS,
+	STEP = 16,                     /* between sizes up to FINE, and what objects are aligned to */
+	FINE = 512,
+	STEPS = 16,                    /* in each power of two above */
+	CLASSES = FINE / STEP + STEPS * 4 + 1,
+	AT_HAND = 16 * 1024,           /* bytes of a size that a thread keeps, */
+	AT_HAND_MOST = 64,             /* and objects */
+};
+
+struct object {
+	struct object *next;
+};
+
+struct span {
+	struct span *prev, *next; /* of those of its size that have room */
+	struct object *free;
+	uint16_t room;        /* objects that fit */
+	uint16_t used, fresh; /* that are out, and that ever were */
+	uint8_t size_class;
+};
+
+struct region {
+	struct region *prev, *next; /* of those that have free spans */
+	uint32_t taken;             /* a bit for each span */
+	struct span spans[SPANS];
+};
+
+/* What a thread has at hand. */
+struct hand {
+	struct {
+		struct object *free;
+		uint32_t count, most;
+	} of[CLASSES];
+};
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t hand_key;
+static __attribute__((tls_model("initial-exec"))) _Thread_local struct hand *mine;
+
+/* All below is of whoever has the lock. */
+static pthread_mutex_t lock = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP;
+static struct span *roomy[CLASSES];
+static struct region *open_regions;
+static size_t regions;
+
+/* --- sizes ---------------------------------------------------------------------------------- */
+
+/* 1 to CLASSES - 1, each above FINE an equal part of a power of two. */
+static inline unsigned class_of(size_t size)
+{
+	unsigned log;
+
+	if (LIKELY(size <= FINE))
+		return (unsigned)((size + STEP - 1) / STEP);
+	log = 63 - (unsigned)__builtin_clzll(size - 1);
+	return FINE / STEP + (log - 9) * STEPS + (unsigned)((size - 1) >> (log - 4)) - STEPS + 1;
+}
+
+static inline size_t size_of(unsigned size_class)
+{
+	unsigned above;
+
+	if (size_class <= FINE / STEP)
+		return size_class * STEP;
+	above = size_class - FINE / STEP - 1;
+	return ((size_t)(above % STEPS + STEPS + 1) << (above / STEPS + 5));
+}
+
+/* --- regions and spans, under the lock ----------------------------------------------------------- */
+
+static struct region *region_of(const void *at)
+{
+	return (struct region *)((uintptr_t)at & ~(uintptr_t)(REGION - 1));
+}
+
+static char *span_start(struct region *region, const struct span *span)
+{
+	size_t n = (size_t)(span - region->spans);
+
+	/* The region's own part is in front of the first. */
+	return (char *)region + (n ? n * SPAN : (sizeof *region + 63) & ~(size_t)63);
+}
+
+static bool span_is_full(const struct span *span)
+{
+	return !span->free && span->fresh == span->room;
+}
+
+static void region_show(struct region *region)
+{
+	region->prev = NULL;
+	region->next = open_regions;
+	if (open_regions)
+		open_regions->prev = region;
+	open_regions = region;
+}
+
+static void region_hide(struct region *region)
+{
+	if (region->prev)
+		region->prev->next = region->next;
+	else
+		open_regions = region->next;
+	if (region->next)
+		region->next->prev = region->prev;
+}
+
+static struct region *region_new(void)
+{
+	char *map = mmap(NULL, 2 * (size_t)REGION, PROT_READ | PROT_WRITE,
+	                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct region *region;
+	size_t before;
+
+	if (map == MAP_FAILED)
+		return NULL;
+	region = region_of(map + REGION - 1);
+	before = (size_t)((char *)region - map);
+	if (before)
+		munmap(map, before);
+	munmap((char *)region + REGION, REGION - before);
+	/* Where there are no large pages it is like any memory. */
+	if (regions > 0)
+		madvise(region, REGION, MADV_HUGEPAGE);
+	regions++;
+	region_show(region);
+	return region;
+}
+
+static void region_free(struct region *region)
+{
+	region_hide(region);
+	munmap(region, REGION);
+	regions--;
+}
+
+static void span_show(struct span *span)
+{
+	struct span **first = &roomy[span->size_class];
+
+	span->prev = NULL;
+	span->next = *first;
+	if (*first)
+		(*first)->prev = span;
+	*first = span;
+}
+
+static void span_hide(struct span *span)
+{
+	if (span->prev)
+		span->prev->next = span->next;
+	else
+		roomy[span->size_class] = span->next;
+	if (span->next)
+		span->next->prev = span->prev;
+}
+
+static struct span *span_new(unsigned size_class)
+{
+	struct region *region = open_regions ? open_regions : region_new();
+	struct span *span;
+	size_t size;
+	unsigned n;
+
+	if (!region)
+		return NULL;
+	n = (unsigned)__builtin_ctz(~region->taken);
+	region->taken |= 1u << n;
+	if (region->taken == UINT32_MAX)
+		region_hide(region);
+	span = &region->spans[n];
+	size = (size_t)((char *)region + (n + 1) * (size_t)SPAN - span_start(region, span));
+	*span = (struct span){ .room = (uint16_t)(size / size_of(size_class)),
+		               .size_class = (uint8_t)size_class };
+	span_show(span);
+	return span;
+}
+
+/* One region that is empty stays, for who gives and takes the last again and again. */
+static void span_free(struct region *region, struct span *span)
+{
+	span_hide(span);
+	if (region->taken == UINT32_MAX)
+		region_show(region);
+	region->taken &= ~(1u << (span - region->spans));
+	if (region->taken == 0 && (region->prev || region->next))
+		region_free(region);
+}
+
+static struct object *object_new(unsigned size_class)
+{
+	struct span *span = roomy[size_class] ? roomy[size_class] : span_new(size_class);
+	struct object *object;
+
+	if (!span)
+		return NULL;
+	object = span->free;
+	if (object)
+		span->free = object->next;
+	else
+		object = (struct object *)(span_start(region_of(span), span) +
+		                           span->fresh++ * size_of(size_class));
+	span->used++;
+	if (span_is_full(span))
+		span_hide(span);
+	return object;
+}
+
+static void object_free(struct object *object)
+{
+	struct region *region = region_of(object);
+	struct span *span = &region->spans[(size_t)((char *)object - (char *)region) / SPAN];
+
+	if (span_is_full(span))
+		span_show(span);
+	object->next = span->free;
+	span->free = object;
+	if (--span->used == 0)
+		span_free(region, span);
+}
+
+/* --- threads ----------------------------------------------------------------------------------- */
+
+static void hand_empty(struct hand *hand, unsigned size_class, uint32_t keep)
+{
+	pthread_mutex_lock(&lock);
+	while (hand->of[size_class].count > keep) {
+		struct object *object = hand->of[size_class].free;
+
+		hand->of[size_class].free = object->next;
+		hand->of[size_class].count--;
+		object_free(object);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+static void hand_release(void *ended)
+{
+	for (unsigned i = 0; i < CLASSES; i++)
+		hand_empty(ended, i, 0);
+	free(ended);
+	mine = NULL;
+}
+
+static void hold_lock(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+static void let_go_of_lock(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+/* In a child what other threads had at hand is lost. */
+static void start(void)
+{
+	pthread_key_create(&hand_key, hand_release);
+	pthread_atfork(hold_lock, let_go_of_lock, let_go_of_lock);
+}
+
+void terrace__slab_ready(void)
+{
+	pthread_once(&once, start);
+}
+
+static struct hand *hand_new(void)
+{
+	struct hand *hand = calloc(1, sizeof *hand);
+
+	if (!hand)
+		return NULL;
+	for (unsigned i = 1; i < CLASSES; i++) {
+		size_t fit = AT_HAND / size_of(i);
+
+		hand->of[i].most = fit > AT_HAND_MOST ? AT_HAND_MOST : (uint32_t)fit;
+	}
+	terrace__slab_ready();
+	pthread_setspecific(hand_key, hand);
+	mine = hand;
+	return hand;
+}
+
+static bool hand_fill(struct hand *hand, unsigned size_class)
+{
+	pthread_mutex_lock(&lock);
+	while (hand->of[size_class].count < hand->of[size_class].most / 2) {
+		struct object *object = object_new(size_class);
+
+		if (!object)
+			break;
+		object->next = hand->of[size_class].free;
+		hand->of[size_class].free = object;
+		hand->of[size_class].count++;
+	}
+	pthread_mutex_unlock(&lock);
+	return hand->of[size_class].count > 0;
+}
+
+void *terrace__slab_take(size_t size)
+{
+	struct hand *hand = mine;
+	unsigned size_class = class_of(size);
+	struct object *object;
+
+	if (UNLIKELY(size > SLAB_MOST))
+		return malloc(size);
+	if (UNLIKELY(!hand) && !(hand = hand_new()))
+		return NULL;
+	object = hand->of[size_class].free;
+	if (UNLIKELY(!object)) {
+		if (!hand_fill(hand, size_class))
+			return NULL;
+		object = hand->of[size_class].free;
+	}
+	hand->of[size_class].free = object->next;
+	hand->of[size_class].count--;
+	return object;
+}
+
+void terrace__slab_give(void *given, size_t size)
+{
+	struct hand *hand = mine;
+	unsigned size_class = class_of(size);
+	struct object *object = given;
+
+	if (UNLIKELY(size > SLAB_MOST) || UNLIKELY(!object)) {
+		free(object);
+		return;
+	}
+	if (UNLIKELY(!hand) && !(hand = hand_new())) {
+		pthread_mutex_lock(&lock);
+		object_free(object);
+		pthread_mutex_unlock(&lock);
+		return;
+	}
+	object->next = hand->of[size_class].free;
+	hand->of[size_class].free = object;
+	if (UNLIKELY(++hand->of[size_class].count > hand->of[size_class].most))
+		hand_empty(hand, size_class, hand->of[size_class].most / 2);
+}
+
+/* --- as a whole -------------------------------------------------------------------------------- */
+
+static void spans_trim(struct region *region)
+{
+	/* The first has the region's own part. */
+	for (unsigned n = 1; n < SPANS; n++) {
+		if (!(region->taken & 1u << n))
+			madvise((char *)region + n * (size_t)SPAN, SPAN, MADV_DONTNEED);
+	}
+}
+
+void terrace__slab_trim(void)
+{
+	struct region *next;
+
+	for (unsigned i = 1; i < CLASSES && mine; i++)
+		hand_empty(mine, i, 0);
+	pthread_mutex_lock(&lock);
+	for (struct region *region = open_regions; region; region = next) {
+		next = region->next;
+		if (region->taken == 0)
+			region_free(region);
+		else
+			spans_trim(region);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+size_t terrace__slab_mapped(void)
+{
+	size_t mapped;
+
+	pthread_mutex_lock(&lock);
+	mapped = regions * (size_t)REGION;
+	pthread_mutex_unlock(&lock);
+	return mapped;
+}
+
+void *terrace__slab_table(size_t size)
+{
+	void *table = aligned_alloc(size < REGION ? 64 : REGION,
+	                            size < REGION ? (size + 63) & ~(size_t)63 :
+	                                            (size + REGION - 1) & ~(size_t)(REGION - 1));
+
+	if (table && size >= REGION)
+		madvise(table, size & ~(size_t)(REGION - 1), MADV_HUGEPAGE);
+	return table;
+}

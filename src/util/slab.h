@@ -1,0 +1,36 @@
+/*
+ * Memory for a great many objects of up to some kilobytes that come and go: a slab
+ * allocator (Bonwick, "The slab allocator: an object-caching kernel memory allocator",
+ * 1994) with a stack of free objects of each size in each thread (Bonwick and Adams,
+ * "Magazines and Vmem", 2001).
+ *
+ * What it is for is large pages. Entries that are asked for in any order lie on more pages
+ * than the processor remembers the addresses of, and to look one up costs as much as
+ * the entry. Objects are cut from regions that the kernel is asked to make of one page
+ * each, from the second region on: a program that caches little pays for nothing.
+ */
+#ifndef UTIL_SLAB_H
+#define UTIL_SLAB_H
+
+#include <stddef.h>
+
+enum { SLAB_MOST = 8192 }; /* larger objects are malloc's */
+
+/* Aligned to 16 bytes; NULL when out of memory. Any thread. */
+void *terrace__slab_take(size_t size);
+/* `size`: what it was taken with. Any thread. NULL is fine. */
+void terrace__slab_give(void *object, size_t size);
+
+/* Give regions that nothing is in back to the system, with what this thread has at hand. */
+void terrace__slab_trim(void);
+
+/* Once, before others prepare for fork() whose locks are held while something is given. */
+void terrace__slab_ready(void);
+
+/* Bytes that are mapped. */
+size_t terrace__slab_mapped(void);
+
+/* A table that is asked in any order: on large pages, where it fills some. For free(). */
+void *terrace__slab_table(size_t size);
+
+#endif

@@ -11,12 +11,12 @@ enum {
 	REGION = 2 << 20, /* a large page of most processors */
 	SPANS = 32,       /* of a region, each of objects of one size */
 	SPAN = REGION / SPANS,
-	STEP = 16,                     /* between sizes up to FINE, and what objects are aligned to */
+	STEP = 16, /* between sizes up to FINE, and what objects are aligned to */
 	FINE = 512,
-	STEPS = 16,                    /* in each power of two above */
+	STEPS = 16, /* in each power of two above */
 	CLASSES = FINE / STEP + STEPS * 4 + 1,
-	AT_HAND = 16 * 1024,           /* bytes of a size that a thread keeps, */
-	AT_HAND_MOST = 64,             /* and objects */
+	AT_HAND = 16 * 1024, /* bytes of a size that a thread keeps, */
+	AT_HAND_MOST = 64,   /* and objects */
 };
 
 struct object {

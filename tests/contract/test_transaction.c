@@ -451,6 +451,58 @@ static void test_begin__wrong_usage_is_refused(void **state)
 	terrace_cache_close(cache);
 }
 
+enum { NUMBERS = 16000 };
+
+static int put_number(terrace_cache *cache, unsigned i, unsigned number)
+{
+	char key[32], value[200] = "";
+
+	snprintf(key, sizeof key, "number:%u", i);
+	snprintf(value, sizeof value, "%u", number);
+	return terrace_put(cache, terrace_str(key), terrace_bytes(value, sizeof value), NULL);
+}
+
+static void assert_number(terrace_cache *cache, unsigned i, unsigned number)
+{
+	char key[32], text[32];
+	terrace_value *value;
+
+	snprintf(key, sizeof key, "number:%u", i);
+	snprintf(text, sizeof text, "%u", number);
+	assert_ok(terrace_get(cache, terrace_str(key), &value));
+	assert_int_equal(terrace_size(value), 200);
+	assert_string_equal(terrace_data(value), text);
+	terrace_release(value);
+}
+
+/* What SQLite's memory does not hold lies in the log before it is committed, and is read there. */
+static void test_begin__more_than_sqlite_has_in_memory(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	struct rng rng = { 11 };
+	terrace_cache *cache;
+
+	policy.tiers = TERRACE_L2;
+	cache = fixture_cache(f, "a", &policy);
+	for (unsigned round = 0; round < 3; round++) {
+		assert_ok(terrace_begin(f->store, 0));
+		for (unsigned i = 0; i < NUMBERS; i++) {
+			unsigned old = (unsigned)(rng_next(&rng) % (i + 1));
+
+			assert_ok(put_number(cache, i, i + round));
+			assert_number(cache, old, old + round);
+		}
+		if (round == 1)
+			terrace_rollback(f->store);
+		else
+			assert_ok(terrace_commit(f->store));
+		for (unsigned i = 0; i < NUMBERS; i += 7)
+			assert_number(cache, i, i + (round == 1 ? 0 : round));
+	}
+	terrace_cache_close(cache);
+}
+
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -467,6 +519,7 @@ int main(void)
 		WITH_STORE(test_begin__waits_for_what_waits_elsewhere),
 		WITH_STORE(test_fetch__within_a_transaction_is_rolled_back_with_it),
 		WITH_STORE(test_commit__keeps_the_limits),
+		WITH_STORE(test_begin__more_than_sqlite_has_in_memory),
 		WITH_STORE(test_begin__wrong_usage_is_refused),
 	};
 

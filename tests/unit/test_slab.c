@@ -46,8 +46,7 @@ static void test_every_size_has_its_room(void **state)
 	}
 	for (size_t size = 1; size < ARRAY_LEN(objects); size++) {
 		for (size_t i = 0; i < EACH; i++) {
-			assert_true(
-			    is_filled(objects[size][i], size, (uint8_t)(size * EACH + i)));
+			assert_true(is_filled(objects[size][i], size, (uint8_t)(size * EACH + i)));
 			terrace__slab_give(objects[size][i], size);
 		}
 	}

@@ -2,6 +2,7 @@
 
 #include "util/util.h"
 
+#include <endian.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,9 +114,9 @@ static uint64_t read_le(struct reader *reader, size_t size)
 	const uint8_t *at = terrace__read_bytes(reader, size);
 	uint64_t value = 0;
 
-	for (size_t i = 0; at && i < size; i++)
-		value |= (uint64_t)at[i] << (8 * i);
-	return value;
+	if (at)
+		memcpy(&value, at, size);
+	return le64toh(value);
 }
 
 uint8_t terrace__read_u8(struct reader *reader)

@@ -27,9 +27,13 @@ struct file_name {
 
 static struct file_name name_of(uint64_t number)
 {
-	struct file_name name;
+	static const char digits[] = "0123456789abcdef";
+	struct file_name name = { "ab/" };
 
-	snprintf(name.text, sizeof name.text, "%02x/%016" PRIx64, (unsigned)(number & 255), number);
+	/* As printf() would in a thousand instructions. */
+	for (int i = 0; i < 16; i++)
+		name.text[3 + i] = digits[number >> (60 - 4 * i) & 15];
+	memcpy(name.text, name.text + 17, 2);
 	return name;
 }
 

@@ -11,6 +11,7 @@
 #include "util/util.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -420,20 +421,441 @@ static void test_place__of_damaged_bytes_gives_nothing(void **state)
 
 /* --- values in files --------------------------------------------------------------------- */
 
-static void test_place__of_a_file(void **state)
+/* What their files are like: the value, shorter, in blocks. */
+static const struct {
+	const char *name;
+	terrace_codec codec;
+	size_t size;
+} layouts[] = {
+	{ "plain", TERRACE_CODEC_NONE, 3000 },
+	{ "encoded", TERRACE_CODEC_LZ4, 3000 },
+	{ "blocks", TERRACE_CODEC_LZ4, 700000 },
+};
+
+static terrace_cache *cache_of_files(struct fixture *f, terrace_codec codec)
+{
+	terrace_policy policy = TERRACE_POLICY_INIT;
+
+	policy.tiers = TERRACE_L3;
+	policy.codec = codec;
+	return fixture_rows(f, "a", &policy);
+}
+
+static terrace_slice text_of(size_t size, char letter)
+{
+	static char text[700000];
+
+	memset(text, letter, size);
+	return terrace_bytes(text, size);
+}
+
+/* Nothing is moved from the log: the row cannot be read where it lay. */
+static void put_file_and_see(terrace_cache *cache, const char *key, const char *text)
+{
+	assert_ok(put_text(cache, key, text));
+	assert_gives(cache, key, text);
+	assert_true(has_place(cache, key));
+}
+
+/* Under a second name, so that it can come back when it was removed. */
+static void hold_file(struct fixture *f, char path[600], char held[600])
+{
+	fixture_file(f, path);
+	snprintf(held, 600, "%s", scratch_path(&f->scratch, "held"));
+	unlink(held);
+	assert_int_equal(link(path, held), 0);
+}
+
+static void bring_back(const char *path, const char *held)
+{
+	unlink(path);
+	assert_int_equal(link(held, path), 0);
+}
+
+static void assert_same(const struct entry *is, const struct entry *wanted)
+{
+	const struct entry_rest *a = entry_rest(is), *b = entry_rest(wanted);
+
+	assert_int_equal(is->value_size, wanted->value_size);
+	assert_memory_equal(entry_value(is), entry_value(wanted), (size_t)wanted->value_size);
+	assert_int_equal(is->hash, wanted->hash);
+	assert_int_equal(is->kind, wanted->kind);
+	assert_int_equal(is->tier, wanted->tier);
+	assert_int_equal(is->has_sources, wanted->has_sources);
+	assert_int_equal(is->created, wanted->created);
+	assert_int_equal(is->expires, wanted->expires);
+	assert_int_equal(a->seq, b->seq);
+	assert_int_equal(a->stored, b->stored);
+	assert_int_equal(a->ttl, b->ttl);
+	assert_int_equal(a->idle, b->idle);
+	assert_int_equal(a->deadline, b->deadline);
+	assert_int_equal(a->stored_size, b->stored_size);
+	assert_int_equal(a->cost_us, b->cost_us);
+	assert_int_equal(a->codec, b->codec);
+	assert_int_equal(a->extra_size, b->extra_size);
+	assert_memory_equal(entry_extra(is).data, entry_extra(wanted).data, a->extra_size);
+}
+
+static void test_file__says_what_its_row_does(void **state)
 {
 	struct fixture *f = *state;
-	terrace_cache *cache = cache_on(f, TERRACE_L3);
+	const char *const tags[] = { "t", "another" };
+
+	for (size_t i = 0; i < ARRAY_LEN(layouts); i++) {
+		terrace_cache *cache = cache_of_files(f, layouts[i].codec);
+		const terrace_slice name = terrace_str(layouts[i].name);
+		struct tier_key key = cache_key(cache, name);
+		terrace_put_options options = TERRACE_PUT_INIT;
+		struct entry *by_row, *by_file;
+		terrace_value *value;
+
+		options.tags = tags;
+		options.tag_count = 2;
+		options.ttl_ms = 5000;
+		options.cost_us = 77;
+		assert_ok(terrace_put(cache, name, text_of(layouts[i].size, 'v'), &options));
+		assert_false(has_place(cache, layouts[i].name));
+		assert_ok(terrace_get(cache, name, &value));
+		terrace_release(value);
+		by_file = at_place(cache, layouts[i].name);
+		assert_non_null(by_file);
+		assert_ok(f->store->disk_ops->tier.get(f->store->disk, &key, false, &by_row));
+		assert_true(entry_rest(by_row)->seq > 0);
+		assert_same(by_file, by_row);
+		entry_unref(by_file);
+		entry_unref(by_row);
+		terrace_cache_close(cache);
+	}
+}
+
+static void test_file__is_not_given_for_another_key_with_its_hash(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
+	struct tier_key key = cache_key(cache, TERRACE_KEY("k"));
+	struct tier_stamp stamp;
+	struct connection *reader;
+	struct entry *entry;
+
+	put_file_and_see(cache, "k", "of k");
+	stamp = stamp_of(cache, &key);
+	key.key = TERRACE_KEY("j");
+	reader = terrace__reader_take(f->store->disk);
+	assert_status(terrace__place_get(f->store->disk, reader, &key, &stamp, &entry),
+	              TERRACE_MISS);
+	terrace__reader_give(f->store->disk, reader);
+	terrace_cache_close(cache);
+}
+
+/* A touch changes the row alone: the file does not know until when it lives now. */
+static void test_file__that_was_touched_does_not_do_without_its_row(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
+	terrace_put_options options = TERRACE_PUT_INIT;
+
+	options.ttl_ms = 1000;
+	assert_ok(terrace_put(cache, TERRACE_KEY("k"), TERRACE_KEY("touched"), &options));
+	assert_gives(cache, "k", "touched");
+	assert_true(has_place(cache, "k"));
+	assert_ok(terrace_touch(cache, TERRACE_KEY("k"), 5000));
+	assert_false(has_place(cache, "k"));
+	assert_gives(cache, "k", "touched");
+	assert_false(has_place(cache, "k"));
+	settle(f);
+	assert_gives(cache, "k", "touched");
+	assert_true(has_place(cache, "k"));
+	atomic_fetch_add(&f->clock.now, 4999);
+	assert_gives(cache, "k", "touched");
+	atomic_fetch_add(&f->clock.now, 1);
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+static void test_file__does_not_outlive_its_time(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
+	terrace_put_options options = TERRACE_PUT_INIT;
+
+	options.ttl_ms = 1000;
+	assert_ok(terrace_put(cache, TERRACE_KEY("k"), TERRACE_KEY("short"), &options));
+	assert_gives(cache, "k", "short");
+	assert_true(has_place(cache, "k"));
+	atomic_fetch_add(&f->clock.now, 1000);
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+/* The row changes with each use, under one version, and the file does not. */
+static void test_file__is_not_read_alone_where_it_dies_unused(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
+	terrace_put_options options = TERRACE_PUT_INIT;
+
+	options.idle_ms = 1000;
+	assert_ok(terrace_put(cache, TERRACE_KEY("k"), TERRACE_KEY("used"), &options));
+	assert_gives(cache, "k", "used");
+	assert_false(has_place(cache, "k"));
+	terrace_cache_close(cache);
+}
+
+static bool write_elsewhere(terrace *store, terrace_cache *cache)
+{
+	(void)store;
+	return put_text(cache, "k", "of the child!") == TERRACE_OK;
+}
+
+static bool delete_elsewhere(terrace *store, terrace_cache *cache)
+{
+	(void)store;
+	return terrace_delete(cache, TERRACE_KEY("k")) == TERRACE_OK;
+}
+
+/* Its file comes back each time: it is whole, and is not asked. */
+static void test_file__is_void_with_its_version(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
+	terrace_match all = { .kind = TERRACE_MATCH_ALL };
+	char path[600], held[600];
+
+	put_file_and_see(cache, "k", "of before");
+	hold_file(f, path, held);
+	assert_ok(put_text(cache, "k", "of after!"));
+	bring_back(path, held);
+	assert_false(has_place(cache, "k"));
+	assert_gives(cache, "k", "of after!");
+	unlink(path);
+
+	hold_file(f, path, held);
+	elsewhere(f, write_elsewhere);
+	bring_back(path, held);
+	assert_gives(cache, "k", "of the child!");
+	unlink(path);
+
+	put_file_and_see(cache, "k", "deleted");
+	hold_file(f, path, held);
+	elsewhere(f, delete_elsewhere);
+	bring_back(path, held);
+	assert_misses(cache, "k");
+	unlink(path);
+
+	put_file_and_see(cache, "k", "invalidated");
+	hold_file(f, path, held);
+	assert_ok(terrace_invalidate(cache, &all, NULL));
+	bring_back(path, held);
+	assert_misses(cache, "k");
+	unlink(path);
+
+	put_file_and_see(cache, "k", "cleared");
+	hold_file(f, path, held);
+	assert_ok(terrace_clear(cache, 0, NULL));
+	bring_back(path, held);
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+static bool clear_files(terrace *store, terrace_cache *cache)
+{
+	(void)store;
+	return terrace_clear(cache, TERRACE_L3, NULL) == TERRACE_OK;
+}
+
+static void test_file__is_void_when_another_process_clears_its_tier(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
+	char path[600], held[600];
+
+	put_file_and_see(cache, "k", "in l3");
+	hold_file(f, path, held);
+	elsewhere(f, clear_files);
+	bring_back(path, held);
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+static void test_file__is_void_in_another_database(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
+	struct disk *disk = f->store->disk;
+	struct connection *reader;
+
+	put_file_and_see(cache, "k", "of this one");
+	reader = terrace__reader_take(disk);
+	assert_non_null(reader);
+	terrace__reader_give(disk, reader);
+	reader->generation++;
+	atomic_fetch_add(&disk->shared->generation, 1);
+	assert_false(has_place(cache, "k"));
+	reader->generation--;
+	atomic_fetch_sub(&disk->shared->generation, 1);
+	assert_true(has_place(cache, "k"));
+	terrace_cache_close(cache);
+}
+
+static void test_file__is_forgotten_with_an_evicted_row(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
+	char path[600], held[600];
+
+	put_file_and_see(cache, "k", "evicted");
+	hold_file(f, path, held);
+	assert_true(evict_one(f->store, cache));
+	bring_back(path, held);
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+/* That one removes the file, and moves no version. */
+static void test_file__is_a_miss_when_another_process_evicts_it(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
+	terrace_stats stats = TERRACE_STATS_INIT;
+
+	put_file_and_see(cache, "k", "evicted");
+	elsewhere(f, evict_one);
+	assert_int_equal(fixture_files(f), 0);
+	assert_misses(cache, "k");
+	assert_ok(terrace_cache_stats(cache, &stats));
+	assert_int_equal(stats.damaged, 0);
+	terrace_cache_close(cache);
+}
+
+/* Who invalidates by tag what was evicted finds no row of it; and its file has come back. */
+static void test_file__is_void_when_what_another_process_evicted_is_invalidated(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
+	char path[600], held[600];
+
+	put_file_and_see(cache, "k", "evicted");
+	hold_file(f, path, held);
+	elsewhere(f, evict_and_invalidate);
+	bring_back(path, held);
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+static void assert_damaged(terrace_cache *cache, const char *key, uint64_t times)
+{
+	terrace_stats stats = TERRACE_STATS_INIT;
+
+	assert_false(has_place(cache, key));
+	assert_misses(cache, key);
+	assert_misses(cache, key);
+	assert_ok(terrace_cache_stats(cache, &stats));
+	assert_int_equal(stats.damaged, times);
+}
+
+static void test_file__that_is_gone_is_a_miss(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
 	char path[600];
 
-	put_and_see(f, cache, "k", "in a file");
+	put_file_and_see(cache, "k", "in a file");
 	fixture_file(f, path);
 	assert_int_equal(unlink(path), 0);
-	assert_false(has_place(cache, "k"));
-	assert_misses(cache, "k");
+	assert_damaged(cache, "k", 1);
 	assert_ok(put_text(cache, "k", "in another"));
 	assert_gives(cache, "k", "in another");
 	terrace_cache_close(cache);
+}
+
+/* A file is whole, and of that key and size, but is not the one that was seen. */
+static void test_file__in_the_place_of_another_is_not_taken_for_it(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
+	terrace_put_options options = TERRACE_PUT_INIT;
+	char path[600], held[600];
+
+	put_file_and_see(cache, "k", "of before");
+	hold_file(f, path, held);
+	put_file_and_see(cache, "k", "of after!");
+	fixture_file(f, path);
+	bring_back(path, held);
+	assert_damaged(cache, "k", 1);
+
+	/* Of the same value, put earlier: it says that it dies. */
+	options.ttl_ms = 1000;
+	assert_ok(terrace_put(cache, TERRACE_KEY("k"), TERRACE_KEY("same"), &options));
+	hold_file(f, path, held);
+	put_file_and_see(cache, "k", "same");
+	fixture_file(f, path);
+	bring_back(path, held);
+	assert_false(has_place(cache, "k"));
+	assert_gives(cache, "k", "same");
+
+	/* Of another key. */
+	assert_ok(terrace_clear(cache, 0, NULL));
+	put_file_and_see(cache, "j", "of before");
+	hold_file(f, path, held);
+	assert_ok(terrace_delete(cache, TERRACE_KEY("j")));
+	put_file_and_see(cache, "k", "of before");
+	fixture_file(f, path);
+	bring_back(path, held);
+	assert_false(has_place(cache, "k"));
+	assert_misses(cache, "k");
+	terrace_cache_close(cache);
+}
+
+static off_t file_size(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return st.st_size;
+}
+
+static void append_byte(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_APPEND);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "", 1), 1);
+	close(fd);
+}
+
+/* Bits of the file in turn, and its length: what is given is right, or nothing. */
+static void test_file__that_is_damaged_gives_nothing(void **state)
+{
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(layouts); i++) {
+		terrace_cache *cache = cache_of_files(f, layouts[i].codec);
+		const terrace_slice name = terrace_str(layouts[i].name);
+		terrace_slice text = text_of(layouts[i].size, 'v');
+		uint64_t damaged = i;
+		terrace_value *value;
+		char path[600];
+		off_t size;
+
+		assert_ok(terrace_put(cache, name, text, NULL));
+		assert_ok(terrace_get(cache, name, &value));
+		terrace_release(value);
+		fixture_file(f, path);
+		size = file_size(path);
+		for (off_t at = 0; at < size; at += size < 700 ? 1 : 7) {
+			flip_bit(path, at, (int)(at % 8));
+			assert_false(has_place(cache, layouts[i].name));
+			flip_bit(path, at, (int)(at % 8));
+		}
+		assert_true(has_place(cache, layouts[i].name));
+		append_byte(path);
+		assert_false(has_place(cache, layouts[i].name));
+		assert_int_equal(truncate(path, size), 0);
+		assert_true(has_place(cache, layouts[i].name));
+		assert_int_equal(truncate(path, size - 1), 0);
+		assert_damaged(cache, layouts[i].name, damaged + 1);
+		terrace_cache_close(cache);
+	}
 }
 
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
@@ -452,7 +874,20 @@ int main(void)
 		WITH_STORE(test_place__is_not_kept_of_what_dies_unused),
 		WITH_STORE(test_place__does_not_outlive_its_time),
 		WITH_STORE(test_place__of_damaged_bytes_gives_nothing),
-		WITH_STORE(test_place__of_a_file),
+		WITH_STORE(test_file__says_what_its_row_does),
+		WITH_STORE(test_file__is_not_given_for_another_key_with_its_hash),
+		WITH_STORE(test_file__that_was_touched_does_not_do_without_its_row),
+		WITH_STORE(test_file__does_not_outlive_its_time),
+		WITH_STORE(test_file__is_not_read_alone_where_it_dies_unused),
+		WITH_STORE(test_file__is_void_with_its_version),
+		WITH_STORE(test_file__is_void_when_another_process_clears_its_tier),
+		WITH_STORE(test_file__is_void_in_another_database),
+		WITH_STORE(test_file__is_forgotten_with_an_evicted_row),
+		WITH_STORE(test_file__is_a_miss_when_another_process_evicts_it),
+		WITH_STORE(test_file__is_void_when_what_another_process_evicted_is_invalidated),
+		WITH_STORE(test_file__that_is_gone_is_a_miss),
+		WITH_STORE(test_file__in_the_place_of_another_is_not_taken_for_it),
+		WITH_STORE(test_file__that_is_damaged_gives_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

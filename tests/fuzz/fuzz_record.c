@@ -98,7 +98,7 @@ static void check_file(const struct record *record, terrace_slice head, terrace_
 
 	must(terrace__files_write(files, ++number, head, payload, &fd) == TERRACE_OK, "written");
 	close(fd);
-	rc = terrace__files_read(files, number, record, 0, &entry);
+	rc = terrace__files_read(files, number, record, 0, &entry, NULL);
 	/* Blocks are for files alone. */
 	if (record->flags & RECORD_BLOCKS)
 		must(expected == TERRACE_ECORRUPT && (rc == TERRACE_OK || rc == expected),

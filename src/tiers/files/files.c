@@ -145,17 +145,48 @@ int terrace__files_write(struct files *files, uint64_t number, terrace_slice hea
 	return TERRACE_OK;
 }
 
-/* The head of the file: its own checksum holds, and it is the row's entry. */
-static bool is_head_of(terrace_slice head, const struct record *row)
+/* Does a head say what else a row does, but for the number of the write, which comes after the file? */
+static bool says_all(const struct record *own, const struct record *row)
+{
+	return own->cache == row->cache && own->created == row->created &&
+	       own->stored == row->stored && own->expires == row->expires && own->ttl == row->ttl &&
+	       own->idle == row->idle && own->deadline == row->deadline &&
+	       own->cost_us == row->cost_us && own->extra.size == row->extra.size &&
+	       (row->extra.size == 0 ||
+	        memcmp(own->extra.data, row->extra.data, row->extra.size) == 0);
+}
+
+static uint64_t sum_of_head(terrace_slice head)
+{
+	struct reader reader = terrace__reader((const uint8_t *)head.data + 8, 8);
+
+	return terrace__read_u64(&reader);
+}
+
+/*
+ * The head of the file: its own checksum holds, and it is the row's entry. Where it says all
+ * that the row does, it can be read without that from now on.
+ */
+static bool is_head_of(terrace_slice head, const struct record *row, struct file_seen *seen)
 {
 	struct record own;
 
 	/* Time to live and sequence may differ: a touch changes the row alone. */
-	return terrace__record_read(head, &own) == TERRACE_OK && own.key.size == row->key.size &&
-	       memcmp(own.key.data, row->key.data, row->key.size) == 0 && own.codec == row->codec &&
-	       own.flags == row->flags && own.value_size == row->value_size &&
-	       own.payload_size == row->payload_size &&
-	       memcmp(own.payload_sum, row->payload_sum, sizeof row->payload_sum) == 0;
+	if (terrace__record_read(head, &own) != TERRACE_OK || own.key.size != row->key.size ||
+	    memcmp(own.key.data, row->key.data, row->key.size) != 0 || own.codec != row->codec ||
+	    own.flags != row->flags || own.value_size != row->value_size ||
+	    own.payload_size != row->payload_size ||
+	    memcmp(own.payload_sum, row->payload_sum, sizeof row->payload_sum) != 0)
+		return false;
+	seen->sum = says_all(&own, row) ? sum_of_head(head) : 0;
+	return true;
+}
+
+/* The head of the file that was seen, to the last bit. */
+static bool is_head_seen(terrace_slice head, const struct file_seen *seen, struct record *ret)
+{
+	return head.size == seen->head_size && terrace__record_read(head, ret) == TERRACE_OK &&
+	       sum_of_head(head) == seen->sum && ret->payload_size == seen->payload_size;
 }
 
 /* Open the file of a row. */
@@ -172,46 +203,63 @@ static int open_file(struct files *files, uint64_t number, int *ret)
 	return TERRACE_OK;
 }
 
-/*
- * Head and payload in one read. That nothing comes behind them is asked by a byte more,
- * which says what fstat() would, and what is no file cannot be read like one.
- */
-static int read_file(int fd, uint64_t number, const struct record *row, void *payload)
+static struct file_seen seen_of(uint64_t number, const struct record *row)
 {
-	/* Tags and sources of the file are those of the row: the head's size stands. */
-	size_t head_size = record_size(row), size = (size_t)row->payload_size, got;
-	CLEANUP(terrace__buf_done) struct buf head = { 0 };
-	struct stat st;
-	char behind;
-	struct iovec parts[] = { { NULL, head_size }, { payload, size }, { &behind, 1 } };
-	int rc;
+	enum file_layout layout = FILE_ENCODED;
 
-	if (!terrace__buf_reserve(&head, head_size))
-		return no_memory("a file");
-	parts[0].iov_base = head.data;
-	rc = terrace__readv_full(fd, parts, ARRAY_LEN(parts), head_size + size, &got);
+	if (row->flags & RECORD_BLOCKS)
+		layout = FILE_BLOCKS;
+	else if (row->codec == TERRACE_CODEC_NONE)
+		layout = FILE_PLAIN;
+	/* Tags and sources of the file are those of the row: the head's size stands. */
+	return (struct file_seen){ .number = number,
+		                   .layout = layout,
+		                   .head_size = record_size(row),
+		                   .payload_size = row->payload_size };
+}
+
+/*
+ * The parts of a file in one read. That nothing comes behind them is asked by a byte more,
+ * which says what fstat() would, and what is no file cannot be read like one. The last of
+ * the parts is for that byte.
+ */
+static int read_parts(int fd, uint64_t number, struct iovec *parts, int count, size_t size)
+{
+	struct stat st;
+	size_t got;
+	int rc = terrace__readv_full(fd, parts, count, size, &got);
+
 	if (rc < 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
 		return TERRACE_ECORRUPT;
 	if (rc < 0)
 		return terrace__files_failed(-rc, "read", number);
-	return got == head_size + size && is_head_of(terrace_bytes(head.data, head_size), row) ?
-	           TERRACE_OK :
-	           TERRACE_ECORRUPT;
+	return got == size ? TERRACE_OK : TERRACE_ECORRUPT;
 }
 
 /* Straight into the entry where the payload is the value. */
-static int read_plain(int fd, uint64_t number, const struct record *row, uint64_t hash,
+static int read_plain(int fd, struct file_seen *seen, const struct record *row, uint64_t hash,
                       struct entry **ret)
 {
+	CLEANUP(terrace__buf_done) struct buf head = { 0 };
+	size_t size = (size_t)row->payload_size;
 	struct entry *entry;
+	char behind;
 	int rc = terrace__record_shell(row, hash, TERRACE_L3, &entry);
 
 	if (rc != TERRACE_OK)
 		return rc;
-	rc = read_file(fd, number, row, entry_value(entry));
+	if (terrace__buf_reserve(&head, seen->head_size)) {
+		struct iovec parts[] = { { head.data, seen->head_size },
+			                 { entry_value(entry), size },
+			                 { &behind, 1 } };
+
+		rc = read_parts(fd, seen->number, parts, ARRAY_LEN(parts), seen->head_size + size);
+	} else {
+		rc = no_memory("a file");
+	}
 	if (rc == TERRACE_OK &&
-	    !terrace__record_holds(row,
-	                           terrace_bytes(entry_value(entry), (size_t)row->payload_size)))
+	    (!is_head_of(terrace_bytes(head.data, seen->head_size), row, seen) ||
+	     !terrace__record_holds(row, terrace_bytes(entry_value(entry), size))))
 		rc = TERRACE_ECORRUPT;
 	if (rc == TERRACE_OK)
 		*ret = entry;
@@ -220,72 +268,75 @@ static int read_plain(int fd, uint64_t number, const struct record *row, uint64_
 	return rc;
 }
 
-static int read_encoded(int fd, uint64_t number, const struct record *row, uint64_t hash,
+/* Of its row, or where that is NULL by what was seen. */
+static int read_encoded(int fd, struct file_seen *seen, const struct record *row, uint64_t hash,
                         struct entry **ret)
 {
-	CLEANUP(terrace__buf_done) struct buf payload = { 0 };
+	CLEANUP(terrace__buf_done) struct buf bytes = { 0 };
+	size_t size = seen->head_size + (size_t)seen->payload_size;
+	terrace_slice head, payload;
+	struct iovec part;
+	struct record own;
 	struct stat st;
 	int rc;
 
 	/* Before allocating what may be any number: encoding makes little larger. */
-	if (row->payload_size > row->value_size &&
-	    (fstat(fd, &st) < 0 || (uint64_t)st.st_size != record_size(row) + row->payload_size))
+	if (row && row->payload_size > row->value_size &&
+	    (fstat(fd, &st) < 0 || (uint64_t)st.st_size != size))
 		return TERRACE_ECORRUPT;
-	if (!terrace__buf_reserve(&payload, (size_t)row->payload_size))
+	if (seen->payload_size > SIZE_MAX / 2 || !terrace__buf_reserve(&bytes, size + 1))
 		return no_memory("a file");
-	rc = read_file(fd, number, row, payload.data);
+	part = (struct iovec){ bytes.data, size + 1 };
+	rc = read_parts(fd, seen->number, &part, 1, size);
 	if (rc != TERRACE_OK)
 		return rc;
-	return terrace__record_entry(row, terrace_bytes(payload.data, (size_t)row->payload_size),
-	                             hash, TERRACE_L3, ret);
+	head = terrace_bytes(bytes.data, seen->head_size);
+	payload = terrace_bytes(bytes.data + head.size, (size_t)seen->payload_size);
+	if (row ? !is_head_of(head, row, seen) : !is_head_seen(head, seen, &own))
+		return TERRACE_ECORRUPT;
+	return terrace__record_entry(row ? row : &own, payload, hash, TERRACE_L3, ret);
 }
 
 /* Of one in blocks: its size and its head, which is behind them, are right. */
-static int open_checked(struct files *files, uint64_t number, const struct record *row, int *ret)
+static int check_blocks(int fd, struct file_seen *seen, const struct record *row)
 {
 	CLEANUP(terrace__buf_done) struct buf head = { 0 };
-	CLEANUP(terrace__fd_done) int fd = -1;
-	size_t head_size = record_size(row);
 	struct stat st;
-	int rc = open_file(files, number, &fd);
+	int rc;
 
-	if (rc != TERRACE_OK)
-		return rc;
 	if (fstat(fd, &st) < 0)
-		return terrace__files_failed(errno, "look at", number);
-	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != head_size + row->payload_size)
+		return terrace__files_failed(errno, "look at", seen->number);
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != seen->head_size + row->payload_size)
 		return TERRACE_ECORRUPT;
-	if (!terrace__buf_reserve(&head, head_size))
+	if (!terrace__buf_reserve(&head, seen->head_size))
 		return no_memory("a file");
-	rc = terrace__read_full(fd, head.data, head_size, (off_t)row->payload_size, &head.size);
+	rc = terrace__read_full(fd, head.data, seen->head_size, (off_t)row->payload_size,
+	                        &head.size);
 	if (rc < 0)
-		return terrace__files_failed(-rc, "read", number);
-	if (!is_head_of(terrace_bytes(head.data, head.size), row))
-		return TERRACE_ECORRUPT;
-	*ret = fd;
-	fd = -1;
-	return TERRACE_OK;
+		return terrace__files_failed(-rc, "read", seen->number);
+	return is_head_of(terrace_bytes(head.data, head.size), row, seen) ? TERRACE_OK :
+	                                                                    TERRACE_ECORRUPT;
 }
 
-static int open_blocks(struct files *files, uint64_t number, const struct record *row,
+/* The descriptor goes over to it on success. */
+static int open_blocks(int *fd, struct file_seen *seen, const struct record *row,
                        struct block_reader **ret)
 {
-	CLEANUP(terrace__fd_done) int fd = -1;
-	int rc = open_checked(files, number, row, &fd);
+	int rc = check_blocks(*fd, seen, row);
 
 	if (rc == TERRACE_OK)
-		rc = terrace__block_reader_new(fd, number, row, ret);
+		rc = terrace__block_reader_new(*fd, seen->number, row, ret);
 	if (rc == TERRACE_OK)
-		fd = -1;
+		*fd = -1;
 	return rc;
 }
 
-static int read_blocks(struct files *files, uint64_t number, const struct record *row,
-                       uint64_t hash, struct entry **ret)
+static int read_blocks(int *fd, struct file_seen *seen, const struct record *row, uint64_t hash,
+                       struct entry **ret)
 {
 	struct block_reader *blocks;
 	struct entry *entry;
-	int rc = open_blocks(files, number, row, &blocks);
+	int rc = open_blocks(fd, seen, row, &blocks);
 
 	if (rc != TERRACE_OK)
 		return rc;
@@ -301,33 +352,73 @@ static int read_blocks(struct files *files, uint64_t number, const struct record
 	return rc;
 }
 
+static int read_by_row(int *fd, struct file_seen *seen, const struct record *row, uint64_t hash,
+                       struct entry **ret)
+{
+	switch (seen->layout) {
+	case FILE_BLOCKS:
+		return read_blocks(fd, seen, row, hash, ret);
+	case FILE_PLAIN:
+		return read_plain(*fd, seen, row, hash, ret);
+	case FILE_ENCODED:
+		break;
+	}
+	return read_encoded(*fd, seen, row, hash, ret);
+}
+
 int terrace__files_read(struct files *files, uint64_t number, const struct record *row,
-                        uint64_t hash, struct entry **ret)
+                        uint64_t hash, struct entry **ret, struct file_seen *ret_seen)
 {
 	CLEANUP(terrace__fd_done) int fd = -1;
-	int rc;
+	struct file_seen seen = seen_of(number, row);
+	int rc = open_file(files, number, &fd);
 
-	if (row->flags & RECORD_BLOCKS)
-		return read_blocks(files, number, row, hash, ret);
-	rc = open_file(files, number, &fd);
+	if (rc == TERRACE_OK)
+		rc = read_by_row(&fd, &seen, row, hash, ret);
+	if (ret_seen)
+		*ret_seen = seen;
+	return rc;
+}
+
+int terrace__files_read_seen(struct files *files, const struct file_seen *seen, uint64_t hash,
+                             struct entry **ret)
+{
+	CLEANUP(terrace__fd_done) int fd = -1;
+	CLEANUP(terrace__buf_done) struct buf head = { 0 };
+	struct file_seen again = *seen;
+	off_t at = seen->layout == FILE_BLOCKS ? (off_t)seen->payload_size : 0;
+	struct record own;
+	int rc = open_file(files, seen->number, &fd);
+
 	if (rc != TERRACE_OK)
 		return rc;
-	if (row->codec == TERRACE_CODEC_NONE)
-		return read_plain(fd, number, row, hash, ret);
-	return read_encoded(fd, number, row, hash, ret);
+	if (seen->layout == FILE_ENCODED)
+		return read_encoded(fd, &again, NULL, hash, ret);
+	if (!terrace__buf_reserve(&head, seen->head_size))
+		return no_memory("a file");
+	rc = terrace__read_full(fd, head.data, seen->head_size, at, &head.size);
+	if (rc < 0)
+		return terrace__files_failed(-rc, "read", seen->number);
+	if (!is_head_seen(terrace_bytes(head.data, head.size), seen, &own))
+		return TERRACE_ECORRUPT;
+	return read_by_row(&fd, &again, &own, hash, ret);
 }
 
 int terrace__files_open_value(struct files *files, uint64_t number, const struct record *row,
                               uint64_t hash, struct entry **ret, struct block_reader **ret_blocks)
 {
+	CLEANUP(terrace__fd_done) int fd = -1;
+	struct file_seen seen = seen_of(number, row);
 	struct record empty = *row;
 	struct block_reader *blocks;
 	int rc;
 
 	*ret_blocks = NULL;
 	if (!(row->flags & RECORD_BLOCKS))
-		return terrace__files_read(files, number, row, hash, ret);
-	rc = open_blocks(files, number, row, &blocks);
+		return terrace__files_read(files, number, row, hash, ret, NULL);
+	rc = open_file(files, number, &fd);
+	if (rc == TERRACE_OK)
+		rc = open_blocks(&fd, &seen, row, &blocks);
 	if (rc != TERRACE_OK)
 		return rc;
 	empty.value_size = 0;

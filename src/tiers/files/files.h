@@ -29,12 +29,30 @@ void terrace__files_close(struct files *files); /* accepts NULL */
 int terrace__files_write(struct files *files, uint64_t number, terrace_slice head,
                          terrace_slice payload, int *ret_fd);
 
+/* How head and payload lie, and whether the payload is the value. */
+enum file_layout { FILE_ENCODED, FILE_PLAIN, FILE_BLOCKS };
+
+/* What is remembered of a file, to read it without its row. */
+struct file_seen {
+	uint64_t number;
+	uint64_t sum; /* its head's; 0: that does not say all that the row says */
+	uint64_t head_size, payload_size;
+	enum file_layout layout;
+};
+
 /*
  * Read the file of a row. TERRACE_MISS when it is not there, TERRACE_ECORRUPT
- * when it is not what the row says.
+ * when it is not what the row says. `ret_seen` may be NULL.
  */
 int terrace__files_read(struct files *files, uint64_t number, const struct record *row,
-                        uint64_t hash, struct entry **ret);
+                        uint64_t hash, struct entry **ret, struct file_seen *ret_seen);
+
+/*
+ * Read a file again: it is the one that was seen, whole. What it does not know
+ * is the number of the write: the entry's is for the caller to set.
+ */
+int terrace__files_read_seen(struct files *files, const struct file_seen *seen, uint64_t hash,
+                             struct entry **ret);
 
 /*
  * As terrace__files_read(), but a value in blocks is opened: *ret is an entry of

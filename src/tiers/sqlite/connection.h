@@ -318,8 +318,9 @@ int terrace__disk_sync(void *tier);
 
 /* disk_places.c: a row that SQLite gave, and where it is. */
 struct seen_row {
-	uint64_t id, seq, file;
-	uint64_t at, rest; /* as in a place; `at` 0: not known */
+	uint64_t id, seq;
+	struct file_seen file; /* number 0: there is none */
+	uint64_t at, rest;     /* as in a place; `at` 0: not known */
 };
 /* A statement is at the row, and has read its pages: `size` is of head and value. */
 void terrace__place_find(struct connection *connection, uint64_t size, struct seen_row *row);

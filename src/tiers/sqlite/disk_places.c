@@ -8,8 +8,13 @@
  * and the database are those under which SQLite gave the row; and, as it is no
  * copy in memory, while no tier of the cache was cleared. And what lies there says
  * itself what it is: its head has a sum, the key, the number of the write and the
- * sum of the payload. Of anything else, and of what is still in the log, SQLite is
+ * sum of the payload. Of anything else, and of rows that are still in the log, SQLite is
  * asked.
+ *
+ * A value in a file needs no row: the file says itself what the row does, but for the
+ * number of the write, which is drawn after it was written. So that number and the sum
+ * of the file's head are remembered, wherever the row lay. A touch changes the row
+ * alone: then the row is needed.
  *
  * The table is the process's own, and nothing of it is locked: a place that two
  * wrote at once does not have its check.
@@ -39,14 +44,22 @@ enum {
 	 * are numbers, of up to eight bytes each. */
 	RECORD_LEAST = 14,
 	RECORD_MOST = 100,
+	HEAD_BITS = 26,
+	LAYOUT_BITS = 2,
 };
 static const uint64_t in_file = UINT64_C(1) << 63;
 
+/* In the database; or, with `file`, that file alone. */
+struct spot {
+	uint64_t at;   /* of the head, and how much lies there; of a file alone its sizes */
+	uint64_t rest; /* where the value goes on; or `in_file` and the file's number */
+	uint64_t file; /* the sum of its head, where that says all that the row does */
+	uint64_t seq;
+};
+
 struct place {
-	_Atomic uint64_t at;   /* of the head within the database, and how much lies there */
-	_Atomic uint64_t rest; /* where the value goes on; or `in_file` and the file's number */
-	_Atomic uint64_t seq;
-	_Atomic uint64_t check; /* of these, and of what they stand under */
+	_Atomic uint64_t at, rest, file, seq; /* as in a spot */
+	_Atomic uint64_t check;               /* of these, and of what they stand under */
 };
 enum { PLACES = 1 << 17 };
 
@@ -75,12 +88,31 @@ void terrace__places_free(struct disk *disk)
 }
 
 static uint64_t check_of(const struct tier_key *key, const struct tier_stamp *stamp,
-                         uint32_t generation, uint64_t at, uint64_t rest, uint64_t seq)
+                         uint32_t generation, const struct spot *spot)
 {
-	uint64_t all[] = { key->hash, stamp->version, stamp->epoch, stamp->cleared, generation,
-		           at,        rest,           seq };
+	uint64_t all[] = { key->hash,  key->cache, stamp->version, stamp->epoch, stamp->cleared,
+		           generation, spot->at,   spot->rest,     spot->file,   spot->seq };
 
 	return terrace__hash64(all, sizeof all, 0);
+}
+
+/* The sizes of a file that is read without its row; 0: larger than any. */
+static uint64_t sizes_pack(const struct file_seen *file)
+{
+	if (file->payload_size >> (64 - HEAD_BITS - LAYOUT_BITS))
+		return 0;
+	return (file->payload_size << HEAD_BITS | file->head_size) << LAYOUT_BITS | file->layout;
+}
+
+static struct file_seen file_of(const struct spot *spot)
+{
+	return (struct file_seen){
+		.number = spot->rest & ~in_file,
+		.sum = spot->file,
+		.head_size = spot->at >> LAYOUT_BITS & ((1 << HEAD_BITS) - 1),
+		.payload_size = spot->at >> (HEAD_BITS + LAYOUT_BITS),
+		.layout = spot->at & ((1 << LAYOUT_BITS) - 1),
+	};
 }
 
 /* --- a page -------------------------------------------------------------------------------------- */
@@ -252,17 +284,22 @@ void terrace__place_note(struct disk *disk, struct connection *connection,
                          const struct tier_key *key, const struct tier_stamp *stamp,
                          const struct seen_row *row)
 {
-	struct place *place = row->at ? places_of(disk, true) : NULL;
-	uint64_t rest = row->file ? in_file | row->file : row->rest;
+	const struct spot spot = {
+		.at = row->file.sum ? sizes_pack(&row->file) : row->at,
+		.rest = row->file.number ? in_file | row->file.number : row->rest,
+		.file = row->file.sum,
+		.seq = row->seq,
+	};
+	struct place *place = spot.at ? places_of(disk, true) : NULL;
 
 	if (!place)
 		return;
 	place += key->hash % PLACES;
-	atomic_store_explicit(&place->at, row->at, memory_order_relaxed);
-	atomic_store_explicit(&place->rest, rest, memory_order_relaxed);
-	atomic_store_explicit(&place->seq, row->seq, memory_order_relaxed);
-	atomic_store_explicit(&place->check,
-	                      check_of(key, stamp, connection->generation, row->at, rest, row->seq),
+	atomic_store_explicit(&place->at, spot.at, memory_order_relaxed);
+	atomic_store_explicit(&place->rest, spot.rest, memory_order_relaxed);
+	atomic_store_explicit(&place->file, spot.file, memory_order_relaxed);
+	atomic_store_explicit(&place->seq, spot.seq, memory_order_relaxed);
+	atomic_store_explicit(&place->check, check_of(key, stamp, connection->generation, &spot),
 	                      memory_order_relaxed);
 }
 
@@ -290,7 +327,7 @@ static int value_at(struct disk *disk, struct connection *connection, const stru
 	size_t more;
 
 	if (rest & in_file)
-		return terrace__files_read(disk->files, rest & ~in_file, record, hash, ret);
+		return terrace__files_read(disk->files, rest & ~in_file, record, hash, ret, NULL);
 	if (record->payload_size <= beside.size)
 		return terrace__record_entry(record, beside, hash, TERRACE_L2, ret);
 	more = (size_t)record->payload_size - beside.size;
@@ -304,34 +341,62 @@ static int value_at(struct disk *disk, struct connection *connection, const stru
 	                             TERRACE_L2, ret);
 }
 
-int terrace__place_get(struct disk *disk, struct connection *connection, const struct tier_key *key,
-                       const struct tier_stamp *stamp, struct entry **ret)
+static int row_get(struct disk *disk, struct connection *connection, const struct tier_key *key,
+                   const struct spot *spot, struct entry **ret)
 {
-	const struct place *place = places_of(disk, false);
-	uint64_t at, rest, seq, check;
+	size_t size = spot->at & ((1 << SIZE_BITS) - 1), head;
 	uint8_t bytes[PAGE_BYTES];
 	struct record record;
-	size_t size, head;
 
-	if (!place)
-		return TERRACE_MISS;
-	place += key->hash % PLACES;
-	at = atomic_load_explicit(&place->at, memory_order_relaxed);
-	rest = atomic_load_explicit(&place->rest, memory_order_relaxed);
-	seq = atomic_load_explicit(&place->seq, memory_order_relaxed);
-	check = atomic_load_explicit(&place->check, memory_order_relaxed);
-	if (check != check_of(key, stamp, connection->generation, at, rest, seq))
-		return TERRACE_MISS;
-	size = at & ((1 << SIZE_BITS) - 1);
-	if (!terrace__vfs_read(connection->db, bytes, size, at >> SIZE_BITS))
+	if (!terrace__vfs_read(connection->db, bytes, size, spot->at >> SIZE_BITS))
 		return TERRACE_MISS;
 	head = size > RECORD_HEAD_FIXED ? terrace__record_head_size(bytes) : 0;
 	if (!head || head > size ||
 	    terrace__record_read(terrace_bytes(bytes, head), &record) != TERRACE_OK ||
-	    record.seq != seq || !record_is_of(&record, key) ||
-	    record.value_size > disk->value_max ||
-	    value_at(disk, connection, &record, terrace_bytes(bytes + head, size - head), rest,
-	             key->hash, ret) != TERRACE_OK)
+	    record.seq != spot->seq || !record_is_of(&record, key) ||
+	    record.value_size > disk->value_max)
 		return TERRACE_MISS;
+	return value_at(disk, connection, &record, terrace_bytes(bytes + head, size - head),
+	                spot->rest, key->hash, ret);
+}
+
+/* It was given before, and so is no larger than may be. */
+static int file_get(struct disk *disk, const struct tier_key *key, const struct spot *spot,
+                    struct entry **ret)
+{
+	struct file_seen file = file_of(spot);
+	int rc = terrace__files_read_seen(disk->files, &file, key->hash, ret);
+
+	if (rc != TERRACE_OK)
+		return rc;
+	if ((*ret)->key_size != key->key.size ||
+	    memcmp(entry_key(*ret), key->key.data, key->key.size) != 0) {
+		entry_unref(*ret);
+		return TERRACE_MISS;
+	}
+	entry_rest(*ret)->seq = spot->seq;
 	return TERRACE_OK;
+}
+
+int terrace__place_get(struct disk *disk, struct connection *connection, const struct tier_key *key,
+                       const struct tier_stamp *stamp, struct entry **ret)
+{
+	const struct place *place = places_of(disk, false);
+	struct spot spot;
+	uint64_t check;
+	int rc;
+
+	if (!place)
+		return TERRACE_MISS;
+	place += key->hash % PLACES;
+	spot.at = atomic_load_explicit(&place->at, memory_order_relaxed);
+	spot.rest = atomic_load_explicit(&place->rest, memory_order_relaxed);
+	spot.file = atomic_load_explicit(&place->file, memory_order_relaxed);
+	spot.seq = atomic_load_explicit(&place->seq, memory_order_relaxed);
+	check = atomic_load_explicit(&place->check, memory_order_relaxed);
+	if (check != check_of(key, stamp, connection->generation, &spot))
+		return TERRACE_MISS;
+	rc = spot.file ? file_get(disk, key, &spot, ret) :
+	                 row_get(disk, connection, key, &spot, ret);
+	return rc == TERRACE_OK ? TERRACE_OK : TERRACE_MISS;
 }

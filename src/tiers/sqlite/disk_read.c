@@ -15,7 +15,8 @@
  * that is not there.
  */
 static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key *key,
-                     struct entry **ret, struct block_reader **ret_blocks, uint64_t *ret_lost)
+                     struct entry **ret, struct block_reader **ret_blocks,
+                     struct file_seen *ret_file, uint64_t *ret_lost)
 {
 	uint64_t file = (uint64_t)sqlite3_column_int64(row, 2);
 	struct record record;
@@ -40,23 +41,24 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 		rc = terrace__files_open_value(disk->files, file, &record, key->hash, ret,
 		                               ret_blocks);
 	else
-		rc = terrace__files_read(disk->files, file, &record, key->hash, ret);
+		rc = terrace__files_read(disk->files, file, &record, key->hash, ret, ret_file);
 	if (rc != TERRACE_MISS)
 		return rc;
 	*ret_lost = file;
 	return TERRACE_ECORRUPT;
 }
 
-/* Where the row is that a GET is at. */
-static struct seen_row seen_row(struct connection *connection, sqlite3_stmt *row)
+/* Where the row is that a GET is at, or the file that does without it. */
+static struct seen_row seen_row(struct connection *connection, sqlite3_stmt *row,
+                                const struct file_seen *file)
 {
 	struct seen_row seen = { .id = (uint64_t)sqlite3_column_int64(row, 0),
 		                 .seq = (uint64_t)sqlite3_column_int64(row, 1),
-		                 .file = (uint64_t)sqlite3_column_int64(row, 2) };
+		                 .file = *file };
 	int size = sqlite3_column_bytes(row, 3) + sqlite3_column_bytes(row, 4);
 
 	/* Then SQLite has read the schema's pages, too. */
-	if (sqlite3_stmt_status(row, SQLITE_STMTSTATUS_REPREPARE, 1) == 0)
+	if (sqlite3_stmt_status(row, SQLITE_STMTSTATUS_REPREPARE, 1) == 0 && !file->sum)
 		terrace__place_find(connection, (uint64_t)size, &seen);
 	return seen;
 }
@@ -70,6 +72,7 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
                     struct seen_row *ret_seen)
 {
 	CLEANUP(terrace__statement_done) sqlite3_stmt *get = terrace__statement(connection, DO_GET);
+	struct file_seen file;
 	uint64_t lost = 0, before;
 	int rc = TERRACE_MISS;
 
@@ -81,14 +84,15 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 	do {
 		before = lost;
 		lost = 0;
+		file = (struct file_seen){ 0 };
 		terrace__vfs_reads.count = 0;
 		sqlite3_reset(get);
 		sqlite3_bind_int64(get, 1, (sqlite3_int64)key->hash);
 		switch (sqlite3_step(get)) {
 		case SQLITE_ROW:
-			rc = row_entry(disk, get, key, ret, ret_blocks, &lost);
+			rc = row_entry(disk, get, key, ret, ret_blocks, &file, &lost);
 			if (rc == TERRACE_OK && ret_seen)
-				*ret_seen = seen_row(connection, get);
+				*ret_seen = seen_row(connection, get, &file);
 			break;
 		case SQLITE_DONE:
 			rc = TERRACE_MISS;

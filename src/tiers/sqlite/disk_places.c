@@ -2,14 +2,14 @@
  * Where rows were seen.
  *
  * SQLite finds a row by two B-trees, and reads its page, and what is larger page
- * by page. Who has read one remembers where its bytes lay in the database's file,
+ * by page. Who has read one remembers where its bytes lay in the database's file or its log,
  * and takes them from there the next time, in a read or two. That is believed
  * as a copy in L1 would be: while the version of the key, the epoch of its cache
  * and the database are those under which SQLite gave the row; and, as it is no
  * copy in memory, while no tier of the cache was cleared. And what lies there says
  * itself what it is: its head has a sum, the key, the number of the write and the
- * sum of the payload. Of anything else, and of rows that are still in the log, SQLite is
- * asked.
+ * sum of the payload. So it does no harm that the log begins anew and another page lies
+ * there. Of anything else SQLite is asked.
  *
  * A value in a file needs no row: the file says itself what the row does, but for the
  * number of the write, which is drawn after it was written. So that number and the sum
@@ -216,11 +216,19 @@ static size_t head_offset(const struct cell *cell)
 
 /* --- remembering ----------------------------------------------------------------------------------- */
 
-/* Did the last `pages` reads follow each other in the file? Then where the first of them was. */
+/* From one page to the next. */
+static uint64_t step_at(uint64_t at)
+{
+	return at & VFS_IN_LOG ? VFS_LOG_STEP : PAGE_BYTES;
+}
+
+/* Did the last `pages` reads follow each other in a file? Then where the first of them was. */
 static bool were_in_a_row(uint64_t pages, uint64_t *ret)
 {
 	for (uint64_t i = 1; i < pages; i++) {
-		if (vfs_read_before(i).at != vfs_read_before(i - 1).at - PAGE_BYTES)
+		uint64_t at = vfs_read_before(i).at;
+
+		if (at + step_at(at) != vfs_read_before(i - 1).at)
 			return false;
 	}
 	*ret = pages ? vfs_read_before(pages - 1).at : 0;
@@ -308,14 +316,14 @@ void terrace__place_note(struct disk *disk, struct connection *connection,
 /* What does not lie beside the head: pages in a row, of which each but the number of the next counts. */
 static bool read_rest(struct connection *connection, uint64_t from, uint8_t *ret, size_t size)
 {
-	size_t pages = (size + OVERFLOW_BYTES - 1) / OVERFLOW_BYTES;
+	size_t pages = (size + OVERFLOW_BYTES - 1) / OVERFLOW_BYTES, step = step_at(from);
 
-	if (!terrace__vfs_read(connection->db, ret, pages * PAGE_BYTES, from))
+	if (!terrace__vfs_read(connection->db, ret, (pages - 1) * step + PAGE_BYTES, from))
 		return false;
 	for (size_t i = 0; i < pages; i++) {
 		size_t part = min_u64(size - i * OVERFLOW_BYTES, OVERFLOW_BYTES);
 
-		memmove(ret + i * OVERFLOW_BYTES, ret + i * PAGE_BYTES + 4, part);
+		memmove(ret + i * OVERFLOW_BYTES, ret + i * step + 4, part);
 	}
 	return true;
 }
@@ -332,7 +340,7 @@ static int value_at(struct disk *disk, struct connection *connection, const stru
 		return terrace__record_entry(record, beside, hash, TERRACE_L2, ret);
 	more = (size_t)record->payload_size - beside.size;
 	if (!rest || more > VFS_READS * OVERFLOW_BYTES ||
-	    !terrace__buf_reserve(&payload, beside.size + more + VFS_READS * PAGE_BYTES))
+	    !terrace__buf_reserve(&payload, beside.size + more + VFS_READS * VFS_LOG_STEP))
 		return TERRACE_MISS;
 	memcpy(payload.data, beside.data, beside.size);
 	if (!read_rest(connection, rest, payload.data + beside.size, more))

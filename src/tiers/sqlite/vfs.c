@@ -41,6 +41,8 @@ enum {
 	FRAMES_AT_ONCE = 16,
 };
 
+_Static_assert((int)FRAME == (int)VFS_LOG_STEP, "pages of the log lie so far apart");
+
 /* Lies behind SQLite's own part of the file. */
 struct guard {
 	sqlite3_io_methods methods;
@@ -167,7 +169,7 @@ static int read_log(sqlite3_file *file, void *data, int size, sqlite3_int64 at)
 {
 	int rc = write_frames(file);
 
-	note_read(0, NULL);
+	note_read(size == PAGE_BYTES ? at | (sqlite3_int64)VFS_IN_LOG : 0, data);
 	return rc == SQLITE_OK ? read_bytes(file, data, size, at) : rc;
 }
 
@@ -232,6 +234,14 @@ static sqlite3_file *file_of(sqlite3 *db)
 	return file && file->pMethods && file->pMethods->xShmLock == lock ? file : NULL;
 }
 
+static sqlite3_file *log_of(sqlite3 *db)
+{
+	sqlite3_file *file = NULL;
+
+	sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, (void *)&file);
+	return file && file->pMethods && file->pMethods->xRead == read_log ? file : NULL;
+}
+
 bool terrace__vfs_can_unlock(sqlite3 *db)
 {
 	return file_of(db) != NULL;
@@ -247,10 +257,10 @@ void terrace__vfs_unlock(sqlite3 *db, bool unlocked)
 
 bool terrace__vfs_read(sqlite3 *db, void *ret, size_t size, uint64_t at)
 {
-	sqlite3_file *file = file_of(db);
+	sqlite3_file *file = at & VFS_IN_LOG ? log_of(db) : file_of(db);
+	sqlite3_int64 from = (sqlite3_int64)(at & ~VFS_IN_LOG);
 
-	return file &&
-	       guard_of(file)->real->xRead(file, ret, (int)size, (sqlite3_int64)at) == SQLITE_OK;
+	return file && guard_of(file)->real->xRead(file, ret, (int)size, from) == SQLITE_OK;
 }
 
 /* --- the VFS ------------------------------------------------------------------------------------ */

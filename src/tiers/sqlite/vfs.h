@@ -21,10 +21,13 @@ bool terrace__vfs_make(sqlite3 *db);
  * know sets it to 0 before.
  */
 enum { VFS_READS = 16 };
+/* Of an address: it is in the log. Its pages lie so far apart. */
+#define VFS_IN_LOG (UINT64_C(1) << 46)
+enum { VFS_LOG_STEP = 24 + 4096 };
 struct vfs_reads {
 	uint64_t count;
 	struct vfs_read {
-		uint64_t at;         /* 0: it was of a log */
+		uint64_t at;         /* 0: it was no page */
 		const uint8_t *page; /* in SQLite's memory, which may hold another by now */
 	} last[VFS_READS];
 };
@@ -40,7 +43,8 @@ static inline struct vfs_read vfs_read_before(uint64_t back)
 	           (struct vfs_read){ 0 };
 }
 
-/* From the database's file, whatever its pages are. False: it cannot be read, or ends before that. */
+/* From the database's file or its log, whatever their pages are. False: it cannot be read, or ends
+ * before that. */
 bool terrace__vfs_read(sqlite3 *db, void *ret, size_t size, uint64_t at);
 
 /* Have the database take no readers' locks from now on, or take them again; nothing where it cannot. */

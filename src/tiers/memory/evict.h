@@ -30,10 +30,17 @@ struct evict_setting {
 	bool backed;   /* a lower tier has what goes: it is fetched again, not made again */
 };
 
+enum { EVICT_MAY_GO = 2 };
+
 struct evict_ops {
 	const char *name;
 	size_t size; /* of the state, which starts zeroed */
 	void (*start)(void *state, const struct evict_setting *setting);
+	/*
+	 * An entry of this hash may be added: ask for what is looked at then. The entries
+	 * that may go for it: NULL where nobody can say.
+	 */
+	void (*soon)(const void *state, uint64_t hash, const struct entry *ret[EVICT_MAY_GO]);
 	void (*added)(void *state, struct entry *entry);
 	/* The entry leaves for another reason than being the victim. */
 	void (*removed)(void *state, struct entry *entry);

@@ -71,7 +71,8 @@ struct ghost {
 struct value_state {
 	struct evict_setting setting;
 	const struct aim *aim;
-	bool full; /* something was evicted already */
+	bool full;    /* something was evicted already */
+	uint8_t last; /* the queue that was found the lowest, the last time */
 	uint64_t entries, bytes;
 	struct evict_queue queues[CLASSES];
 	double first[CLASSES];              /* the rank of each queue's oldest */
@@ -113,15 +114,15 @@ static unsigned ghost_age(const struct value_state *s, const struct ghost *ghost
 	return (uint8_t)(s->ghost_clock - ghost->left);
 }
 
-static struct ghost *ghost_ways(const struct value_state *s, const struct entry *entry)
+static struct ghost *ghost_ways(const struct value_state *s, uint64_t hash)
 {
-	return &s->ghosts[entry->hash >> 16 & s->ghost_mask & ~(uint64_t)(GHOST_WAYS - 1)];
+	return &s->ghosts[hash >> 16 & s->ghost_mask & ~(uint64_t)(GHOST_WAYS - 1)];
 }
 
 /* NULL when it has none. */
 static struct ghost *ghost_of(const struct value_state *s, const struct entry *entry)
 {
-	struct ghost *ways = ghost_ways(s, entry);
+	struct ghost *ways = ghost_ways(s, entry->hash);
 
 	for (unsigned i = 0; i < GHOST_WAYS; i++) {
 		if (ways[i].tag == (uint16_t)entry->hash && ways[i].frequency)
@@ -139,7 +140,7 @@ static void ghost_add(struct value_state *s, const struct entry *entry)
 	}
 	/* In whichever slot is next, so that none has to be waited for; it was taken from all. */
 	if (s->ghosts)
-		ghost_ways(s, entry)[s->ghost_fill % GHOST_WAYS] =
+		ghost_ways(s, entry->hash)[s->ghost_fill % GHOST_WAYS] =
 		    (struct ghost){ .tag = (uint16_t)entry->hash,
 			            .left = s->ghost_clock,
 			            .frequency = entry->frequency };
@@ -268,6 +269,22 @@ static bool window_is_over(const struct value_state *s, unsigned times)
 	                             window->bytes * WINDOW_PART > s->bytes * times;
 }
 
+/* The two that may have to fight for it were asked for when they came to their queues' ends. */
+static void value_soon(const void *state, uint64_t hash, const struct entry *ret[EVICT_MAY_GO])
+{
+	const struct value_state *s = state;
+
+	ret[0] = s->full ? s->queues[WINDOW].oldest : NULL;
+	ret[1] = s->full ? s->queues[s->last].oldest : NULL;
+	if (!s->ghosts)
+		return;
+	__builtin_prefetch(ghost_ways(s, hash));
+	for (unsigned i = 0; i < EVICT_MAY_GO; i++) {
+		if (ret[i])
+			__builtin_prefetch(ghost_ways(s, ret[i]->hash));
+	}
+}
+
 static void value_added(void *state, struct entry *entry)
 {
 	struct value_state *s = state;
@@ -339,8 +356,10 @@ static struct entry *lowest(struct value_state *s)
 		if (class == WINDOW)
 			return NULL;
 		hits = tries >= TRIES ? 0 : terrace__evict_new_hits(entry);
-		if (hits == 0)
+		if (hits == 0) {
+			s->last = (uint8_t) class;
 			return entry;
+		}
 		count_hits(entry, hits);
 		dequeue(s, entry);
 		settle(s, entry, class_of(s, entry));
@@ -466,8 +485,8 @@ static void bytes_start(void *state, const struct evict_setting *setting)
 #define BY_VALUE(its_name, its_start)                                                         \
 	{                                                                                     \
 		.name = (its_name), .size = sizeof(struct value_state), .start = (its_start), \
-		.added = value_added, .removed = value_removed, .victim = value_victim,       \
-		.done = value_done,                                                           \
+		.soon = value_soon, .added = value_added, .removed = value_removed,           \
+		.victim = value_victim, .done = value_done,                                   \
 	}
 
 const struct evict_ops terrace__evict_hits = BY_VALUE("hits", hits_start);

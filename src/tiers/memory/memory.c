@@ -286,6 +286,19 @@ static void make_room(struct memory *memory, struct shard *shard, const struct t
 		;
 }
 
+/* What is waited for in between would be waited for by the lock's end, one after the other. */
+static void shard_soon(const struct memory *memory, struct shard *shard, const struct tier_put *put)
+{
+	struct table *table = atomic_load_explicit(shard->table, memory_order_relaxed);
+	const struct entry *may_go[EVICT_MAY_GO];
+
+	memory->evict->soon(shard->policy, put->key.hash, may_go);
+	for (unsigned i = 0; i < EVICT_MAY_GO; i++) {
+		if (may_go[i])
+			__builtin_prefetch(&table->buckets[may_go[i]->hash & table->mask]);
+	}
+}
+
 static int shard_put(struct memory *memory, const struct tier_put *put, struct entry *entry)
 {
 	struct shard *shard = shard_of(memory, put->key.hash);
@@ -295,6 +308,7 @@ static int shard_put(struct memory *memory, const struct tier_put *put, struct e
 	int rc;
 
 	pthread_mutex_lock(&shard->lock);
+	shard_soon(memory, shard, put);
 	rc = shard_fit(shard);
 	if (rc != TERRACE_OK) {
 		pthread_mutex_unlock(&shard->lock);

@@ -157,7 +157,7 @@ bool terrace__alone_put_simply(struct terrace_cache *cache, terrace_slice key, t
 {
 	bool timed = terrace__put_is_timed(cache);
 	uint64_t start = timed ? terrace__now_ns() : 0;
-	struct tier_put put = { .key = cache_key_soon(cache, key) };
+	struct tier_put put = { .key = cache_key_soon(cache, key), .whole = true };
 	struct entry *entry;
 	int rc;
 
@@ -177,10 +177,10 @@ bool terrace__alone_put_simply(struct terrace_cache *cache, terrace_slice key, t
 	atomic_store_explicit(&entry->stamp, terrace__memory_stamp(cache, &put.key),
 	                      memory_order_relaxed);
 	rc = terrace__memory_keep(cache, &put, NULL);
-	entry_unref(entry);
-	if (rc != TERRACE_OK)
+	if (rc != TERRACE_OK) {
+		entry_unref(entry);
 		return false;
-	count_add(&cache->counts, COUNT_puts, 1);
+	}
 	event_of_key(cache, TERRACE_EVENT_PUT, key, 0);
 	if (timed) {
 		keeper_at(cache->store, start);

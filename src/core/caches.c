@@ -473,18 +473,20 @@ size_t terrace__caches_hold(struct terrace *store, struct terrace_cache *ret[CAC
 void terrace__stats_fold(struct terrace_cache *cache)
 {
 	struct terrace *store = cache->store;
-	uint64_t hits = 0, saved_us = 0;
+	struct memory_counts now, *was = &cache->folded;
 	int rc;
 
 	if (store->read_only)
 		return;
 	pthread_mutex_lock(&store->stats_lock);
-	if (cache->memory)
-		terrace__tiers_memory_hits(cache->memory, &hits, &saved_us);
-	count_add(&cache->counts, COUNT_hits_l1, hits - cache->folded_hits);
-	count_add(&cache->counts, COUNT_saved_us, saved_us - cache->folded_saved_us);
-	cache->folded_hits = hits;
-	cache->folded_saved_us = saved_us;
+	if (cache->memory) {
+		now = terrace__tiers_memory_counts(cache->memory);
+		count_add(&cache->counts, COUNT_hits_l1, now.hits - was->hits);
+		count_add(&cache->counts, COUNT_saved_us, now.saved_us - was->saved_us);
+		count_add(&cache->counts, COUNT_puts, now.puts - was->puts);
+		count_add(&cache->counts, COUNT_evicted_l1, now.evicted - was->evicted);
+		*was = now;
+	}
 	rc = terrace__stats_file_add(store->dir_fd, store->lock_fd, cache->number, &cache->counts);
 	pthread_mutex_unlock(&store->stats_lock);
 	if (rc < 0)

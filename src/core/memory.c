@@ -12,12 +12,11 @@
 
 #include <errno.h>
 
-/* Count what eviction has taken out, and tell the catalogue of its hits. */
+/* Tell of what eviction has taken out, and the catalogue of its hits. */
 static void note_evicted(struct terrace_cache *cache, const struct tier_evicted *evicted)
 {
 	int64_t now = evicted->chain && cache->on_disk ? terrace__now(cache->store) : 0;
 
-	count_add(&cache->counts, COUNT_evicted_l1, evicted->entries_l1);
 	for (struct entry *entry = evicted->chain; entry; entry = entry->next) {
 		if (cache->on_disk && entry_hits(entry))
 			terrace__access_note(cache->store, entry->hash, entry_hits(entry), now);

@@ -270,12 +270,12 @@ struct terrace_cache {
 
 	struct codecs codecs;
 	struct counts counts;
-	uint64_t folded_hits, folded_saved_us; /* of L1, already in counts; stats_lock */
-	_Atomic uint64_t sample;               /* which keys' hits are timed just now */
-	_Atomic unsigned events;               /* kinds that somebody has subscribed to */
-	_Atomic bool has_idle;                 /* there may be entries with an idle time */
-	_Atomic bool has_immediate;            /* there may be entries of memory without a row */
-	_Atomic uint64_t unkept; /* with no tiers: how often it was written, or invalidated */
+	struct memory_counts folded; /* of L1, already in counts; stats_lock */
+	_Atomic uint64_t sample;     /* which keys' hits are timed just now */
+	_Atomic unsigned events;     /* kinds that somebody has subscribed to */
+	_Atomic bool has_idle;       /* there may be entries with an idle time */
+	_Atomic bool has_immediate;  /* there may be entries of memory without a row */
+	_Atomic uint64_t unkept;     /* with no tiers: how often it was written, or invalidated */
 
 	struct setting settings[CACHE_SETTING_COUNT];
 	char name[TERRACE_NAME_MAX + 1];

@@ -28,9 +28,9 @@ uint64_t terrace__tiers_memory_entries(const void *tier)
 	return terrace__memory_entries(tier);
 }
 
-void terrace__tiers_memory_hits(void *tier, uint64_t *ret_hits, uint64_t *ret_saved_us)
+struct memory_counts terrace__tiers_memory_counts(void *tier)
 {
-	terrace__memory_hits(tier, ret_hits, ret_saved_us);
+	return terrace__memory_counts(tier);
 }
 
 bool terrace__tiers_memory_gone(void *tier, uint64_t hash, int64_t *ret_when)

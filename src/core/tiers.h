@@ -12,8 +12,7 @@ int terrace__tiers_memory(const char *eviction, bool by_count, bool backed, unsi
                           struct tier_pool *pool, const struct tier_ops **ret_ops, void **ret_tier);
 uint64_t terrace__tiers_memory_bytes(const void *tier);
 uint64_t terrace__tiers_memory_entries(const void *tier);
-void terrace__tiers_memory_hits(void *tier, uint64_t *ret_hits, uint64_t *ret_saved_us);
-
+struct memory_counts terrace__tiers_memory_counts(void *tier);
 bool terrace__tiers_memory_gone(void *tier, uint64_t hash, int64_t *ret_when);
 
 /* L2 and L3; see disk.h. */

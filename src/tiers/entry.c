@@ -209,23 +209,6 @@ void terrace__entry_last(struct entry *entry)
 
 /* --- tables ---------------------------------------------------------------------------------- */
 
-void terrace__entry_link(struct entry *entry)
-{
-	uint32_t old = atomic_load_explicit(&entry->meta, memory_order_relaxed), meta;
-
-	if (entry_counted(old) == 1) { /* the caller's alone */
-		atomic_store_explicit(&entry->meta,
-		                      ((old + ENTRY_REF) & ~ENTRY_UNLINKED) | ENTRY_SHARED,
-		                      memory_order_relaxed);
-		return;
-	}
-	/* No reader of a table can see it yet, but who writes it behind may let go of it now. */
-	do
-		meta = ((old + ENTRY_REF) & ~ENTRY_UNLINKED) | ENTRY_SHARED;
-	while (!atomic_compare_exchange_weak_explicit(&entry->meta, &old, meta,
-	                                              memory_order_relaxed, memory_order_relaxed));
-}
-
 bool terrace__entry_pin_counted(struct epoch_slot *slot, struct entry *entry)
 {
 	uint32_t old;

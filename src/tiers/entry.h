@@ -261,8 +261,26 @@ static inline bool entry_was_shared(const struct entry *entry)
 	return atomic_load_explicit(&entry->meta, memory_order_relaxed) & ENTRY_SHARED;
 }
 
-/* Before an entry becomes visible in a table; the table's reference included. */
-void terrace__entry_link(struct entry *entry);
+/*
+ * Before an entry becomes visible in a table; the table's reference included, which is the
+ * caller's where that is given.
+ */
+static inline void entry_link(struct entry *entry, bool given)
+{
+	uint32_t old = atomic_load_explicit(&entry->meta, memory_order_relaxed), meta;
+	uint32_t ref = given ? 0 : ENTRY_REF;
+
+	if (__builtin_expect(entry_counted(old) == 1, 1)) { /* the caller's alone */
+		atomic_store_explicit(&entry->meta, ((old + ref) & ~ENTRY_UNLINKED) | ENTRY_SHARED,
+		                      memory_order_relaxed);
+		return;
+	}
+	/* No reader of a table can see it yet, but who writes it behind may let go of it now. */
+	do
+		meta = ((old + ref) & ~ENTRY_UNLINKED) | ENTRY_SHARED;
+	while (!atomic_compare_exchange_weak_explicit(&entry->meta, &old, meta,
+	                                              memory_order_relaxed, memory_order_relaxed));
+}
 
 /* When it is out of its table and policy: drop the table's reference. NULL is fine. */
 static inline void entry_unlinked(struct entry *entry)

@@ -62,6 +62,11 @@ struct tier_put {
 	 * that with entry_unlinked(); NULL: it is dropped.
 	 */
 	struct entry **replaced;
+	/*
+	 * Memory: it is all there is to a program's put, of a new entry. With TERRACE_OK the
+	 * caller's reference has gone with it, and memory has counted it.
+	 */
+	bool whole;
 };
 
 /* An entry of a tier, as the visitor of `each` and the notes see it. */
@@ -93,6 +98,13 @@ struct tier_evicted {
 	uint64_t entries_l1, entries_l2, entries_l3;
 	uint64_t bytes;
 	struct entry *chain; /* memory: the entries, linked by next; the caller drops them */
+};
+
+/* What memory has counted by itself, ever. */
+struct memory_counts {
+	uint64_t hits, saved_us;
+	uint64_t puts;    /* that were whole */
+	uint64_t evicted; /* with a note */
 };
 
 /* What several tiers hold together. */

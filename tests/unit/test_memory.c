@@ -240,7 +240,7 @@ static void test_memory__counts_hits_and_what_they_saved(void **state)
 {
 	struct memory *memory = open_memory("hits", 1);
 	struct tier_put costly = { .key = key_of("costly") };
-	uint64_t hits, saved_us;
+	struct memory_counts counts;
 
 	(void)state;
 	costly.entry = terrace__entry_new(costly.key.key, 1, terrace_bytes(NULL, 0));
@@ -253,13 +253,13 @@ static void test_memory__counts_hits_and_what_they_saved(void **state)
 	hit(memory, "costly");
 	hit(memory, "free");
 	has(memory, "free"); /* no hit */
-	terrace__memory_hits(memory, &hits, &saved_us);
-	assert_int_equal(hits, 3);
-	assert_int_equal(saved_us, 200);
+	counts = terrace__memory_counts(memory);
+	assert_int_equal(counts.hits, 3);
+	assert_int_equal(counts.saved_us, 200);
 	evict(memory, 2); /* and they stay counted */
-	terrace__memory_hits(memory, &hits, &saved_us);
-	assert_int_equal(hits, 3);
-	assert_int_equal(saved_us, 200);
+	counts = terrace__memory_counts(memory);
+	assert_int_equal(counts.hits, 3);
+	assert_int_equal(counts.saved_us, 200);
 	terrace__memory_ops.close(memory);
 }
 

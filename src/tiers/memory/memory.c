@@ -22,8 +22,7 @@ struct shard {
 	/* What the counters that all shards share have not been told yet. */
 	uint64_t new_entries, new_bytes;
 	uint64_t gone;
-	uint64_t hits; /* of entries that have left */
-	uint64_t saved_us;
+	struct memory_counts counts; /* hits: of entries that have left */
 };
 
 struct memory {
@@ -210,8 +209,8 @@ static void shard_left(struct shard *shard, struct entry *entry)
 {
 	uint64_t hits = entry_hits(entry);
 
-	shard->hits += hits;
-	shard->saved_us += hits * entry_rest(entry)->cost_us;
+	shard->counts.hits += hits;
+	shard->counts.saved_us += hits * entry_rest(entry)->cost_us;
 	count(shard, -UINT64_C(1), -terrace__entry_charge(entry));
 }
 
@@ -236,6 +235,7 @@ static bool shard_evict(struct memory *memory, struct shard *shard, const struct
 		return false;
 	terrace__table_remove(atomic_load_explicit(shard->table, memory_order_relaxed), victim);
 	shard_left(shard, victim);
+	shard->counts.evicted += note != NULL;
 	if (note && memory->gone)
 		gone_of(memory, shard)[shard->gone++ % (GONE / memory->shard_count)] =
 		    (struct gone){ victim->hash, note->when };
@@ -319,10 +319,14 @@ static int shard_put(struct memory *memory, const struct tier_put *put, struct e
 	/* A slower thread must not put its older value over a newer one. */
 	if (put->conditional ? old != put->expected :
 	                       old && atomic_load(&old->stamp) > atomic_load(&entry->stamp)) {
+		shard->counts.puts += put->whole;
 		pthread_mutex_unlock(&shard->lock);
+		if (put->whole)
+			entry_unref(entry);
 		return put->conditional ? TERRACE_EXISTS : TERRACE_OK;
 	}
-	terrace__entry_link(entry);
+	shard->counts.puts += put->whole;
+	entry_link(entry, put->whole);
 	if (old) {
 		memory->evict->removed(shard->policy, old);
 		atomic_store_explicit(word, word_of(entry), memory_order_release);
@@ -492,9 +496,9 @@ static void memory_close(void *tier)
 	terrace__epoch_drain();
 }
 
-void terrace__memory_hits(struct memory *memory, uint64_t *ret_hits, uint64_t *ret_saved_us)
+struct memory_counts terrace__memory_counts(struct memory *memory)
 {
-	uint64_t hits = 0, saved_us = 0;
+	struct memory_counts all = { 0 };
 
 	for (unsigned i = 0; i < memory->shard_count; i++) {
 		struct shard *shard = &memory->shards[i];
@@ -502,20 +506,21 @@ void terrace__memory_hits(struct memory *memory, uint64_t *ret_hits, uint64_t *r
 
 		pthread_mutex_lock(&shard->lock);
 		table = atomic_load_explicit(shard->table, memory_order_relaxed);
-		hits += shard->hits;
-		saved_us += shard->saved_us;
+		all.hits += shard->counts.hits;
+		all.saved_us += shard->counts.saved_us;
+		all.puts += shard->counts.puts;
+		all.evicted += shard->counts.evicted;
 		for (uint64_t at = 0; at < table_words(table); at++) {
 			struct entry *entry = table_at(table, at);
 
 			if (!entry)
 				continue;
-			hits += entry_hits(entry);
-			saved_us += entry_hits(entry) * entry_rest(entry)->cost_us;
+			all.hits += entry_hits(entry);
+			all.saved_us += entry_hits(entry) * entry_rest(entry)->cost_us;
 		}
 		pthread_mutex_unlock(&shard->lock);
 	}
-	*ret_hits = hits;
-	*ret_saved_us = saved_us;
+	return all;
 }
 
 bool terrace__memory_gone(struct memory *memory, uint64_t hash, int64_t *ret_when)

@@ -19,8 +19,8 @@ extern const struct tier_ops terrace__memory_ops;
 int terrace__memory_open(const struct evict_ops *evict, const struct evict_setting *setting,
                          unsigned shards, struct tier_pool *pool, struct memory **ret);
 
-/* Hits so far and the microseconds they saved. Looks at every entry. */
-void terrace__memory_hits(struct memory *memory, uint64_t *ret_hits, uint64_t *ret_saved_us);
+/* Looks at every entry. */
+struct memory_counts terrace__memory_counts(struct memory *memory);
 
 /* Was it evicted lately, and when? Of caches that no lower tier backs. */
 bool terrace__memory_gone(struct memory *memory, uint64_t hash, int64_t *ret_when);

@@ -207,7 +207,7 @@ static int keep(struct terrace_cache *cache, struct tier_put *put, const struct 
 	struct tier_evicted evicted = { 0 };
 	int rc;
 
-	if (!terrace__memory_fits(cache, terrace__entry_charge(put->entry))) {
+	if (!terrace__memory_fits(cache, entry_charge(put->entry))) {
 		/* An older one must not stay in its place. */
 		cache->memory_ops->remove(cache->memory, &put->key, NULL);
 		return TERRACE_ETOOBIG;
@@ -250,7 +250,7 @@ int terrace__memory_keep_weak(struct terrace_cache *cache, const struct tier_put
 	uint64_t bytes, entries;
 	int rc;
 
-	if (!terrace__memory_fits(cache, terrace__entry_charge(put->entry)))
+	if (!terrace__memory_fits(cache, entry_charge(put->entry)))
 		return TERRACE_ETOOBIG;
 	rc = cache->memory_ops->put(cache->memory, put);
 	bytes = max_u64(above(terrace__tiers_memory_bytes(cache->memory), cache->memory_bytes),
@@ -387,7 +387,7 @@ int terrace__encoded_keep(struct terrace_cache *cache, const struct tier_key *ke
 	struct tier_put put = { .key = *key, .entry = entry };
 	int rc;
 
-	if (terrace__entry_charge(entry) > cache->encoded_bytes / 8) {
+	if (entry_charge(entry) > cache->encoded_bytes / 8) {
 		/* An older one must not stay in its place. */
 		cache->memory_ops->remove(cache->encoded, key, NULL);
 		return TERRACE_ETOOBIG;

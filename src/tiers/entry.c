@@ -10,9 +10,6 @@
 _Static_assert(offsetof(struct entry, key) == 88, "no gaps");
 _Static_assert(TERRACE_L3 < 8, "it fits its bits");
 
-/* What is lost to rounding, and the share of a table. */
-enum { ENTRY_OVERHEAD = 8 + 24 };
-
 /* Some hundreds of what is smaller may wait to be freed; to copy this costs more than to ask the kernel. */
 enum { LARGE = 16 * 1024 };
 
@@ -134,10 +131,9 @@ struct entry *terrace__entry_copy(const struct entry *entry)
 	return copy;
 }
 
-uint64_t terrace__entry_charge(const struct entry *entry)
+uint64_t terrace__entry_charge_more(const struct entry *entry)
 {
-	uint64_t charge = offsetof(struct entry, key) + entry->key_size + entry->value_size +
-	                  ENTRY_OVERHEAD;
+	uint64_t charge = 0;
 
 	if (!entry->plain)
 		charge += sizeof(struct entry_rest) + entry_rest(entry)->extra_size;

@@ -318,7 +318,21 @@ static inline bool entry_pin(struct epoch_slot *slot, struct entry *entry)
 	return entry_hold(slot, entry) || terrace__entry_pin_counted(slot, entry);
 }
 
+/* What is lost to rounding, and the share of a table. */
+enum { ENTRY_OVERHEAD = 8 + 24 };
+
+/* Of what has a rest, or is an object. */
+uint64_t terrace__entry_charge_more(const struct entry *entry);
+
 /* What an entry weighs in memory; that does not change. */
-uint64_t terrace__entry_charge(const struct entry *entry);
+static inline uint64_t entry_charge(const struct entry *entry)
+{
+	uint64_t charge = offsetof(struct entry, key) + entry->key_size + entry->value_size +
+	                  ENTRY_OVERHEAD;
+
+	if (__builtin_expect(!entry->plain || entry->kind == ENTRY_OBJECT, 0))
+		charge += terrace__entry_charge_more(entry);
+	return charge;
+}
 
 #endif

@@ -14,15 +14,39 @@
 /* Doubly linked, newest first. */
 struct evict_queue {
 	struct entry *newest, *oldest;
-	uint64_t bytes;
-	uint64_t entries;
 };
 
-void terrace__queue_add(struct evict_queue *queue, struct entry *entry);
-void terrace__queue_remove(struct evict_queue *queue, struct entry *entry);
+static inline void queue_add(struct evict_queue *queue, struct entry *entry)
+{
+	entry->prev = NULL;
+	entry->next = queue->newest;
+	if (queue->newest)
+		queue->newest->prev = entry;
+	else
+		queue->oldest = entry;
+	queue->newest = entry;
+}
+
+static inline void queue_remove(struct evict_queue *queue, struct entry *entry)
+{
+	if (entry->prev)
+		entry->prev->next = entry->next;
+	else
+		queue->newest = entry->next;
+	if (entry->next)
+		entry->next->prev = entry->prev;
+	else
+		queue->oldest = entry->prev;
+}
 
 /* How often the entry was hit since the policy last asked, 3 at most. */
-unsigned terrace__evict_new_hits(struct entry *entry);
+static inline unsigned evict_new_hits(struct entry *entry)
+{
+	uint8_t hits = (uint8_t)entry_hits(entry), fresh = (uint8_t)(hits - entry->seen);
+
+	entry->seen = hits;
+	return fresh < 3 ? fresh : 3;
+}
 
 /* What there is too little of, and what a miss costs. */
 struct evict_setting {

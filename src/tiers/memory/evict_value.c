@@ -74,6 +74,7 @@ struct value_state {
 	bool full;    /* something was evicted already */
 	uint8_t last; /* the queue that was found the lowest, the last time */
 	uint64_t entries, bytes;
+	uint64_t window_entries, window_bytes; /* of them, in the window */
 	struct evict_queue queues[CLASSES];
 	double first[CLASSES];              /* the rank of each queue's oldest */
 	uint64_t used[(CLASSES + 63) / 64]; /* a bit for each queue that is not empty */
@@ -193,7 +194,7 @@ static uint8_t class_at(const struct value_state *s, const struct entry *entry, 
 	if (s->aim->cost)
 		value += log2_16(cost_of(s, entry));
 	if (!s->setting.by_count)
-		value -= log2_16(terrace__entry_charge(entry)) * s->aim->size / 10;
+		value -= log2_16(entry_charge(entry)) * s->aim->size / 10;
 	value = (value >> 3) + CLASS_OF_ONE;
 	return (uint8_t)(value < 1 ? 1 : value >= CLASSES ? CLASSES - 1 : value);
 }
@@ -212,16 +213,25 @@ static double value_of_class(unsigned class)
 	return class % 2 ? value * 1.4142135623730951 : value;
 }
 
+/* Unsigned arithmetic wraps, which is what subtracting is. */
+static void window_count(struct value_state *s, uint64_t entries, uint64_t bytes)
+{
+	s->window_entries += entries;
+	s->window_bytes += bytes;
+}
+
 static void enqueue(struct value_state *s, struct entry *entry, uint8_t class)
 {
 	struct evict_queue *queue = &s->queues[class];
 
 	entry->queue = class;
-	if (queue->entries == 0) {
+	if (class == WINDOW)
+		window_count(s, 1, entry_charge(entry));
+	if (!queue->oldest) {
 		s->first[class] = entry->rank;
 		s->used[class / 64] |= UINT64_C(1) << class % 64;
 	}
-	terrace__queue_add(queue, entry);
+	queue_add(queue, entry);
 }
 
 /* The one after the queue's oldest comes up soon. */
@@ -241,8 +251,10 @@ static void dequeue(struct value_state *s, struct entry *entry)
 	struct evict_queue *queue = &s->queues[class];
 	bool first = queue->oldest == entry;
 
-	terrace__queue_remove(queue, entry);
-	if (queue->entries == 0) {
+	queue_remove(queue, entry);
+	if (class == WINDOW)
+		window_count(s, -UINT64_C(1), -entry_charge(entry));
+	if (!queue->oldest) {
 		s->used[class / 64] &= ~(UINT64_C(1) << class % 64);
 	} else if (first) {
 		s->first[class] = queue->oldest->rank;
@@ -261,12 +273,10 @@ static void settle(struct value_state *s, struct entry *entry, uint8_t class)
 /* The window holds more than its part, or than `times` that. */
 static bool window_is_over(const struct value_state *s, unsigned times)
 {
-	const struct evict_queue *window = &s->queues[WINDOW];
-
-	if (window->entries <= WINDOW_LEAST * times)
+	if (s->window_entries <= WINDOW_LEAST * times)
 		return false;
-	return s->setting.by_count ? window->entries * WINDOW_PART > s->entries * times :
-	                             window->bytes * WINDOW_PART > s->bytes * times;
+	return s->setting.by_count ? s->window_entries * WINDOW_PART > s->entries * times :
+	                             s->window_bytes * WINDOW_PART > s->bytes * times;
 }
 
 /* The two that may have to fight for it were asked for when they came to their queues' ends. */
@@ -292,7 +302,7 @@ static void value_added(void *state, struct entry *entry)
 	entry->frequency = (uint8_t)min_u64(1 + ghost_take(s, entry), FREQUENCY_MAX);
 	entry->seen = (uint8_t)entry_hits(entry);
 	s->entries++;
-	s->bytes += terrace__entry_charge(entry);
+	s->bytes += entry_charge(entry);
 	entry->rank = 0;
 	enqueue(s, entry, WINDOW);
 	/* Where there is room nobody has to be beaten for it. */
@@ -300,7 +310,7 @@ static void value_added(void *state, struct entry *entry)
 		struct entry *oldest = s->queues[WINDOW].oldest;
 
 		dequeue(s, oldest);
-		count_hits(oldest, terrace__evict_new_hits(oldest));
+		count_hits(oldest, evict_new_hits(oldest));
 		settle(s, oldest, class_of(s, oldest));
 	}
 }
@@ -311,7 +321,7 @@ static void leave(struct value_state *s, struct entry *entry)
 		terrace__trial_left(&s->trials, entry);
 	dequeue(s, entry);
 	s->entries--;
-	s->bytes -= terrace__entry_charge(entry);
+	s->bytes -= entry_charge(entry);
 }
 
 static void value_removed(void *state, struct entry *entry)
@@ -355,7 +365,7 @@ static struct entry *lowest(struct value_state *s)
 
 		if (class == WINDOW)
 			return NULL;
-		hits = tries >= TRIES ? 0 : terrace__evict_new_hits(entry);
+		hits = tries >= TRIES ? 0 : evict_new_hits(entry);
 		if (hits == 0) {
 			s->last = (uint8_t) class;
 			return entry;
@@ -423,7 +433,7 @@ static struct entry *duel(struct value_state *s, struct entry *old)
 	uint8_t class;
 	bool stays;
 
-	count_hits(new, terrace__evict_new_hits(new));
+	count_hits(new, evict_new_hits(new));
 	class = class_of(s, new);
 	worth = value_of_class(class) / TIE;
 	stays = worth <= price;

@@ -211,12 +211,12 @@ static void shard_left(struct shard *shard, struct entry *entry)
 
 	shard->counts.hits += hits;
 	shard->counts.saved_us += hits * entry_rest(entry)->cost_us;
-	count(shard, -UINT64_C(1), -terrace__entry_charge(entry));
+	count(shard, -UINT64_C(1), -entry_charge(entry));
 }
 
 static void shard_joined(struct memory *memory, struct shard *shard, struct entry *entry)
 {
-	count(shard, 1, terrace__entry_charge(entry));
+	count(shard, 1, entry_charge(entry));
 	memory->evict->added(shard->policy, entry);
 }
 
@@ -241,7 +241,7 @@ static bool shard_evict(struct memory *memory, struct shard *shard, const struct
 		    (struct gone){ victim->hash, note->when };
 	victim->next = ret->chain;
 	ret->chain = victim;
-	ret->bytes += terrace__entry_charge(victim);
+	ret->bytes += entry_charge(victim);
 	ret->entries_l1++;
 	return true;
 }
@@ -389,7 +389,7 @@ static void row_of(struct entry *entry, uint32_t cache, struct tier_row *ret)
 		.cache = cache,
 		.tier = TERRACE_L1,
 		.seq = rest->seq,
-		.charge = terrace__entry_charge(entry),
+		.charge = entry_charge(entry),
 		.expires = atomic_load_explicit(&entry->expires, memory_order_relaxed),
 		.key = entry_key_slice(entry),
 		.extra = entry_extra(entry),

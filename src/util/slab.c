@@ -311,9 +311,9 @@ static bool hand_fill(struct hand *hand, unsigned size_class)
 }
 
 /* What is taken next: it was full of something that nobody has looked at for long. */
-static inline void read_ahead(const struct object *next, size_t size)
+static inline void read_ahead(const struct object *next)
 {
-	for (size_t at = 0; at < size && at < AHEAD; at += 64)
+	for (size_t at = 0; at < AHEAD; at += 64)
 		__builtin_prefetch((const char *)next + at);
 }
 
@@ -335,7 +335,7 @@ void *terrace__slab_take(size_t size)
 	}
 	hand->of[size_class].free = object->next;
 	hand->of[size_class].count--;
-	read_ahead(object->next, size);
+	read_ahead(object->next);
 	return object;
 }
 

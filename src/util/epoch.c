@@ -13,11 +13,11 @@
 #include <unistd.h>
 
 /*
- * Asking the kernel is worth it for so many. They are freed as they came, a few at a
- * time, so that nobody who retires one has to wait for all, and malloc, which keeps
- * seven of a size at hand, hands them out again; faster where many have gathered.
+ * Asking the kernel is worth it for so many. They are freed as they came, some at a
+ * time, so that nobody who retires one has to wait for all, and what the thread's slab
+ * keeps at hand is handed out again; faster where many have gathered.
  */
-enum { RECLAIM_EVERY = 256, FREE_EVERY = 4, FREE_AT_ONCE = 4, READY_MANY = 1024 };
+enum { RECLAIM_EVERY = 256, FREE_EVERY = 16, FREE_AT_ONCE = 16, READY_MANY = 1024 };
 
 _Atomic uint64_t terrace__epoch_now = 1;
 _Atomic int terrace__epoch_fences = 1;

@@ -49,7 +49,7 @@ fi
 proof "killed at every system call" STEP=1 STEP=1 $build/tests/proofs/killed
 proof "calls that fail" STEP=48 STEP=1 $build/tests/proofs/faults
 proof "terrace run, calls that fail" STEP=128 STEP=1 python3 tests/proofs/faults_run.py \
-	$build/cli/terrace $build/tests/proofs/libterrace_proof_shim.so
+	$build/tests/proofs/terrace_loaded $build/tests/proofs/libterrace_proof_shim.so
 proof "power cuts" ROUNDS=20 ROUNDS=200 $build/tests/proofs/power
 proof "single flight, owners killed" ROUNDS=100 ROUNDS=1000 $build/tests/proofs/flight
 proof "damage to every kind of file" ROUNDS=2000 ROUNDS=10000 $build/tests/proofs/damage

@@ -104,8 +104,15 @@ static void drain_others(struct terrace *store, bool dead_alone)
 
 void terrace__behind_reap(struct terrace *store)
 {
+	/* Each lies on pages of its own: who only comes to get one value looks at none that
+	 * nobody has had. */
+	uint32_t taken = atomic_load(&store->shared->lanes_taken);
+
 	pthread_mutex_lock(&store->behind.lanes);
-	drain_others(store, true);
+	for (int i = 0; i < LANES; i++) {
+		if (taken & 1u << i)
+			drain_other(store, i, UINT64_MAX, true);
+	}
 	pthread_mutex_unlock(&store->behind.lanes);
 }
 
@@ -385,6 +392,7 @@ static void take_lane(struct terrace *store, int i)
 	struct behind *behind = &store->behind;
 
 	atomic_store(&behind->started, true);
+	atomic_fetch_or(&store->shared->lanes_taken, 1u << i);
 	if (terrace__lane_make(store, i, &behind->ring) != TERRACE_OK)
 		terrace__swallow(store, NULL, "making a lane");
 	else if (terrace__thread_start(&behind->thread, run, store))

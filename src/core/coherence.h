@@ -202,6 +202,9 @@ struct shared {
 	/* A program begins, or has open, a transaction: nobody writes behind.
 	 * Cleared under the writers' lock alone. */
 	_Atomic uint32_t transaction;
+	/* A bit for each lane that a process has had: another has nothing for who comes. Who
+	 * needs rows looks at all of them, whatever it says. */
+	_Atomic uint32_t lanes_taken;
 	_Alignas(64) _Atomic uint32_t flight_turn; /* futex: a flight has landed */
 	_Atomic uint64_t unsynced; /* word: 1, the file says that this boot writes; see power.h */
 	_Atomic uint64_t loose;    /* word: 1, the database is not synced either */

@@ -174,6 +174,24 @@ static void test_lanes__all_that_the_dead_leave_becomes_rows(void **state)
 	terrace_cache_close(cache);
 }
 
+/* Without being asked for any of them. */
+static void test_lanes__who_comes_makes_rows_of_what_the_dead_left(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = behind();
+	struct peer peer = peer_start(f, &policy);
+	int writer;
+
+	assert_peer(&peer, "g k", "(miss)"); /* it is there */
+	writer = hold_writers(f);
+	assert_peer(&peer, "p k v", "ok");
+	peer_kill(&peer);
+	close(writer);
+	assert_true(terrace__lanes_any(f->store, NULL));
+	fixture_reopen(f);
+	assert_false(terrace__lanes_any(f->store, NULL));
+}
+
 /* A disk at which another process reads the key before each transaction. */
 static struct {
 	const struct disk_ops *real;
@@ -493,6 +511,7 @@ int main(void)
 		test(a_mark_that_nobody_has_comes_off),
 		test(what_the_dead_leave_is_counted_once),
 		test(all_that_the_dead_leave_becomes_rows),
+		test(who_comes_makes_rows_of_what_the_dead_left),
 		test(what_was_made_rows_twice_does_not_come_back),
 		test(a_flush_ends_though_the_end_is_damaged_meanwhile),
 		test(what_waits_elsewhere_is_counted),

@@ -270,21 +270,21 @@ static int open_fresh(struct terrace *store)
  * it is not. One that has a lower number than was committed has lost writes, by
  * a damaged log for one: older values must not come back.
  */
-static int check_known(struct terrace *store)
+static int check_known(struct terrace *store, uint64_t *ret_seq)
 {
 	const struct disk_ops *ops = store->disk_ops;
 	/* Before the database is asked: others may be writing to it. */
-	uint64_t committed = atomic_load(&store->shared->committed), seq = 0, seed = 0;
+	uint64_t committed = atomic_load(&store->shared->committed), seed = 0;
 	int rc = ops->look(store->disk);
 
 	if (rc == TERRACE_MISS)
 		return TERRACE_ECORRUPT;
 	if (rc == TERRACE_OK)
-		rc = ops->state(store->disk, &seq, &seed);
+		rc = ops->state(store->disk, ret_seq, &seed);
 	if (rc != TERRACE_OK)
 		return rc;
 	if (seed != store->head.seed || (word_holds(store->shared, PLACE_COMMITTED, committed) &&
-	                                 seq < word_value(committed))) {
+	                                 *ret_seq < word_value(committed))) {
 		terrace__message_set("it is not what was last written");
 		return TERRACE_ECORRUPT;
 	}
@@ -297,21 +297,21 @@ static int check_known(struct terrace *store)
 /* Under the writers' lock: a new one, if it is still not. */
 static int replace_known(struct terrace *store, void *ctx)
 {
-	int rc = check_known(store);
+	uint64_t seq = 0;
+	int rc = check_known(store, &seq);
 
 	(void)ctx;
 	return rc == TERRACE_ECORRUPT ? terrace__database_renew(store, true) : rc;
 }
 
-/* Is the shared file older than the database? Then what it says is not to be relied on. */
-static bool is_older(struct terrace *store)
+/* Is the shared file older than the database, which has `seq`? Then what it says is not to be
+ * relied on. */
+static bool is_older(struct terrace *store, uint64_t seq)
 {
-	uint64_t drawn = atomic_load(&store->shared->seq), seq = 0, seed;
+	uint64_t drawn = atomic_load(&store->shared->seq);
 
 	/* A damaged number is drawn on from far beyond. */
-	if (!word_holds(store->shared, PLACE_SEQ, drawn) ||
-	    store->disk_ops->state(store->disk, &seq, &seed) != TERRACE_OK ||
-	    seq <= word_value(drawn))
+	if (!word_holds(store->shared, PLACE_SEQ, drawn) || seq <= word_value(drawn))
 		return false;
 	atomic_store(&store->shared->seq, word_make(store->shared, PLACE_SEQ, seq));
 	return true;
@@ -319,14 +319,15 @@ static bool is_older(struct terrace *store)
 
 static int open_known(struct terrace *store, bool alone)
 {
+	uint64_t seq = 0;
 	int rc;
 
 	if (alone)
 		store->disk_ops->settle(store->disk);
-	rc = check_known(store);
+	rc = check_known(store, &seq);
 	if (rc == TERRACE_ECORRUPT)
 		rc = terrace__write_alone(store, replace_known, NULL);
-	else if (rc == TERRACE_OK && alone && is_older(store))
+	else if (rc == TERRACE_OK && alone && is_older(store, seq))
 		rc = terrace__power_drop(store, "the shared file is older than the database");
 	return rc;
 }

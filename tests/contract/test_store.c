@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -152,6 +153,42 @@ static void test_reopen__what_was_stored_survives(void **state)
 	a = fixture_cache(f, "a", NULL);
 	assert_gives(a, "k", "v");
 	terrace_cache_close(a);
+}
+
+/* Tables that came later than the rest: a database that is older gets them. */
+static void test_reopen__an_older_database_gets_what_it_lacks(void **state)
+{
+	static const char *const later[] = { "immutable", "named" };
+	struct fixture *f = *state;
+	char path[600], sql[100];
+	terrace_cache *a;
+	sqlite3 *db;
+
+	f->options.boot_id_path = "/nonexistent"; /* a new boot each time that it is opened */
+	for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+		fixture_reopen(f);
+		a = fixture_cache(f, "a", NULL);
+		assert_ok(put_text(a, "k", "v"));
+		terrace_cache_close(a);
+		terrace_close(f->store);
+		snprintf(path, sizeof path, "%s/v1/db-1", dir_of(f));
+		snprintf(sql, sizeof sql, "DROP TABLE %s", later[i]);
+		/* Ours, so that what is written is sound as pages go. */
+		assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "terrace"),
+		                 SQLITE_OK);
+		assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+		sqlite3_close(db);
+		assert_ok(terrace_open(dir_of(f), &f->options, &f->store));
+		a = fixture_cache(f, "a", NULL);
+		assert_gives(a, "k", "v");
+		terrace_cache_close(a);
+		assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, "terrace"),
+		                 SQLITE_OK);
+		assert_int_equal(sqlite3_table_column_metadata(db, "main", later[i], NULL, NULL,
+		                                               NULL, NULL, NULL, NULL),
+		                 SQLITE_OK);
+		sqlite3_close(db);
+	}
 }
 
 static void test_cache__bad_names_are_refused(void **state)
@@ -659,6 +696,7 @@ int main(void)
 		WITH_STORE(test_reopen__one_after_the_other_keeps_the_log_short),
 		WITH_STORE(test_close__leaves_no_long_log_behind_a_large_write),
 		WITH_STORE(test_reopen__what_was_stored_survives),
+		WITH_STORE(test_reopen__an_older_database_gets_what_it_lacks),
 		WITH_STORE(test_cache__bad_names_are_refused),
 		WITH_STORE(test_cache__contradictory_policies_are_refused),
 		WITH_STORE(test_open__a_link_is_not_followed),

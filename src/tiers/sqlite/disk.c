@@ -118,7 +118,15 @@ static void disk_close(void *tier)
 	free(disk);
 }
 
-/* The first reader at once, so that a broken database shows. */
+/* SQLite has read what tables there are by then. */
+static bool has_table(struct connection *reader, const char *name)
+{
+	return sqlite3_table_column_metadata(reader->db, "main", name, NULL, NULL, NULL, NULL, NULL,
+	                                     NULL) == SQLITE_OK;
+}
+
+/* The first reader at once, so that a broken database shows. The two others came later than
+ * the rest: a database may be older. */
 static int try_tables(struct disk *disk)
 {
 	struct connection *reader = terrace__reader_take(disk);
@@ -126,8 +134,8 @@ static int try_tables(struct disk *disk)
 
 	if (!reader)
 		return atomic_load(&disk->suspected) ? TERRACE_ECORRUPT : TERRACE_EIO;
-	if (!terrace__statement(reader, DO_GET) || !terrace__statement(reader, DO_CACHES) ||
-	    !terrace__statement(reader, DO_NAMED)) {
+	if (!terrace__statement(reader, DO_GET) || !has_table(reader, "immutable") ||
+	    !has_table(reader, "named")) {
 		rc = terrace__sqlite_failed(disk, reader->db, "read the tables");
 		if (sqlite3_errcode(reader->db) == SQLITE_ERROR)
 			rc = TERRACE_MISS; /* it has none */

@@ -6,6 +6,7 @@ usage: run.py BUILD_FOLDER RESULT.tsv
 """
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,7 +35,8 @@ def programs(build):
     yield [build + "/bench/bench_l3"]
     yield [build + "/bench/bench_codec"]
     yield [build + "/bench/bench_ahead"]
-    yield [build + "/bench/bench_open", build + "/cli/terrace"]
+    # As it is installed: half of what the linker wrote lies in memory in single pages, which takes a start 0.1 ms.
+    yield [build + "/bench/bench_open", shutil.copy(build + "/cli/terrace", build + "/bench/terrace")]
 
 
 def long_programs(build):

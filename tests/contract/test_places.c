@@ -461,7 +461,6 @@ static terrace_slice text_of(size_t size, char letter)
 	return terrace_bytes(text, size);
 }
 
-/* Nothing is moved from the log: the row cannot be read where it lay. */
 static void put_file_and_see(terrace_cache *cache, const char *key, const char *text)
 {
 	assert_ok(put_text(cache, key, text));

@@ -49,7 +49,7 @@ enum {
 };
 static const uint64_t in_file = UINT64_C(1) << 63;
 
-/* In the database; or, with `file`, that file alone. */
+/* In the database or its log; or, with `file`, that file alone. */
 struct spot {
 	uint64_t at;   /* of the head, and how much lies there; of a file alone its sizes */
 	uint64_t rest; /* where the value goes on; or `in_file` and the file's number */

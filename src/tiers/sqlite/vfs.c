@@ -8,10 +8,6 @@
  * sum is malformed as it is read. Pages get their sums when they are written to
  * the database, and have none in the log, which is read in the same boot.
  *
- * A frame of the log is written in two pieces, that lie on three pages of the system's
- * between them, and a transaction is some hundreds of frames. Those that follow each
- * other are written at once, all of them before SQLite makes its commit known.
- *
  * A reader that holds on to a snapshot takes no locks: see snapshot.c.
  */
 #include "tiers/sqlite/vfs.h"
@@ -19,8 +15,6 @@
 #include "tiers/sqlite/connection.h"
 #include "util/buf.h"
 #include "util/hash.h"
-
-#include <stdlib.h>
 
 /* The locks of a reader come behind those of writer, checkpoint and recovery (SQLite,
  * "WAL-mode file format", section 2.3.1). */
@@ -31,28 +25,14 @@ enum { RESERVED_AT = 20 };
 
 enum { SUM_AT = PAGE_BYTES - PAGE_SUM_BYTES };
 
-/* The log: its head, then frames, a head and a page each. The last of a transaction says in
- * its head how large the database is then; others have 0 there (same place, section 4). */
-enum {
-	LOG_HEAD = 32,
-	FRAME_HEAD = 24,
-	FRAME = FRAME_HEAD + PAGE_BYTES,
-	FRAME_COMMITS_AT = 4,
-	FRAMES_AT_ONCE = 16,
-};
-
-_Static_assert((int)FRAME == (int)VFS_LOG_STEP, "pages of the log lie so far apart");
+/* Each page of the log has a head in front of it (same place, section 4.2). */
+_Static_assert((int)VFS_LOG_STEP == 24 + (int)PAGE_BYTES, "pages of the log lie so far apart");
 
 /* Lies behind SQLite's own part of the file. */
 struct guard {
 	sqlite3_io_methods methods;
 	const sqlite3_io_methods *real;
 	bool unlocked;
-	/* Frames of the log, or the beginning of them, that are to be written. */
-	uint8_t *frames;
-	size_t size;
-	sqlite3_int64 at;
-	bool commits; /* the last of them is the last of a transaction */
 };
 
 static sqlite3_vfs ours;
@@ -93,6 +73,12 @@ static int read_bytes(sqlite3_file *file, void *data, int size, sqlite3_int64 at
 	return rc == SQLITE_IOERR_CORRUPTFS ? SQLITE_IOERR_READ : rc;
 }
 
+static int read_log(sqlite3_file *file, void *data, int size, sqlite3_int64 at)
+{
+	note_read(size == PAGE_BYTES ? at | (sqlite3_int64)VFS_IN_LOG : 0, data);
+	return read_bytes(file, data, size, at);
+}
+
 static int read_page(sqlite3_file *file, void *data, int size, sqlite3_int64 at)
 {
 	int rc = read_bytes(file, data, size, at);
@@ -116,96 +102,6 @@ static int write_page(sqlite3_file *file, const void *data, int size, sqlite3_in
 	sum(page, at, page + SUM_AT);
 	return guard_of(file)->real->xWrite(file, data, size, at);
 }
-
-/* --- the log ------------------------------------------------------------------------------------ */
-
-/* Write what waits. When that fails it is gone, and so is the transaction. */
-static int write_frames(sqlite3_file *file)
-{
-	struct guard *guard = guard_of(file);
-	size_t size = guard->size;
-
-	guard->size = 0;
-	return size ? guard->real->xWrite(file, guard->frames, (int)size, guard->at) : SQLITE_OK;
-}
-
-/* Is it the next piece of a frame, behind what waits? */
-static bool is_next_piece(const struct guard *guard, int size, sqlite3_int64 at)
-{
-	if (guard->size && at != guard->at + (sqlite3_int64)guard->size)
-		return false;
-	return guard->size % FRAME ? size == PAGE_BYTES :
-	                             size == FRAME_HEAD && (at - LOG_HEAD) % FRAME == 0;
-}
-
-static int write_log(sqlite3_file *file, const void *data, int size, sqlite3_int64 at)
-{
-	struct guard *guard = guard_of(file);
-	int rc = is_next_piece(guard, size, at) ? SQLITE_OK : write_frames(file);
-
-	if (rc != SQLITE_OK)
-		return rc;
-	if (!guard->frames)
-		guard->frames = malloc(FRAMES_AT_ONCE * FRAME);
-	if (!guard->frames || !is_next_piece(guard, size, at))
-		return guard->real->xWrite(file, data, size, at);
-	if (size == FRAME_HEAD) {
-		static const uint8_t none[4];
-
-		guard->commits = memcmp((const uint8_t *)data + FRAME_COMMITS_AT, none,
-		                        sizeof none) != 0;
-	}
-	if (guard->size == 0)
-		guard->at = at;
-	memcpy(guard->frames + guard->size, data, (size_t)size);
-	guard->size += (size_t)size;
-	if (guard->size == FRAMES_AT_ONCE * FRAME || (size == PAGE_BYTES && guard->commits))
-		return write_frames(file);
-	return SQLITE_OK;
-}
-
-/* Of what a transaction under way has put there, too. */
-static int read_log(sqlite3_file *file, void *data, int size, sqlite3_int64 at)
-{
-	int rc = write_frames(file);
-
-	note_read(size == PAGE_BYTES ? at | (sqlite3_int64)VFS_IN_LOG : 0, data);
-	return rc == SQLITE_OK ? read_bytes(file, data, size, at) : rc;
-}
-
-static int truncate_log(sqlite3_file *file, sqlite3_int64 size)
-{
-	int rc = write_frames(file);
-
-	return rc == SQLITE_OK ? guard_of(file)->real->xTruncate(file, size) : rc;
-}
-
-static int sync_log(sqlite3_file *file, int flags)
-{
-	int rc = write_frames(file);
-
-	return rc == SQLITE_OK ? guard_of(file)->real->xSync(file, flags) : rc;
-}
-
-static int log_size(sqlite3_file *file, sqlite3_int64 *ret)
-{
-	int rc = write_frames(file);
-
-	return rc == SQLITE_OK ? guard_of(file)->real->xFileSize(file, ret) : rc;
-}
-
-/* What waits now is of no transaction that ever was. */
-static int close_log(sqlite3_file *file)
-{
-	struct guard *guard = guard_of(file);
-
-	free(guard->frames);
-	guard->frames = NULL;
-	guard->size = 0;
-	return guard->real->xClose(file);
-}
-
-/* --- the database ------------------------------------------------------------------------------- */
 
 bool terrace__vfs_make(sqlite3 *db)
 {
@@ -234,6 +130,7 @@ static sqlite3_file *file_of(sqlite3 *db)
 	return file && file->pMethods && file->pMethods->xShmLock == lock ? file : NULL;
 }
 
+/* NULL: there is none yet. */
 static sqlite3_file *log_of(sqlite3 *db)
 {
 	sqlite3_file *file = NULL;
@@ -275,14 +172,8 @@ static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int
 		return rc;
 	guard->real = file->pMethods;
 	guard->methods = *file->pMethods;
-	if (flags & SQLITE_OPEN_WAL) {
-		guard->methods.xRead = read_log;
-		guard->methods.xWrite = write_log;
-		guard->methods.xTruncate = truncate_log;
-		guard->methods.xSync = sync_log;
-		guard->methods.xFileSize = log_size;
-		guard->methods.xClose = close_log;
-	} else {
+	guard->methods.xRead = read_log;
+	if (flags & SQLITE_OPEN_MAIN_DB) {
 		guard->methods.xRead = read_page;
 		guard->methods.xWrite = write_page;
 		if (guard->methods.iVersion >= 2 && guard->methods.xShmLock)
@@ -291,9 +182,6 @@ static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int
 			guard->methods.iVersion = 2; /* pages are read, and not mapped */
 	}
 	guard->unlocked = false;
-	guard->frames = NULL;
-	guard->size = 0;
-	guard->commits = false;
 	file->pMethods = &guard->methods;
 	return rc;
 }

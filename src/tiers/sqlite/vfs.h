@@ -27,7 +27,7 @@ enum { VFS_LOG_STEP = 24 + 4096 };
 struct vfs_reads {
 	uint64_t count;
 	struct vfs_read {
-		uint64_t at;         /* 0: it was no page */
+		uint64_t at;         /* 0: it was no page, or the first */
 		const uint8_t *page; /* in SQLite's memory, which may hold another by now */
 	} last[VFS_READS];
 };

@@ -474,10 +474,8 @@ void terrace__stats_fold(struct terrace_cache *cache)
 {
 	struct terrace *store = cache->store;
 	struct memory_counts now, *was = &cache->folded;
-	int rc;
+	int rc = 0;
 
-	if (store->read_only)
-		return;
 	pthread_mutex_lock(&store->stats_lock);
 	if (cache->memory) {
 		now = terrace__tiers_memory_counts(cache->memory);
@@ -487,7 +485,9 @@ void terrace__stats_fold(struct terrace_cache *cache)
 		count_add(&cache->counts, COUNT_evicted_l1, now.evicted - was->evicted);
 		*was = now;
 	}
-	rc = terrace__stats_file_add(store->dir_fd, store->lock_fd, cache->number, &cache->counts);
+	if (!store->read_only)
+		rc = terrace__stats_file_add(store->dir_fd, store->lock_fd, cache->number,
+		                             &cache->counts);
 	pthread_mutex_unlock(&store->stats_lock);
 	if (rc < 0)
 		terrace__log(store, TERRACE_LOG_WARN, "%s: adding to the statistics: %s",

@@ -60,7 +60,7 @@ static struct entry *entry_new(const struct entry *shape, terrace_slice key, siz
 
 	if (shape->value_size > SIZE_MAX / 2)
 		return NULL;
-	/* Not on a line of its own: what malloc has at hand is worth more. */
+	/* Not on a line of its own: what is at hand is worth more. */
 	entry = memory_take(entry_rest_offset(shape) + behind);
 	if (!entry)
 		return NULL;

@@ -1,6 +1,5 @@
 #include "util/epoch.h"
 
-#include "util/slab.h"
 #include "util/util.h"
 
 #include <limits.h>
@@ -71,7 +70,6 @@ static void in_child(void)
 static void start(void)
 {
 	pthread_key_create(&slot_key, slot_release);
-	terrace__slab_ready();
 	pthread_atfork(before_fork, after_fork, in_child);
 	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0)
 		atomic_store(&terrace__epoch_fences, 0);

@@ -14,9 +14,10 @@ enum {
 	STEP = 16, /* between sizes up to FINE, and what objects are aligned to */
 	FINE = 512,
 	STEPS = 16, /* in each power of two above */
-	CLASSES = FINE / STEP + STEPS * 4 + 1,
+	CLASSES = FINE / STEP + STEPS + 1,
 	AT_HAND = 16 * 1024, /* bytes of a size that a thread keeps, */
 	AT_HAND_MOST = 64,   /* and objects */
+	SMALL_REGIONS = 4,   /* on small pages: each size takes a span at once */
 	AHEAD = 256,         /* bytes of the next one that are asked for */
 };
 
@@ -48,6 +49,7 @@ struct hand {
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t hand_key;
+static bool has_key;
 static __attribute__((tls_model("initial-exec"))) _Thread_local struct hand *mine;
 
 /* All below is of whoever has the lock. */
@@ -133,18 +135,20 @@ static struct region *region_new(void)
 		munmap(map, before);
 	munmap((char *)region + REGION, REGION - before);
 	/* Where there are no large pages it is like any memory. */
-	if (regions > 0)
-		madvise(region, REGION, MADV_HUGEPAGE);
+	madvise(region, REGION, regions < SMALL_REGIONS ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
 	regions++;
 	region_show(region);
 	return region;
 }
 
+/* It stays where the kernel cannot: to take out a part of a mapping takes memory, too. */
 static void region_free(struct region *region)
 {
 	region_hide(region);
-	munmap(region, REGION);
-	regions--;
+	if (munmap(region, REGION) == 0)
+		regions--;
+	else
+		region_show(region);
 }
 
 static void span_show(struct span *span)
@@ -265,31 +269,36 @@ static void let_go_of_lock(void)
 	pthread_mutex_unlock(&lock);
 }
 
-/* In a child what other threads had at hand is lost. */
-static void start(void)
+/*
+ * In a child what other threads had at hand is lost. Before anybody else in the process says what
+ * he does for a fork: handlers run in the other order, and whoever waits in his for
+ * threads that take something here must not wait for what waits for him.
+ */
+static __attribute__((constructor)) void watch_forks(void)
 {
-	pthread_key_create(&hand_key, hand_release);
 	pthread_atfork(hold_lock, let_go_of_lock, let_go_of_lock);
 }
 
-void terrace__slab_ready(void)
+static void start(void)
 {
-	pthread_once(&once, start);
+	has_key = pthread_key_create(&hand_key, hand_release) == 0;
 }
 
 static struct hand *hand_new(void)
 {
-	struct hand *hand = calloc(1, sizeof *hand);
+	struct hand *hand;
 
-	if (!hand)
+	pthread_once(&once, start);
+	hand = has_key ? calloc(1, sizeof *hand) : NULL;
+	if (!hand || pthread_setspecific(hand_key, hand) != 0) {
+		free(hand);
 		return NULL;
+	}
 	for (unsigned i = 1; i < CLASSES; i++) {
 		size_t fit = AT_HAND / size_of(i);
 
 		hand->of[i].most = fit > AT_HAND_MOST ? AT_HAND_MOST : (uint32_t)fit;
 	}
-	terrace__slab_ready();
-	pthread_setspecific(hand_key, hand);
 	mine = hand;
 	return hand;
 }
@@ -313,8 +322,8 @@ static bool hand_fill(struct hand *hand, unsigned size_class)
 /* What is taken next: it was full of something that nobody has looked at for long. */
 static inline void read_ahead(const struct object *next)
 {
-	for (size_t at = 0; at < AHEAD; at += 64)
-		__builtin_prefetch((const char *)next + at);
+	for (uintptr_t at = 0; at < AHEAD; at += 64)
+		__builtin_prefetch((const void *)((uintptr_t)next + at));
 }
 
 void *terrace__slab_take(size_t size)
@@ -365,6 +374,8 @@ void terrace__slab_give(void *given, size_t size)
 
 static void spans_trim(struct region *region)
 {
+	/* Else the kernel would fill it again. */
+	madvise(region, REGION, MADV_NOHUGEPAGE);
 	/* The first has the region's own part. */
 	for (unsigned n = 1; n < SPANS; n++) {
 		if (!(region->taken & 1u << n))
@@ -372,12 +383,17 @@ static void spans_trim(struct region *region)
 	}
 }
 
+void terrace__slab_let_go(void)
+{
+	for (unsigned i = 1; i < CLASSES && mine; i++)
+		hand_empty(mine, i, 0);
+}
+
 void terrace__slab_trim(void)
 {
 	struct region *next;
 
-	for (unsigned i = 1; i < CLASSES && mine; i++)
-		hand_empty(mine, i, 0);
+	terrace__slab_let_go();
 	pthread_mutex_lock(&lock);
 	for (struct region *region = open_regions; region; region = next) {
 		next = region->next;

@@ -7,27 +7,31 @@
  * What it is for is large pages. Entries that are asked for in any order lie on more pages
  * than the processor remembers the addresses of, and to look one up costs as much as
  * the entry. Objects are cut from regions that the kernel is asked to make of one page
- * each, from the second region on: a program that caches little pays for nothing.
+ * each, from the fifth on, so that a program that caches little pays for nothing.
+ *
+ * A span of a region, 64 KiB, is of one size until nothing is in it. That is why larger
+ * objects are malloc's: one of them here and there would hold what all of them took.
+ * valgrind sees no objects in here, as a sanitizer would not (see tiers/entry.c).
  */
 #ifndef UTIL_SLAB_H
 #define UTIL_SLAB_H
 
 #include <stddef.h>
 
-enum { SLAB_MOST = 8192 }; /* larger objects are malloc's */
+enum { SLAB_MOST = 1024 }; /* larger objects are malloc's */
 
 /* Aligned to 16 bytes; NULL when out of memory. Any thread. */
 void *terrace__slab_take(size_t size);
 /* `size`: what it was taken with. Any thread. NULL is fine. */
 void terrace__slab_give(void *object, size_t size);
 
-/* Give regions that nothing is in back to the system, with what this thread has at hand. */
+/* What this thread has at hand goes to where it is from: it may be the last of many regions. */
+void terrace__slab_let_go(void);
+
+/* That, and to the system what nothing is in. */
 void terrace__slab_trim(void);
 
-/* Once, before others prepare for fork() whose locks are held while something is given. */
-void terrace__slab_ready(void);
-
-/* Bytes that are mapped. */
+/* Bytes that are mapped, whatever is in them; for tests. */
 size_t terrace__slab_mapped(void);
 
 /* A table that is asked in any order: on large pages, where it fills some. For free(). */

@@ -1,6 +1,7 @@
 #include "tiers/memory/memory.h"
 
 #include "tiers/memory/find.h"
+#include "util/slab.h"
 #include "util/util.h"
 
 #include <pthread.h>
@@ -494,6 +495,7 @@ static void memory_close(void *tier)
 	free(memory->tables.tables);
 	free(memory);
 	terrace__epoch_drain();
+	terrace__slab_let_go();
 }
 
 struct memory_counts terrace__memory_counts(struct memory *memory)

@@ -17,7 +17,7 @@ enum {
 	CLASSES = FINE / STEP + STEPS + 1,
 	AT_HAND = 16 * 1024, /* bytes of a size that a thread keeps, */
 	AT_HAND_MOST = 64,   /* and objects */
-	SMALL_REGIONS = 4,   /* on small pages: each size takes a span at once */
+	SMALL_REGIONS = 2,   /* on small pages: each size takes a span at once */
 	AHEAD = 256,         /* bytes of the next one that are asked for */
 };
 

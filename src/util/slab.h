@@ -7,7 +7,7 @@
  * What it is for is large pages. Entries that are asked for in any order lie on more pages
  * than the processor remembers the addresses of, and to look one up costs as much as
  * the entry. Objects are cut from regions that the kernel is asked to make of one page
- * each, from the fifth on, so that a program that caches little pays for nothing.
+ * each, from the third on, so that a program that caches little pays for nothing.
  *
  * A span of a region, 64 KiB, is of one size until nothing is in it. That is why larger
  * objects are malloc's: one of them here and there would hold what all of them took.

@@ -63,8 +63,8 @@ struct tier_put {
 	 */
 	struct entry **replaced;
 	/*
-	 * Memory: it is all there is to a program's put, of a new entry. With TERRACE_OK the
-	 * caller's reference has gone with it, and memory has counted it.
+	 * Memory: it is all there is to a program's put, of a new entry, and not `conditional`.
+	 * With TERRACE_OK the caller's reference has gone with it, and memory has counted it.
 	 */
 	bool whole;
 };

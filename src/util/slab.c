@@ -3,7 +3,6 @@
 #include "util/util.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -13,8 +12,8 @@ enum {
 	SPAN = REGION / SPANS,
 	STEP = 16, /* between sizes up to FINE, and what objects are aligned to */
 	FINE = 512,
-	STEPS = 16, /* in each power of two above */
-	CLASSES = FINE / STEP + STEPS + 1,
+	COARSE = 32, /* between those above */
+	CLASSES = FINE / STEP + (SLAB_MOST - FINE) / COARSE + 1,
 	AT_HAND = 16 * 1024, /* bytes of a size that a thread keeps, */
 	AT_HAND_MOST = 64,   /* and objects */
 	SMALL_REGIONS = 2,   /* on small pages: each size takes a span at once */
@@ -60,25 +59,19 @@ static size_t regions;
 
 /* --- sizes ---------------------------------------------------------------------------------- */
 
-/* 1 to CLASSES - 1, each above FINE an equal part of a power of two. */
+/* 1 to CLASSES - 1. */
 static inline unsigned class_of(size_t size)
 {
-	unsigned log;
-
 	if (LIKELY(size <= FINE))
 		return (unsigned)((size + STEP - 1) / STEP);
-	log = 63 - (unsigned)__builtin_clzll(size - 1);
-	return FINE / STEP + (log - 9) * STEPS + (unsigned)((size - 1) >> (log - 4)) - STEPS + 1;
+	return (unsigned)(FINE / STEP + (size - FINE + COARSE - 1) / COARSE);
 }
 
 static inline size_t size_of(unsigned size_class)
 {
-	unsigned above;
-
 	if (size_class <= FINE / STEP)
 		return size_class * STEP;
-	above = size_class - FINE / STEP - 1;
-	return ((size_t)(above % STEPS + STEPS + 1) << (above / STEPS + 5));
+	return FINE + (size_t)(size_class - FINE / STEP) * COARSE;
 }
 
 /* --- regions and spans, under the lock ----------------------------------------------------------- */
@@ -334,8 +327,12 @@ void *terrace__slab_take(size_t size)
 
 	if (UNLIKELY(size > SLAB_MOST))
 		return malloc(size);
-	if (UNLIKELY(!hand) && !(hand = hand_new()))
-		return NULL;
+	if (UNLIKELY(!hand) && !(hand = hand_new())) {
+		pthread_mutex_lock(&lock);
+		object = object_new(size_class);
+		pthread_mutex_unlock(&lock);
+		return object;
+	}
 	object = hand->of[size_class].free;
 	if (UNLIKELY(!object)) {
 		if (!hand_fill(hand, size_class))

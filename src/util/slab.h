@@ -1,5 +1,5 @@
 /*
- * Memory for a great many objects of up to some kilobytes that come and go: a slab
+ * Memory for a great many objects of up to a kilobyte that come and go: a slab
  * allocator (Bonwick, "The slab allocator: an object-caching kernel memory allocator",
  * 1994) with a stack of free objects of each size in each thread (Bonwick and Adams,
  * "Magazines and Vmem", 2001).

@@ -265,14 +265,15 @@ static void test_lanes__what_was_made_rows_twice_does_not_come_back(void **state
 static struct {
 	const struct disk_ops *real;
 	struct disk_ops ops;
-	_Atomic uint64_t *tail; /* NULL: it has been damaged */
+	_Atomic uint64_t *_Atomic tail; /* what is damaged next, if anything */
 } damaging;
 
 static int begin_damaging(void *disk, uint64_t seq)
 {
-	if (damaging.tail)
-		atomic_fetch_xor(damaging.tail, 1);
-	damaging.tail = NULL;
+	_Atomic uint64_t *tail = atomic_exchange(&damaging.tail, NULL);
+
+	if (tail)
+		atomic_fetch_xor(tail, 1);
 	return damaging.real->begin(disk, seq);
 }
 
@@ -290,6 +291,11 @@ static void test_lanes__a_flush_ends_though_the_end_is_damaged_meanwhile(void **
 	char key[16];
 	int writer, lane;
 
+	/* Before there is a thread that writes. */
+	damaging.real = f->store->disk_ops;
+	damaging.ops = *damaging.real;
+	damaging.ops.begin = begin_damaging;
+	f->store->disk_ops = &damaging.ops;
 	assert_ok(put_text(cache, "first", "v"));
 	assert_ok(terrace_flush(f->store));
 	lane = atomic_load(&f->store->behind.lane);
@@ -299,13 +305,9 @@ static void test_lanes__a_flush_ends_though_the_end_is_damaged_meanwhile(void **
 		assert_ok(put_text(cache, key, "v"));
 	}
 	damaging.tail = &shared->lanes[lane].tail;
-	damaging.real = f->store->disk_ops;
-	damaging.ops = *damaging.real;
-	damaging.ops.begin = begin_damaging;
-	f->store->disk_ops = &damaging.ops;
 	close(writer);
 	assert_ok(terrace_flush(f->store));
-	assert_null(damaging.tail);
+	assert_null(atomic_load(&damaging.tail));
 	assert_true(terrace__lane_is_empty(shared, lane));
 	/* What was to be replaced by what is lost cannot be told, so all of it is. */
 	snprintf(key, sizeof key, "%d", MORE_THAN_A_BATCH - 1);

@@ -61,25 +61,46 @@ static struct tier_stamp stamp_of(terrace_cache *cache, const struct tier_key *k
 		                    atomic_load(&cache->shared->cleared) };
 }
 
-/* What is remembered of where a key's row was, and lies there; NULL: nothing. */
-static struct entry *at_place(terrace_cache *cache, const char *text)
+/*
+ * What is remembered of where a key's row was, and lies there; NULL: nothing. `blind`: by a
+ * connection that sees no database, so that only a file that does without its row is found.
+ */
+static struct entry *look_at_place(terrace_cache *cache, const char *text, bool blind)
 {
 	struct disk *disk = cache->store->disk;
 	struct tier_key key = cache_key(cache, terrace_str(text));
 	struct tier_stamp stamp = stamp_of(cache, &key);
-	struct connection *reader = terrace__reader_take(disk);
+	struct connection *reader = terrace__reader_take(disk), other;
 	struct entry *entry = NULL;
 
 	assert_non_null(reader);
-	if (terrace__place_get(disk, reader, &key, &stamp, &entry) != TERRACE_OK)
+	other = *reader;
+	if (blind)
+		assert_int_equal(sqlite3_open(":memory:", &other.db), SQLITE_OK);
+	if (terrace__place_get(disk, &other, &key, &stamp, &entry) != TERRACE_OK)
 		entry = NULL;
+	if (blind)
+		sqlite3_close(other.db);
 	terrace__reader_give(disk, reader);
 	return entry;
+}
+
+static struct entry *at_place(terrace_cache *cache, const char *text)
+{
+	return look_at_place(cache, text, false);
 }
 
 static bool has_place(terrace_cache *cache, const char *text)
 {
 	struct entry *entry = at_place(cache, text);
+
+	entry_unref(entry);
+	return entry != NULL;
+}
+
+static bool has_file_alone(terrace_cache *cache, const char *text)
+{
+	struct entry *entry = look_at_place(cache, text, true);
 
 	entry_unref(entry);
 	return entry != NULL;
@@ -465,7 +486,7 @@ static void put_file_and_see(terrace_cache *cache, const char *key, const char *
 {
 	assert_ok(put_text(cache, key, text));
 	assert_gives(cache, key, text);
-	assert_true(has_place(cache, key));
+	assert_true(has_file_alone(cache, key));
 }
 
 /* Under a second name, so that it can come back when it was removed. */
@@ -528,7 +549,7 @@ static void test_file__says_what_its_row_does(void **state)
 		assert_false(has_place(cache, layouts[i].name));
 		assert_ok(terrace_get(cache, name, &value));
 		terrace_release(value);
-		by_file = at_place(cache, layouts[i].name);
+		by_file = look_at_place(cache, layouts[i].name, true);
 		assert_non_null(by_file);
 		assert_ok(f->store->disk_ops->tier.get(f->store->disk, &key, false, &by_row));
 		assert_true(entry_rest(by_row)->seq > 0);
@@ -558,21 +579,31 @@ static void test_file__is_not_given_for_another_key_with_its_hash(void **state)
 	terrace_cache_close(cache);
 }
 
+static terrace_cache *put_file_for(struct fixture *f, const char *text, int64_t ttl_ms,
+                                   int64_t idle_ms)
+{
+	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
+	terrace_put_options options = TERRACE_PUT_INIT;
+
+	options.ttl_ms = ttl_ms;
+	options.idle_ms = idle_ms;
+	assert_ok(terrace_put(cache, TERRACE_KEY("k"), terrace_str(text), &options));
+	assert_gives(cache, "k", text);
+	return cache;
+}
+
 /* A touch changes the row alone: the file does not know until when it lives now. */
 static void test_file__that_was_touched_does_not_do_without_its_row(void **state)
 {
 	struct fixture *f = *state;
-	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
-	terrace_put_options options = TERRACE_PUT_INIT;
+	terrace_cache *cache = put_file_for(f, "touched", 1000, 0);
 
-	options.ttl_ms = 1000;
-	assert_ok(terrace_put(cache, TERRACE_KEY("k"), TERRACE_KEY("touched"), &options));
-	assert_gives(cache, "k", "touched");
-	assert_true(has_place(cache, "k"));
+	assert_true(has_file_alone(cache, "k"));
 	assert_ok(terrace_touch(cache, TERRACE_KEY("k"), 5000));
 	assert_false(has_place(cache, "k"));
 	settle(f);
 	assert_gives(cache, "k", "touched");
+	assert_false(has_file_alone(cache, "k"));
 	assert_true(has_place(cache, "k"));
 	atomic_fetch_add(&f->clock.now, 4999);
 	assert_gives(cache, "k", "touched");
@@ -584,13 +615,9 @@ static void test_file__that_was_touched_does_not_do_without_its_row(void **state
 static void test_file__does_not_outlive_its_time(void **state)
 {
 	struct fixture *f = *state;
-	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
-	terrace_put_options options = TERRACE_PUT_INIT;
+	terrace_cache *cache = put_file_for(f, "short", 1000, 0);
 
-	options.ttl_ms = 1000;
-	assert_ok(terrace_put(cache, TERRACE_KEY("k"), TERRACE_KEY("short"), &options));
-	assert_gives(cache, "k", "short");
-	assert_true(has_place(cache, "k"));
+	assert_true(has_file_alone(cache, "k"));
 	atomic_fetch_add(&f->clock.now, 1000);
 	assert_misses(cache, "k");
 	terrace_cache_close(cache);
@@ -600,12 +627,8 @@ static void test_file__does_not_outlive_its_time(void **state)
 static void test_file__is_not_read_alone_where_it_dies_unused(void **state)
 {
 	struct fixture *f = *state;
-	terrace_cache *cache = cache_of_files(f, TERRACE_CODEC_NONE);
-	terrace_put_options options = TERRACE_PUT_INIT;
+	terrace_cache *cache = put_file_for(f, "used", 0, 1000);
 
-	options.idle_ms = 1000;
-	assert_ok(terrace_put(cache, TERRACE_KEY("k"), TERRACE_KEY("used"), &options));
-	assert_gives(cache, "k", "used");
 	assert_false(has_place(cache, "k"));
 	terrace_cache_close(cache);
 }
@@ -702,7 +725,7 @@ static void test_file__is_void_in_another_database(void **state)
 	assert_false(has_place(cache, "k"));
 	reader->generation--;
 	atomic_fetch_sub(&disk->shared->generation, 1);
-	assert_true(has_place(cache, "k"));
+	assert_true(has_file_alone(cache, "k"));
 	terrace_cache_close(cache);
 }
 
@@ -856,11 +879,11 @@ static void test_file__that_is_damaged_gives_nothing(void **state)
 			assert_false(has_place(cache, layouts[i].name));
 			flip_bit(path, at, (int)(at % 8));
 		}
-		assert_true(has_place(cache, layouts[i].name));
+		assert_true(has_file_alone(cache, layouts[i].name));
 		append_byte(path);
 		assert_false(has_place(cache, layouts[i].name));
 		assert_int_equal(truncate(path, size), 0);
-		assert_true(has_place(cache, layouts[i].name));
+		assert_true(has_file_alone(cache, layouts[i].name));
 		assert_int_equal(truncate(path, size - 1), 0);
 		assert_damaged(cache, layouts[i].name, damaged + 1);
 		terrace_cache_close(cache);

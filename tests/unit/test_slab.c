@@ -34,6 +34,18 @@ static bool is_filled(const uint8_t *object, size_t size, uint8_t byte)
 	return i == size;
 }
 
+static void take_all(void **objects, size_t count, size_t size, uint8_t byte)
+{
+	for (size_t k = 0; k < count; k++)
+		objects[k] = take_filled(size, byte);
+}
+
+static void give_all(void **objects, size_t count, size_t size)
+{
+	for (size_t k = 0; k < count; k++)
+		terrace__slab_give(objects[k], size);
+}
+
 static void test_every_size_has_its_room(void **state)
 {
 	enum { EACH = 3 };
@@ -70,8 +82,7 @@ static void test_little_is_wasted(void **state)
 		/* A sixteenth, steps of sixteen bytes, and what is left at the end of a span. */
 		assert_in_range(mapped, 7 * REGION,
 		                (count * (sizes[i] + sizes[i] / 16 + 16)) * 9 / 8 + 2 * REGION);
-		for (size_t k = 0; k < count; k++)
-			terrace__slab_give(objects[k], sizes[i]);
+		give_all(objects, count, sizes[i]);
 		/* But for one, and what is at hand. */
 		assert_true(terrace__slab_mapped() <= before + 2 * REGION);
 		terrace__slab_trim();
@@ -88,8 +99,7 @@ static void test_what_is_given_is_taken_again(void **state)
 	size_t mapped;
 
 	(void)state;
-	for (size_t k = 0; k < COUNT; k++)
-		objects[k] = take_filled(256, 1);
+	take_all(objects, COUNT, 256, 1);
 	mapped = terrace__slab_mapped();
 	for (size_t k = 0; k < COUNT; k += 2)
 		terrace__slab_give(objects[k], 256);
@@ -135,12 +145,10 @@ static void test_trim__takes_what_nothing_is_in_and_nothing_else(void **state)
 		terrace__slab_give(objects[k], 512);
 	}
 	/* And what went can be had again. */
+	take_all(objects, COUNT, 512, 3);
 	for (size_t k = 0; k < COUNT; k++)
-		objects[k] = take_filled(512, (uint8_t)k);
-	for (size_t k = 0; k < COUNT; k++) {
-		assert_true(is_filled(objects[k], 512, (uint8_t)k));
-		terrace__slab_give(objects[k], 512);
-	}
+		assert_true(is_filled(objects[k], 512, 3));
+	give_all(objects, COUNT, 512);
 }
 
 /* What one size gave back another takes. */
@@ -151,16 +159,12 @@ static void test_a_span_changes_its_size(void **state)
 	size_t mapped;
 
 	(void)state;
-	for (size_t k = 0; k < COUNT; k++)
-		objects[k] = take_filled(256, 1);
+	take_all(objects, COUNT, 256, 1);
 	mapped = terrace__slab_mapped();
-	for (size_t k = 0; k < COUNT; k++)
-		terrace__slab_give(objects[k], 256);
-	for (size_t k = 0; k < COUNT / 2; k++)
-		objects[k] = take_filled(512, 2);
+	give_all(objects, COUNT, 256);
+	take_all(objects, COUNT / 2, 512, 2);
 	assert_true(terrace__slab_mapped() <= mapped + REGION);
-	for (size_t k = 0; k < COUNT / 2; k++)
-		terrace__slab_give(objects[k], 512);
+	give_all(objects, COUNT / 2, 512);
 }
 
 static void test_no_memory_is_said(void **state)
@@ -185,8 +189,7 @@ static void test_no_memory_is_said(void **state)
 	/* And it goes on where there is memory again. */
 	objects[count] = terrace__slab_take(512);
 	assert_non_null(objects[count]);
-	for (size_t i = 0; i <= count; i++)
-		terrace__slab_give(objects[i], 512);
+	give_all(objects, count + 1, 512);
 	free(objects);
 #endif
 }

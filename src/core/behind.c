@@ -174,6 +174,8 @@ static int flush_once(struct terrace *store)
 	int rc;
 
 	plan(store, &drain, caches);
+	drain.kept = true;
+	behind->kept = drain.from;
 	behind->flushing = true;
 	pthread_mutex_unlock(&behind->lock);
 	rc = terrace__drain(&drain, caches);
@@ -437,18 +439,22 @@ struct place {
 static bool find_place(struct terrace *store, uint64_t size, struct place *ret)
 {
 	struct behind *behind = &store->behind;
-	uint64_t head, tail, start, used;
+	uint64_t first, tail, start, used;
 
 	/* A lane that is damaged is full, until a flush has seen to it. */
-	if (!terrace__lane_span(store->shared, my_lane(store), &head, &tail) ||
-	    tail - head >= MARKS)
+	if (!terrace__lane_span(store->shared, my_lane(store), &first, &tail))
 		return false;
-	if (head == tail)
+	/* A batch is read where it lies, though another process may have written it meanwhile. */
+	if (behind->flushing)
+		first = min_u64(first, behind->kept);
+	if (tail - first >= MARKS)
+		return false;
+	if (first == tail)
 		behind->end = 0;
 	start = behind->end;
 	if (start % behind->ring + size > behind->ring)
 		start += behind->ring - start % behind->ring;
-	used = head == tail ? start : behind->starts[head % MARKS];
+	used = first == tail ? start : behind->starts[first % MARKS];
 	*ret = (struct place){ tail, start };
 	return start + size - used <= behind->ring;
 }
@@ -460,7 +466,7 @@ static bool wait_room(struct terrace *store, uint64_t size, struct place *ret)
 	int64_t deadline = terrace__clock_ms(CLOCK_MONOTONIC) + store->wait_ms;
 	struct timespec until = { deadline / 1000, (long)(deadline % 1000) * 1000000 };
 
-	while (!find_place(store, size, ret)) {
+	do {
 		if (behind->failing)
 			return false;
 		/* The thread is busy, or not awake yet: then it is done sooner by who needs it. */
@@ -468,7 +474,7 @@ static bool wait_room(struct terrace *store, uint64_t size, struct place *ret)
 			flush_once(store);
 		else if (pthread_cond_timedwait(&behind->done, &behind->lock, &until) == ETIMEDOUT)
 			return false;
-	}
+	} while (!find_place(store, size, ret));
 	return true;
 }
 
@@ -563,6 +569,7 @@ static int add(struct terrace_cache *cache, const struct tier_key *key, struct e
 	struct record record;
 	int rc;
 
+	terrace__lane_write_soon(store, my_lane(store), &item);
 	if (!find_neighbours(store, key, &neighbours))
 		return TERRACE_EXISTS;
 	item.prev = neighbours.prev;
@@ -646,8 +653,9 @@ int terrace__behind_put(struct terrace_cache *cache, const struct tier_key *key,
 	if (rc != TERRACE_OK)
 		return rc;
 	rc = TERRACE_EXISTS;
+	slot_soon(store->shared, key->slot);
 	pthread_mutex_lock(&behind->lock);
-	if (wait_room(store, size, &place))
+	if (find_place(store, size, &place) || wait_room(store, size, &place))
 		rc = add(cache, key, entry, lease, epoch, place);
 	if (rc == TERRACE_OK)
 		wake(store);

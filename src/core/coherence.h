@@ -275,6 +275,13 @@ static inline uint64_t version_load(const struct shared *shared, uint32_t slot)
 	return atomic_load_explicit(&shared->versions[slot], memory_order_acquire);
 }
 
+/* Its version, and what waits for it, will be looked at. */
+static inline void slot_soon(const struct shared *shared, uint32_t slot)
+{
+	__builtin_prefetch((const void *)&shared->versions[slot]);
+	__builtin_prefetch((const void *)&shared->waiting[slot]);
+}
+
 static inline bool version_is_writing(uint64_t version)
 {
 	return word_value(version) & VERSION_WRITING;

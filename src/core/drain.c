@@ -9,6 +9,8 @@
 
 #include <stdlib.h>
 
+enum { SOON = 8 }; /* values whose slots are asked for before they are looked at */
+
 /* Beside its write, which has the same index. */
 struct drained {
 	struct lane_item item;
@@ -78,7 +80,8 @@ static int prepare(struct drain *drain, size_t i, struct terrace_cache *cache)
 	write->rc = TERRACE_MISS;
 	if (!is_wanted(drain, item))
 		return TERRACE_OK;
-	rc = terrace__behind_value(drain->store, drain->lane, item, &entry);
+	rc = drain->kept ? terrace__lane_value(drain->store, drain->lane, item, &entry) :
+	                   terrace__behind_value(drain->store, drain->lane, item, &entry);
 	if (rc != TERRACE_OK)
 		return rc == TERRACE_ENOMEM ? rc : TERRACE_OK;
 	write->kind = WRITE_PUT;
@@ -119,6 +122,8 @@ static int prepare_all(struct drain *drain, struct terrace_cache *const *caches)
 
 		bool holds = terrace__lane_read(drain->store->shared, drain->lane, at,
 		                                &drained->item);
+
+		terrace__lane_soon(drain->store->shared, drain->lane, at + SOON);
 
 		/* The last one may be unfinished, or be taken out and written anew. */
 		if (!drain->still && at + 1 == drain->to && (!holds || !drained->item.seq)) {

@@ -152,6 +152,14 @@ bool terrace__lane_read(const struct shared *shared, int lane, uint64_t at, stru
 	       (uint64_t)ret->offset + ret->size <= LANE_BYTES;
 }
 
+void terrace__lane_soon(const struct shared *shared, int lane, uint64_t at)
+{
+	uint32_t slot, cache;
+
+	if (terrace__mark_where(shared, mark_at(shared, lane, at), &slot, &cache))
+		slot_soon(shared, slot);
+}
+
 static bool find_named(const struct shared *shared, uint32_t slot, uint32_t waiting, int *ret_lane,
                        struct lane_item *ret)
 {
@@ -379,6 +387,17 @@ int terrace__lane_value(struct terrace *store, int lane, const struct lane_item 
 	if (rc == TERRACE_OK)
 		entry_unref(*ret);
 	return TERRACE_MISS;
+}
+
+void terrace__lane_write_soon(struct terrace *store, int lane, const struct lane_item *item)
+{
+	enum { LINE = 64, SOON_MOST = 2048 };
+	const uint8_t *bytes = atomic_load(&store->behind.values);
+
+	bytes += (size_t)lane * LANE_BYTES + item->offset;
+	for (uint32_t i = 0; i < item->size && i < SOON_MOST; i += LINE)
+		__builtin_prefetch(bytes + i, 1);
+	__builtin_prefetch(mark_at(store->shared, lane, item->at), 1);
 }
 
 void terrace__lane_write(struct terrace *store, int lane, const struct lane_item *item,

@@ -34,6 +34,8 @@ bool terrace__lane_span(const struct shared *shared, int lane, uint64_t *ret_hea
 bool terrace__lane_is_empty(const struct shared *shared, int lane);
 /* False when it is damaged. */
 bool terrace__lane_read(const struct shared *shared, int lane, uint64_t at, struct lane_item *ret);
+/* That one will be looked at: what is known of its slot is asked for. */
+void terrace__lane_soon(const struct shared *shared, int lane, uint64_t at);
 /* The latest that waits for the slot, if anything does, and in which lane. */
 bool terrace__lane_find(const struct shared *shared, uint32_t slot, int *ret_lane,
                         struct lane_item *ret);
@@ -65,6 +67,8 @@ void terrace__lanes_remove(int dir_fd);
  */
 void terrace__lane_write(struct terrace *store, int lane, const struct lane_item *item,
                          terrace_slice head, terrace_slice value);
+/* Its lines are asked for: they were written long ago, and a put ends with a fence. */
+void terrace__lane_write_soon(struct terrace *store, int lane, const struct lane_item *item);
 void terrace__lane_finish(struct shared *shared, int lane, const struct lane_item *item);
 /* If it was good under one version it goes on being so under another. By the owner. */
 void terrace__lane_restamp(struct shared *shared, int lane, uint64_t at, uint64_t old,

@@ -61,7 +61,8 @@ struct behind {
 	_Atomic int lane;     /* -1: none */
 	bool stopping;
 	bool awake;             /* the thread knows that there is something */
-	bool flushing;          /* a batch is being written */
+	bool flushing;          /* a batch is being written, */
+	uint64_t kept;          /* whose places, from here on, are not taken meanwhile */
 	uint64_t flushed;       /* how many have been */
 	bool failing;           /* the last one could not be */
 	unsigned small;         /* so many more are to be small ones: room had to be made */

@@ -24,6 +24,9 @@
 	X(UPDATE, "UPDATE entry SET seq = ?3, expires = ?4, rank = ?5, "                       \
 	          "bytes = ?6, file = ?7, accessed = ?8, hits = 0, head = ?9, value = ?10 "    \
 	          "WHERE id = ?1")                                                             \
+	/* The same where it expires when it did: no index is looked at. */                    \
+	X(RENEW, "UPDATE entry SET seq = ?3, rank = ?5, bytes = ?6, file = ?7, "               \
+	         "accessed = ?8, hits = 0, head = ?9, value = ?10 WHERE id = ?1")              \
 	X(TOUCH, "UPDATE entry SET seq = ?2, expires = ?3, head = ?4 WHERE id = ?1")           \
 	X(USED, "UPDATE entry SET expires = ?2, head = ?3 WHERE id = ?1")                      \
 	X(ACCESSED, "UPDATE entry SET hits = hits + ?2, accessed = max(accessed, ?3) "         \

@@ -410,16 +410,17 @@ static int next_id(struct disk *disk, uint32_t cache, uint64_t *ret)
 	return TERRACE_OK;
 }
 
-static int write_row(struct disk *disk, uint64_t id, bool insert, const struct tier_put *put,
-                     terrace_slice head, uint64_t bytes)
+/* INSERT, UPDATE or RENEW. */
+static int write_row(struct disk *disk, uint64_t id, enum statement which,
+                     const struct tier_put *put, terrace_slice head, uint64_t bytes)
 {
 	const struct record *record = put->record;
-	sqlite3_stmt *row = terrace__statement(disk->writer, insert ? DO_INSERT : DO_UPDATE);
+	sqlite3_stmt *row = terrace__statement(disk->writer, which);
 
 	if (!row)
 		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a write");
 	sqlite3_bind_int64(row, 1, (sqlite3_int64)id);
-	if (insert)
+	if (which == DO_INSERT)
 		sqlite3_bind_int64(row, 2, (sqlite3_int64)put->key.hash);
 	sqlite3_bind_int64(row, 3, (sqlite3_int64)record->seq);
 	if (record->expires == INT64_MAX)
@@ -436,7 +437,7 @@ static int write_row(struct disk *disk, uint64_t id, bool insert, const struct t
 	else
 		sqlite3_bind_blob64(row, 10, put->payload.size ? put->payload.data : "",
 		                    put->payload.size, SQLITE_STATIC);
-	if (insert)
+	if (which == DO_INSERT)
 		sqlite3_bind_int64(row, 11, put->key.cache);
 	return terrace__run(disk, disk->writer, row, "write a row");
 }
@@ -448,7 +449,7 @@ static int insert_row(struct disk *disk, const struct tier_put *put, terrace_sli
 	int rc = next_id(disk, put->key.cache, ret_id);
 
 	if (rc == TERRACE_OK)
-		rc = write_row(disk, *ret_id, true, put, head, bytes);
+		rc = write_row(disk, *ret_id, DO_INSERT, put, head, bytes);
 	if (rc != TERRACE_OK || sqlite3_changes(disk->writer->db) > 0)
 		return rc;
 	disk->last_id--;
@@ -475,7 +476,10 @@ static int replace_row(struct disk *disk, const struct tier_put *put, terrace_sl
 	}
 	*ret_id = old.id;
 	rc = detach(disk, &old);
-	return rc == TERRACE_OK ? write_row(disk, old.id, false, put, head, bytes) : rc;
+	if (rc != TERRACE_OK)
+		return rc;
+	return write_row(disk, old.id, old.expires == put->record->expires ? DO_RENEW : DO_UPDATE,
+	                 put, head, bytes);
 }
 
 int terrace__disk_put(void *tier, const struct tier_put *put)

@@ -63,7 +63,7 @@ typedef enum terrace_check {
 typedef enum terrace_write {
 	TERRACE_WRITE_DEFAULT = 0, /* as THROUGH */
 	/*
-	 * Before the put returns, or, single values of at most 16 KiB of a process that
+	 * Before the put returns, or, single values of at most 64 KiB of a process that
 	 * puts many, as with BEHIND. When it returns, every process gets the value, and it
 	 * survives this one, either way.
 	 */

@@ -22,6 +22,7 @@ enum {
 	SMALL_BATCH = 16,        /* where room must be made, which who puts may wait for; */
 	SMALL_BATCHES = 256,     /* and that often after it was made last */
 	RETRY_AFTER_MS = 1000,   /* after a flush that failed */
+	LARGE = 16 << 10,        /* see is_worth_waiting() */
 	REAP_AFTER_MS = 100,     /* how often a mark that leads nowhere is looked at */
 };
 
@@ -463,19 +464,25 @@ static bool find_place(struct terrace *store, uint64_t size, struct place *ret)
 static bool wait_room(struct terrace *store, uint64_t size, struct place *ret)
 {
 	struct behind *behind = &store->behind;
+	bool large = size > LARGE, found = false, late = false;
 	int64_t deadline = terrace__clock_ms(CLOCK_MONOTONIC) + store->wait_ms;
 	struct timespec until = { deadline / 1000, (long)(deadline % 1000) * 1000000 };
 
-	do {
-		if (behind->failing)
-			return false;
+	if (large && behind->large_waits)
+		return false;
+	behind->large_waits |= large;
+	while (!found && !late && !behind->failing) {
 		/* The thread is busy, or not awake yet: then it is done sooner by who needs it. */
 		if (!behind->flushing)
 			flush_once(store);
-		else if (pthread_cond_timedwait(&behind->done, &behind->lock, &until) == ETIMEDOUT)
-			return false;
-	} while (!find_place(store, size, ret));
-	return true;
+		else
+			late = pthread_cond_timedwait(&behind->done, &behind->lock, &until) ==
+			       ETIMEDOUT;
+		found = find_place(store, size, ret);
+	}
+	if (large)
+		behind->large_waits = false;
+	return found;
 }
 
 /* What waits for the slot when a value is put; it is in one lane, if it is at all. */
@@ -620,14 +627,20 @@ static void wake(struct terrace *store)
 	pthread_cond_signal(&behind->work);
 }
 
-/* A transaction for each value pays for a few of them alone. */
+/*
+ * A transaction for each value pays for a few of them alone. A large one takes longer to encode
+ * and write, and one thread does that for all that wait: where several threads put such values
+ * each does its own, but where a program wants none to.
+ */
 static bool is_worth_waiting(struct terrace_cache *cache, const struct entry *entry)
 {
-	enum { PUTS_ALONE = 32, LARGE = 16 << 10 };
+	enum { PUTS_ALONE = 32, MOST = 64 << 10 };
 
 	if (cache->write_behind)
 		return true;
-	return entry->value_size <= LARGE && !terrace__too_big_for_disk(cache, entry->value_size) &&
+	if (entry->value_size > LARGE && atomic_load(&cache->store->behind.through))
+		return false;
+	return entry->value_size <= MOST && !terrace__too_big_for_disk(cache, entry->value_size) &&
 	       (my_lane(cache->store) >= 0 ||
 	        atomic_fetch_add(&cache->store->behind.alone, 1) >= PUTS_ALONE);
 }

@@ -209,7 +209,9 @@ static void store_items(struct terrace_cache *cache, struct put_item *items, str
 		count--;
 	}
 	if (count > 0 && cache->on_disk) {
+		atomic_fetch_add(&cache->store->behind.through, 1);
 		disk_put(cache, items, writes, count);
+		atomic_fetch_sub(&cache->store->behind.through, 1);
 		for (size_t i = 0; i < count; i++)
 			terrace__write_done(&writes[i]);
 		return;

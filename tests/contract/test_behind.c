@@ -628,6 +628,56 @@ static void test_behind__a_row_read_beside_a_put_is_not_kept(void **state)
 	terrace_cache_close(cache);
 }
 
+static bool nothing_waits(const struct fixture *f)
+{
+	int lane = atomic_load(&f->store->behind.lane);
+
+	return lane < 0 || terrace__lane_is_empty(f->store->shared, lane);
+}
+
+/*
+ * Values of up to 64 KiB wait, too, where one thread puts them; what is larger, or is put
+ * beside somebody who writes through, is encoded and written by its own thread.
+ */
+static void test_behind__large_values_wait_unless_others_write_theirs(void **state)
+{
+	enum { LARGE = 64 << 10, SMALL = 16 << 10, MANY = 40 };
+	static char bytes[LARGE + 1];
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	terrace_value *value;
+	char key[16];
+	int writer;
+
+	memset(bytes, 'b', sizeof bytes);
+	for (int i = 0; i < MANY; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		assert_ok(put_text(cache, key, key));
+	}
+	assert_ok(terrace_flush(f->store));
+	assert_ok(terrace_put(cache, TERRACE_KEY("larger"), terrace_bytes(bytes, LARGE + 1), NULL));
+	assert_true(nothing_waits(f));
+	assert_int_equal(atomic_load(&f->store->behind.through), 0);
+	atomic_store(&f->store->behind.through, 1);
+	assert_ok(terrace_put(cache, TERRACE_KEY("beside"), terrace_bytes(bytes, LARGE), NULL));
+	assert_true(nothing_waits(f));
+	writer = hold_writers(f);
+	assert_ok(terrace_put(cache, TERRACE_KEY("small"), terrace_bytes(bytes, SMALL), NULL));
+	atomic_store(&f->store->behind.through, 0);
+	assert_ok(terrace_put(cache, TERRACE_KEY("alone"), terrace_bytes(bytes, LARGE), NULL));
+	assert_false(nothing_waits(f));
+	close(writer);
+	assert_ok(terrace_flush(f->store));
+	terrace_cache_close(cache);
+	fixture_reopen(f);
+	cache = fixture_cache(f, "a", NULL);
+	assert_ok(terrace_get(cache, TERRACE_KEY("alone"), &value));
+	assert_int_equal(terrace_size(value), LARGE);
+	assert_memory_equal(terrace_data(value), bytes, LARGE);
+	terrace_release(value);
+	terrace_cache_close(cache);
+}
+
 /* A put of another process to a key that waits here is the later one. */
 static void test_behind__the_last_put_wins_whoever_made_it(void **state)
 {
@@ -810,6 +860,7 @@ int main(void)
 		test(a_write_to_a_neighbour_revives_nothing),
 		test(neighbours_can_both_wait),
 		test(a_row_read_beside_a_put_is_not_kept),
+		test(large_values_wait_unless_others_write_theirs),
 		test(the_last_put_wins_whoever_made_it),
 		test(verbs_that_look_first_see_what_waits),
 		test(a_full_queue_makes_the_caller_wait_and_then_say_so),

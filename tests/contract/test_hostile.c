@@ -507,10 +507,16 @@ static void put_beyond_the_limit(const struct fixture *f)
 	/* a file */
 	CHECK(put_text(cache, "large", large) == TERRACE_EFULL);
 	CHECK(strstr(terrace_error_message(), "File too large"));
-	/* the database's log */
+	/* the database's log; two at once, which do not wait */
 	for (int i = 0; i < 100 && rc == TERRACE_OK; i++) {
-		snprintf(key, sizeof key, "%d", i);
-		rc = terrace_put(cache, terrace_str(key), terrace_bytes(large, 20000), NULL);
+		terrace_item items[] = {
+			{ .value = terrace_bytes(large, 20000) },
+			{ TERRACE_KEY("beside"), TERRACE_KEY("v") },
+		};
+
+		snprintf(key, sizeof key, "%06d", i);
+		items[0].key = terrace_str(key);
+		rc = terrace_put_many(cache, items, 2, NULL);
 	}
 	CHECK(rc == TERRACE_EFULL);
 	/* and by a thread of the store */

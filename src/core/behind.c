@@ -166,6 +166,14 @@ static void planned(struct behind *behind, const struct drain *drain, int rc)
 		behind->small--;
 }
 
+/* An address for each thread. */
+static _Thread_local char here;
+
+bool terrace__behind_flushes(const struct terrace *store)
+{
+	return atomic_load(&store->behind.flusher) == (uintptr_t)&here;
+}
+
 /* One batch. Called and returns under the lock, but lets go of it. */
 static int flush_once(struct terrace *store)
 {
@@ -176,10 +184,12 @@ static int flush_once(struct terrace *store)
 
 	plan(store, &drain, caches);
 	drain.kept = true;
-	behind->kept = drain.from;
+	behind->kept = drain.damaged ? UINT64_MAX : drain.from;
 	behind->flushing = true;
+	atomic_store(&behind->flusher, (uintptr_t)&here);
 	pthread_mutex_unlock(&behind->lock);
 	rc = terrace__drain(&drain, caches);
+	atomic_store(&behind->flusher, 0);
 	pthread_mutex_lock(&behind->lock);
 	planned(behind, &drain, rc);
 	behind->flushing = false;
@@ -436,8 +446,11 @@ struct place {
 	uint64_t at, start;
 };
 
-/* Where so many bytes would go, in one piece; false when that is not free. */
-static bool find_place(struct terrace *store, uint64_t size, struct place *ret)
+/*
+ * Where so many bytes would go, in one piece; false when that is not free. Large values have a
+ * quarter of the ring: who needs rows encodes and writes all that waits.
+ */
+static bool find_place(struct terrace *store, uint64_t size, bool large, struct place *ret)
 {
 	struct behind *behind = &store->behind;
 	uint64_t first, tail, start, used;
@@ -457,14 +470,14 @@ static bool find_place(struct terrace *store, uint64_t size, struct place *ret)
 		start += behind->ring - start % behind->ring;
 	used = first == tail ? start : behind->starts[first % MARKS];
 	*ret = (struct place){ tail, start };
-	return start + size - used <= behind->ring;
+	return start + size - used <= (large ? behind->ring / 4 : behind->ring);
 }
 
 /* Under the lock. False when it stays full. */
-static bool wait_room(struct terrace *store, uint64_t size, struct place *ret)
+static bool wait_room(struct terrace *store, uint64_t size, bool large, struct place *ret)
 {
 	struct behind *behind = &store->behind;
-	bool large = size > LARGE, found = false, late = false;
+	bool found = false, late = false;
 	int64_t deadline = terrace__clock_ms(CLOCK_MONOTONIC) + store->wait_ms;
 	struct timespec until = { deadline / 1000, (long)(deadline % 1000) * 1000000 };
 
@@ -476,9 +489,9 @@ static bool wait_room(struct terrace *store, uint64_t size, struct place *ret)
 		if (!behind->flushing)
 			flush_once(store);
 		else
-			late = pthread_cond_timedwait(&behind->done, &behind->lock, &until) ==
-			       ETIMEDOUT;
-		found = find_place(store, size, ret);
+			pthread_cond_timedwait(&behind->done, &behind->lock, &until);
+		late = terrace__clock_ms(CLOCK_MONOTONIC) >= deadline;
+		found = find_place(store, size, large, ret);
 	}
 	if (large)
 		behind->large_waits = false;
@@ -638,7 +651,8 @@ static bool is_worth_waiting(struct terrace_cache *cache, const struct entry *en
 
 	if (cache->write_behind)
 		return true;
-	if (entry->value_size > LARGE && atomic_load(&cache->store->behind.through))
+	if (entry->value_size > LARGE && (atomic_load(&cache->store->behind.through) ||
+	                                  terrace__counts_what_waits(cache, entry->value_size)))
 		return false;
 	return entry->value_size <= MOST && !terrace__too_big_for_disk(cache, entry->value_size) &&
 	       (my_lane(cache->store) >= 0 ||
@@ -651,6 +665,7 @@ int terrace__behind_put(struct terrace_cache *cache, const struct tier_key *key,
 	struct terrace *store = cache->store;
 	struct behind *behind = &store->behind;
 	uint64_t epoch = lease ? lease->epoch : atomic_load(&cache->shared->epoch);
+	bool large = entry->value_size > LARGE;
 	struct place place;
 	size_t size = record_bytes(entry);
 	int rc;
@@ -668,7 +683,7 @@ int terrace__behind_put(struct terrace_cache *cache, const struct tier_key *key,
 	rc = TERRACE_EXISTS;
 	slot_soon(store->shared, key->slot);
 	pthread_mutex_lock(&behind->lock);
-	if (find_place(store, size, &place) || wait_room(store, size, &place))
+	if (find_place(store, size, large, &place) || wait_room(store, size, large, &place))
 		rc = add(cache, key, entry, lease, epoch, place);
 	if (rc == TERRACE_OK)
 		wake(store);

@@ -40,6 +40,8 @@ int terrace__behind_get(struct terrace_cache *cache, const struct tier_key *key,
 int terrace__behind_value(struct terrace *store, int lane, const struct lane_item *item,
                           struct entry **ret);
 
+/* Is it this thread that makes rows of what waits in this process? */
+bool terrace__behind_flushes(const struct terrace *store);
 /* Write what waits in this process now; the first failure since the last call. */
 int terrace__behind_flush(struct terrace *store);
 /* The same in every process, as far as it can be written: for who asks the rows. */

@@ -92,6 +92,9 @@ static int prepare(struct drain *drain, size_t i, struct terrace_cache *cache)
 		rc = terrace__entry_encode(cache, entry, write);
 	else
 		terrace__entry_raw(item->cache, entry, write);
+	/* It stays where it is, until somebody who may has made room. */
+	if (rc == TERRACE_EFULL && terrace__write_leads(drain->store))
+		return rc;
 	drained->whole = rc == TERRACE_OK;
 	if (rc == TERRACE_ETOOBIG && cache)
 		count_add(&cache->counts, COUNT_rejected, 1);

@@ -15,11 +15,18 @@ static uint64_t limit_of(const struct terrace_cache *cache)
 	return cache->disk_bytes ? cache->disk_bytes : store->disk_bytes;
 }
 
-void terrace__count_what_waits(struct terrace_cache *cache, uint64_t size)
+bool terrace__counts_what_waits(const struct terrace_cache *cache, uint64_t size)
 {
 	uint64_t limit = limit_of(cache);
 
-	if (limit && size > limit / 8)
+	return limit && size > limit / 8;
+}
+
+void terrace__count_what_waits(struct terrace_cache *cache, uint64_t size)
+{
+	/* Who makes rows of what waits would wait for himself. */
+	if (terrace__counts_what_waits(cache, size) && !terrace__write_leads(cache->store) &&
+	    !terrace__behind_flushes(cache->store))
 		terrace__behind_settle_all(cache->store);
 }
 
@@ -48,10 +55,14 @@ static int free_space(struct terrace *store, void *ctx)
 	return terrace__free_space(store, false, 0) ? TERRACE_OK : TERRACE_MISS;
 }
 
-/* On a full disk: is it worth trying once more? Within a transaction files go when it ends. */
+/*
+ * On a full disk: is it worth trying once more? Within a transaction files go when it ends, and
+ * who has the writers' lock already would wait for himself.
+ */
 static bool made_room(struct terrace_cache *cache, int rc)
 {
 	return rc == TERRACE_EFULL && !terrace__transaction_mine(cache->store) &&
+	       !terrace__write_leads(cache->store) &&
 	       terrace__write_alone(cache->store, free_space, NULL) == TERRACE_OK;
 }
 

@@ -7,7 +7,9 @@
 
 #include "core/write.h"
 
-/* Before the next is asked of a large value: what waits to be written counts as well. */
+/* Is it so large for a limit that what waits to be written has to be counted as well? */
+bool terrace__counts_what_waits(const struct terrace_cache *cache, uint64_t size);
+/* Then that is written, before the next is asked. */
 void terrace__count_what_waits(struct terrace_cache *cache, uint64_t size);
 /*
  * Would a value that takes so much push too much else out? An object over an

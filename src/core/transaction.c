@@ -223,9 +223,11 @@ int terrace__commit(struct terrace *store)
 	struct terrace_cache *caches[CACHES_MAX];
 	size_t count = terrace__caches_hold(store, caches);
 	struct open_transaction *mine;
-	int rc = terrace__transaction_broken(transaction);
+	int rc = terrace__transaction_broken(transaction), resumed;
 
-	store->disk_ops->resume(store->disk); /* until it ends */
+	resumed = store->disk_ops->resume(store->disk); /* until it ends */
+	if (rc == TERRACE_OK)
+		rc = resumed;
 	mine = take_mine(store);
 	if (rc == TERRACE_OK)
 		rc = terrace__transaction_commit(transaction);

@@ -829,9 +829,10 @@ static void write_mine(struct transaction *mine, struct write *writes, size_t co
 {
 	struct write_batch batch = { .writes = writes, .count = count };
 	struct terrace *store = mine->store;
-	int rc = terrace__transaction_broken(mine);
+	int rc = store->disk_ops->resume(store->disk);
 
-	store->disk_ops->resume(store->disk);
+	if (rc == TERRACE_OK)
+		rc = terrace__transaction_broken(mine);
 	if (rc == TERRACE_OK)
 		rc = write_inside(mine, writes, count);
 	store->disk_ops->rest(store->disk);
@@ -910,11 +911,15 @@ void terrace__writer_unlock(struct terrace *store)
 int terrace__write_alone(struct terrace *store, int (*fn)(struct terrace *store, void *ctx),
                          void *ctx)
 {
+	struct transaction *mine = terrace__transaction_mine(store);
 	int rc;
 
-	if (terrace__transaction_mine(store)) {
-		store->disk_ops->resume(store->disk);
-		rc = fn(store, ctx);
+	if (mine) {
+		rc = store->disk_ops->resume(store->disk);
+		if (rc == TERRACE_OK)
+			rc = fn(store, ctx);
+		else
+			terrace__transaction_break(mine, rc);
 		store->disk_ops->rest(store->disk);
 		return rc;
 	}

@@ -241,9 +241,13 @@ struct disk_ops {
 	/* On failure it has rolled back. *ret_seq: what `state` will say; 0: as before. */
 	int (*commit)(void *disk, uint64_t *ret_seq);
 	void (*rollback)(void *disk);
-	/* The transaction stays open while the thread does something else; and goes on. */
+	/*
+	 * The transaction stays open while the thread does something else; and goes on. Where
+	 * SQLite has taken it back by itself resume says TERRACE_EIO, and all that is left is to
+	 * roll back.
+	 */
 	void (*rest)(void *disk);
-	void (*resume)(void *disk);
+	int (*resume)(void *disk);
 
 	/*
 	 * As get. Where the row was is remembered, and read again there as long as the

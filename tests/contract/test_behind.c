@@ -678,6 +678,36 @@ static void test_behind__large_values_wait_unless_others_write_theirs(void **sta
 	terrace_cache_close(cache);
 }
 
+/*
+ * A value of several blocks that is large for its cache's limit: what waits is counted for that,
+ * but not by who makes rows of it, who would wait for himself.
+ */
+static void test_behind__who_writes_does_not_wait_for_himself(void **state)
+{
+	enum { LIMIT = 4 << 20, LARGE = 600 << 10 };
+	static uint8_t bytes[LARGE];
+	struct fixture *f = *state;
+	terrace_policy policy = behind(0);
+	struct rng rng = { 5 };
+	terrace_cache *cache;
+	terrace_value *value;
+
+	for (size_t i = 0; i < LARGE; i++)
+		bytes[i] = (uint8_t)rng_next(&rng);
+	policy.disk_bytes = LIMIT;
+	cache = fixture_cache(f, "a", &policy);
+	alarm(60);
+	assert_ok(terrace_put(cache, TERRACE_KEY("k"), terrace_bytes(bytes, LARGE), NULL));
+	assert_ok(terrace_flush(f->store));
+	alarm(0);
+	assert_ok(terrace_clear(cache, TERRACE_L1, NULL));
+	assert_ok(terrace_get(cache, TERRACE_KEY("k"), &value));
+	assert_int_equal(terrace_size(value), LARGE);
+	assert_memory_equal(terrace_data(value), bytes, LARGE);
+	terrace_release(value);
+	terrace_cache_close(cache);
+}
+
 /* A put of another process to a key that waits here is the later one. */
 static void test_behind__the_last_put_wins_whoever_made_it(void **state)
 {
@@ -861,6 +891,7 @@ int main(void)
 		test(neighbours_can_both_wait),
 		test(a_row_read_beside_a_put_is_not_kept),
 		test(large_values_wait_unless_others_write_theirs),
+		test(who_writes_does_not_wait_for_himself),
 		test(the_last_put_wins_whoever_made_it),
 		test(verbs_that_look_first_see_what_waits),
 		test(a_full_queue_makes_the_caller_wait_and_then_say_so),

@@ -481,6 +481,42 @@ static bool is_blocked(void)
 		}                                                              \
 	} while (0)
 
+/*
+ * A value waits that no file can be made for, and whoever has the writers' lock comes upon it:
+ * he makes no room, for which he would wait for himself.
+ */
+static void write_beside_what_has_no_file(const struct fixture *f)
+{
+	enum { LARGE = 60000, MANY = 40 };
+	static char large[LARGE];
+	terrace_options options = f->options;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_item items[] = { { TERRACE_KEY("a"), TERRACE_KEY("v") },
+		                 { TERRACE_KEY("b"), TERRACE_KEY("v") } };
+	terrace_cache *cache;
+	terrace *store;
+	char key[16];
+
+	policy.codec = TERRACE_CODEC_NONE;
+	options.wait_ms = 600 * 1000; /* longer than we have */
+	CHECK(terrace_open(scratch_path(&f->scratch, "store"), &options, &store) == TERRACE_OK);
+	CHECK(terrace_cache_open(store, "a", &policy, &cache) == TERRACE_OK);
+	for (int i = 0; i < MANY; i++) {
+		snprintf(key, sizeof key, "%d", i);
+		CHECK(put_text(cache, key, "v") == TERRACE_OK);
+	}
+	CHECK(terrace_flush(store) == TERRACE_OK);
+	limit_files(LARGE - 1);
+	CHECK(terrace_put(cache, TERRACE_KEY("large"), terrace_bytes(large, LARGE), NULL) ==
+	      TERRACE_OK);
+	terrace_put_many(cache, items, 2, NULL);
+	limit_files(RLIM_INFINITY);
+	terrace_flush(store);
+	terrace_cache_close(cache);
+	terrace_close(store);
+	_exit(0);
+}
+
 /* In a child, whose death by SIGXFSZ would show. */
 static void put_beyond_the_limit(const struct fixture *f)
 {
@@ -539,9 +575,8 @@ static void put_beyond_the_limit(const struct fixture *f)
 	_exit(0);
 }
 
-static void test_file_limit__is_a_status_and_no_signal(void **state)
+static void ends_well(struct fixture *f, void (*fn)(const struct fixture *f))
 {
-	struct fixture *f = *state;
 	pid_t child;
 	int status;
 
@@ -551,13 +586,23 @@ static void test_file_limit__is_a_status_and_no_signal(void **state)
 	if (child == 0) {
 		signal(SIGXFSZ, SIG_DFL);
 		alarm(60);
-		put_beyond_the_limit(f);
+		fn(f);
 	}
 	assert_int_equal(waitpid(child, &status, 0), child);
 	if (WIFSIGNALED(status))
 		fail_msg("signal %d", WTERMSIG(status));
 	assert_int_equal(status, 0);
 	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
+}
+
+static void test_file_limit__is_a_status_and_no_signal(void **state)
+{
+	ends_well(*state, put_beyond_the_limit);
+}
+
+static void test_file_limit__what_has_no_file_holds_nobody_up(void **state)
+{
+	ends_well(*state, write_beside_what_has_no_file);
 }
 
 int main(void)
@@ -576,6 +621,7 @@ int main(void)
 		cmocka_unit_test(test_zstd__holds_what_is_recorded_and_no_more),
 		WITH_STORE(test_size__a_value_over_all_limits_is_neither_put_nor_read),
 		WITH_STORE(test_file_limit__is_a_status_and_no_signal),
+		WITH_STORE(test_file_limit__what_has_no_file_holds_nobody_up),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

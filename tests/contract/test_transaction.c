@@ -1,5 +1,8 @@
-/* Transactions, through the public headers. */
+/* Transactions, through the public headers but for what SQLite does by itself. */
 #include "support/support.h"
+
+#include "core/store.h"
+#include "tiers/sqlite/connection.h"
 
 #include <dirent.h>
 #include <pthread.h>
@@ -503,6 +506,41 @@ static void test_begin__more_than_sqlite_has_in_memory(void **state)
 	terrace_cache_close(cache);
 }
 
+/*
+ * SQLite takes a transaction back by itself where it cannot go on, in a read as well. What comes
+ * behind that within it is not stored, nor does it find what was there before.
+ */
+static void test_begin__what_sqlite_took_back_does_not_go_on_in_parts(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_match all = terrace_match_text(TERRACE_MATCH_PREFIX, "");
+	const struct disk *disk = f->store->disk;
+	terrace_cache *cache;
+
+	policy.tiers = TERRACE_L2;
+	cache = fixture_cache(f, "a", &policy);
+	/* A put, a bulk change, nothing. */
+	for (unsigned round = 0; round < 3; round++) {
+		assert_ok(put_text(cache, "k", "before"));
+		assert_ok(put_text(cache, "gone", "before"));
+		assert_ok(terrace_flush(f->store));
+		assert_ok(terrace_begin(f->store, 0));
+		assert_ok(put_text(cache, "k", "first"));
+		assert_int_equal(sqlite3_exec(disk->writer->db, "ROLLBACK", NULL, NULL, NULL),
+		                 SQLITE_OK);
+		assert_misses(cache, "k");
+		if (round == 0)
+			assert_status(put_text(cache, "k", "second"), TERRACE_EIO);
+		if (round == 1)
+			assert_status(terrace_invalidate(cache, &all, NULL), TERRACE_EIO);
+		assert_status(terrace_commit(f->store), TERRACE_EIO);
+		assert_gives(cache, "k", "before");
+		assert_gives(cache, "gone", "before");
+	}
+	terrace_cache_close(cache);
+}
+
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -520,6 +558,7 @@ int main(void)
 		WITH_STORE(test_fetch__within_a_transaction_is_rolled_back_with_it),
 		WITH_STORE(test_commit__keeps_the_limits),
 		WITH_STORE(test_begin__more_than_sqlite_has_in_memory),
+		WITH_STORE(test_begin__what_sqlite_took_back_does_not_go_on_in_parts),
 		WITH_STORE(test_begin__wrong_usage_is_refused),
 	};
 

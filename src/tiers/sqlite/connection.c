@@ -301,8 +301,14 @@ struct connection *terrace__reader_take_held(struct disk *disk)
 	struct connection *connection;
 
 	files_enter();
-	if (is_inside(disk))
-		return disk->writer;
+	if (is_inside(disk)) {
+		if (LIKELY(!sqlite3_get_autocommit(disk->writer->db)))
+			return disk->writer;
+		/* Taken back: what it has written is not there to be read. */
+		terrace__message_set("the transaction was taken back");
+		files_leave();
+		return NULL;
+	}
 	while ((connection = pop_reader(disk)) && connection->generation != generation)
 		connection_end(connection); /* that database was set aside */
 	while (!connection) {

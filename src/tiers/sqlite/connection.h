@@ -292,7 +292,7 @@ int terrace__disk_begin(void *tier, uint64_t seq);
 int terrace__disk_commit(void *tier, uint64_t *ret_seq);
 void terrace__disk_rollback(void *tier);
 void terrace__disk_rest(void *tier);
-void terrace__disk_resume(void *tier);
+int terrace__disk_resume(void *tier);
 int terrace__disk_put(void *tier, const struct tier_put *put);
 int terrace__disk_remove(void *tier, const struct tier_key *key, const struct tier_note *note);
 int terrace__disk_peek(void *tier, const struct tier_key *key, struct tier_row *ret);

@@ -91,7 +91,7 @@ TERRACE_API void terrace_close(terrace *store);
  *
  * Returns: TERRACE_OK when every value put before this call is written;
  *          otherwise how the first of them failed (TERRACE_EFULL,
- *          TERRACE_EIO, TERRACE_EBUSY), since the last call. What could not be
+ *          TERRACE_ETOOBIG, TERRACE_EIO, TERRACE_EBUSY), since the last call. What could not be
  *          written is a miss, and so is the value that it was to replace.
  * Threads: safe.
  * Cost:    that of one transaction; nothing when nothing waits.

@@ -3,8 +3,8 @@
  * returns, and so for every process; a thread of the store makes rows of what
  * waits, many in one transaction, and so does whoever has to have a row.
  *
- * That is so for caches that write behind, and for single small values of others,
- * once a process has put some: a transaction for each would cost ten times as much.
+ * That is so for caches that write behind, and for single values of up to 64 KiB of
+ * others, once a process has put some: a transaction for each would cost ten times as much.
  * The value outlives its process, as a row would.
  *
  * A value is dropped, as if it had been evicted, when anything else is written to its

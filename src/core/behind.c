@@ -166,12 +166,12 @@ static void planned(struct behind *behind, const struct drain *drain, int rc)
 		behind->small--;
 }
 
-/* An address for each thread. */
-static _Thread_local char here;
+/* Whose batch this thread writes. */
+static _Thread_local const struct terrace *flushes;
 
 bool terrace__behind_flushes(const struct terrace *store)
 {
-	return atomic_load(&store->behind.flusher) == (uintptr_t)&here;
+	return flushes == store;
 }
 
 /* One batch. Called and returns under the lock, but lets go of it. */
@@ -183,13 +183,12 @@ static int flush_once(struct terrace *store)
 	int rc;
 
 	plan(store, &drain, caches);
-	drain.kept = true;
 	behind->kept = drain.damaged ? UINT64_MAX : drain.from;
 	behind->flushing = true;
-	atomic_store(&behind->flusher, (uintptr_t)&here);
 	pthread_mutex_unlock(&behind->lock);
+	flushes = store;
 	rc = terrace__drain(&drain, caches);
-	atomic_store(&behind->flusher, 0);
+	flushes = NULL;
 	pthread_mutex_lock(&behind->lock);
 	planned(behind, &drain, rc);
 	behind->flushing = false;
@@ -344,7 +343,8 @@ int terrace__behind_value(struct terrace *store, int lane, const struct lane_ite
 {
 	int rc;
 
-	if (lane != my_lane(store))
+	/* The places of a batch are nobody's until it is written. */
+	if (lane != my_lane(store) || terrace__behind_flushes(store))
 		return terrace__lane_value(store, lane, item, ret);
 	pthread_mutex_lock(&store->behind.lock);
 	rc = terrace__lane_value(store, lane, item, ret);

@@ -35,7 +35,7 @@ int terrace__behind_get(struct terrace_cache *cache, const struct tier_key *key,
 
 /*
  * As terrace__lane_value(); of our own lane, whose places other threads use again, under
- * its lock.
+ * its lock, but for who makes rows of them.
  */
 int terrace__behind_value(struct terrace *store, int lane, const struct lane_item *item,
                           struct entry **ret);

@@ -80,8 +80,7 @@ static int prepare(struct drain *drain, size_t i, struct terrace_cache *cache)
 	write->rc = TERRACE_MISS;
 	if (!is_wanted(drain, item))
 		return TERRACE_OK;
-	rc = drain->kept ? terrace__lane_value(drain->store, drain->lane, item, &entry) :
-	                   terrace__behind_value(drain->store, drain->lane, item, &entry);
+	rc = terrace__behind_value(drain->store, drain->lane, item, &entry);
 	if (rc != TERRACE_OK)
 		return rc == TERRACE_ENOMEM ? rc : TERRACE_OK;
 	write->kind = WRITE_PUT;

@@ -15,8 +15,7 @@ struct drain {
 	uint64_t from, to;
 	uint64_t most; /* bytes of records; what is beyond is left for another time, as is what
 	                * would have more files than FILES_AT_ONCE; 0: no limit */
-	bool still;    /* none of it is being added just now, */
-	bool kept;     /* and none of its places is taken before it is done */
+	bool still;    /* none of it is being added just now */
 	bool give_up;  /* only what is older is to go */
 	bool damaged;  /* it cannot be told which rows were to be replaced */
 	bool full;     /* room had to be made for it */

@@ -60,19 +60,18 @@ struct behind {
 	_Atomic bool started; /* a lane was looked for */
 	_Atomic int lane;     /* -1: none */
 	bool stopping;
-	bool awake;                /* the thread knows that there is something */
-	bool flushing;             /* a batch is being written, */
-	uint64_t kept;             /* whose places, from here on, are not taken meanwhile */
-	uint64_t flushed;          /* how many have been */
-	bool failing;              /* the last one could not be */
-	_Atomic uintptr_t flusher; /* the thread that writes it */
-	bool large_waits;          /* somebody waits for room for a large value */
-	unsigned small;            /* so many more are to be small ones: room had to be made */
-	int rc;                    /* the first failure that nobody has been told of */
-	uint64_t given_up;         /* marks below it are not written any more */
-	_Atomic unsigned alone;    /* puts that were written through, each in a transaction */
-	_Atomic unsigned through;  /* threads that write values through just now */
-	_Atomic int64_t looked;    /* when the lanes were last looked at for a stray mark */
+	bool awake;               /* the thread knows that there is something */
+	bool flushing;            /* a batch is being written, */
+	uint64_t kept;            /* whose places, from here on, are not taken meanwhile */
+	uint64_t flushed;         /* how many have been */
+	bool failing;             /* the last one could not be */
+	bool large_waits;         /* somebody waits for room for a large value */
+	unsigned small;           /* so many more are to be small ones: room had to be made */
+	int rc;                   /* the first failure that nobody has been told of */
+	uint64_t given_up;        /* marks below it are not written any more */
+	_Atomic unsigned alone;   /* puts that were written through, each in a transaction */
+	_Atomic unsigned through; /* threads that write values through just now */
+	_Atomic int64_t looked;   /* when the lanes were last looked at for a stray mark */
 
 	/* The lane's part of the file: a ring, whose places are counted on and on. */
 	uint64_t ring, end;

@@ -64,6 +64,15 @@ int terrace__transaction_broken(const struct transaction *mine)
 	return rc;
 }
 
+int terrace__transaction_resume(struct transaction *mine)
+{
+	struct terrace *store = mine->store;
+	int rc = terrace__transaction_broken(mine), resumed;
+
+	resumed = store->disk_ops->resume(store->disk);
+	return rc == TERRACE_OK ? resumed : rc;
+}
+
 int terrace__transaction_file(struct transaction *mine, uint64_t file)
 {
 	struct open_transaction *open = whole(mine);
@@ -223,11 +232,8 @@ int terrace__commit(struct terrace *store)
 	struct terrace_cache *caches[CACHES_MAX];
 	size_t count = terrace__caches_hold(store, caches);
 	struct open_transaction *mine;
-	int rc = terrace__transaction_broken(transaction), resumed;
+	int rc = terrace__transaction_resume(transaction); /* until it ends */
 
-	resumed = store->disk_ops->resume(store->disk); /* until it ends */
-	if (rc == TERRACE_OK)
-		rc = resumed;
 	mine = take_mine(store);
 	if (rc == TERRACE_OK)
 		rc = terrace__transaction_commit(transaction);

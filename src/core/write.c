@@ -829,10 +829,8 @@ static void write_mine(struct transaction *mine, struct write *writes, size_t co
 {
 	struct write_batch batch = { .writes = writes, .count = count };
 	struct terrace *store = mine->store;
-	int rc = store->disk_ops->resume(store->disk);
+	int rc = terrace__transaction_resume(mine);
 
-	if (rc == TERRACE_OK)
-		rc = terrace__transaction_broken(mine);
 	if (rc == TERRACE_OK)
 		rc = write_inside(mine, writes, count);
 	store->disk_ops->rest(store->disk);

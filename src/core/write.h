@@ -141,6 +141,8 @@ void terrace__transaction_break(struct transaction *mine, int rc);
 void terrace__transaction_bulk(struct transaction *mine, uint32_t cache);
 /* Why it can only be rolled back; TERRACE_OK: it is whole. */
 int terrace__transaction_broken(const struct transaction *mine);
+/* Go on with it; the failure after which it cannot, but it has to rest or end all the same. */
+int terrace__transaction_resume(struct transaction *mine);
 /* A file that is of no use if it is rolled back. */
 int terrace__transaction_file(struct transaction *mine, uint64_t file);
 /* Under the writers' lock, and none is open: has who began one died? */

@@ -644,11 +644,17 @@ static void test_behind__large_values_wait_unless_others_write_theirs(void **sta
 	enum { LARGE = 64 << 10, SMALL = 16 << 10, MANY = 40 };
 	static char bytes[LARGE + 1];
 	struct fixture *f = *state;
-	terrace_cache *cache = fixture_cache(f, "a", NULL);
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache, *limited;
 	terrace_value *value;
 	char key[16];
 	int writer;
 
+	f->options.wait_ms = 50;
+	fixture_reopen(f);
+	cache = fixture_cache(f, "a", NULL);
+	policy.disk_bytes = 7 * LARGE;
+	limited = fixture_cache(f, "limited", &policy);
 	memset(bytes, 'b', sizeof bytes);
 	for (int i = 0; i < MANY; i++) {
 		snprintf(key, sizeof key, "%d", i);
@@ -666,8 +672,13 @@ static void test_behind__large_values_wait_unless_others_write_theirs(void **sta
 	atomic_store(&f->store->behind.through, 0);
 	assert_ok(terrace_put(cache, TERRACE_KEY("alone"), terrace_bytes(bytes, LARGE), NULL));
 	assert_false(nothing_waits(f));
+	/* What is large for a limit would be refused too late. */
+	assert_status(terrace_put(limited, TERRACE_KEY("k"), terrace_bytes(bytes, LARGE), NULL),
+	              TERRACE_EBUSY);
 	close(writer);
-	assert_ok(terrace_flush(f->store));
+	while (terrace_flush(f->store) != TERRACE_OK)
+		; /* of what failed while the lock was held it tells once */
+	terrace_cache_close(limited);
 	terrace_cache_close(cache);
 	fixture_reopen(f);
 	cache = fixture_cache(f, "a", NULL);
@@ -675,6 +686,33 @@ static void test_behind__large_values_wait_unless_others_write_theirs(void **sta
 	assert_int_equal(terrace_size(value), LARGE);
 	assert_memory_equal(terrace_data(value), bytes, LARGE);
 	terrace_release(value);
+	terrace_cache_close(cache);
+}
+
+/* Who needs rows encodes and writes all that waits: large values have a quarter of the lane. */
+static void test_behind__large_values_leave_room_for_small_ones(void **state)
+{
+	enum { LARGE = 64 << 10, MOST = LANE_BYTES / 4 / LARGE };
+	static char bytes[LARGE];
+	struct fixture *f = *state;
+	terrace_policy policy = behind(0);
+	terrace_cache *cache;
+	int writer, count = 0;
+	char key[16];
+
+	f->options.wait_ms = 50;
+	fixture_reopen(f);
+	cache = fixture_cache(f, "a", &policy);
+	writer = hold_writers(f);
+	do
+		snprintf(key, sizeof key, "%d", count++);
+	while (count <= 2 * MOST && terrace_put(cache, terrace_str(key),
+	                                        terrace_bytes(bytes, LARGE), NULL) == TERRACE_OK);
+	assert_in_range(count - 1, MOST / 2, MOST);
+	assert_ok(put_text(cache, "small", "v"));
+	close(writer);
+	while (terrace_flush(f->store) != TERRACE_OK)
+		;
 	terrace_cache_close(cache);
 }
 
@@ -891,6 +929,7 @@ int main(void)
 		test(neighbours_can_both_wait),
 		test(a_row_read_beside_a_put_is_not_kept),
 		test(large_values_wait_unless_others_write_theirs),
+		test(large_values_leave_room_for_small_ones),
 		test(who_writes_does_not_wait_for_himself),
 		test(the_last_put_wins_whoever_made_it),
 		test(verbs_that_look_first_see_what_waits),

@@ -7,6 +7,7 @@
 #include "support/support.h"
 
 #include "codec/codec.h"
+#include "core/behind.h"
 #include "tiers/sqlite/connection.h"
 #include "tiers/sqlite/disk.h"
 
@@ -483,7 +484,7 @@ static bool is_blocked(void)
 
 /*
  * A value waits that no file can be made for, and whoever has the writers' lock comes upon it:
- * he makes no room, for which he would wait for himself.
+ * he makes no room, for which he would wait for himself, and leaves it where it is.
  */
 static void write_beside_what_has_no_file(const struct fixture *f)
 {
@@ -491,8 +492,6 @@ static void write_beside_what_has_no_file(const struct fixture *f)
 	static char large[LARGE];
 	terrace_options options = f->options;
 	terrace_policy policy = TERRACE_POLICY_INIT;
-	terrace_item items[] = { { TERRACE_KEY("a"), TERRACE_KEY("v") },
-		                 { TERRACE_KEY("b"), TERRACE_KEY("v") } };
 	terrace_cache *cache;
 	terrace *store;
 	char key[16];
@@ -507,9 +506,13 @@ static void write_beside_what_has_no_file(const struct fixture *f)
 	}
 	CHECK(terrace_flush(store) == TERRACE_OK);
 	limit_files(LARGE - 1);
+	CHECK(terrace__writer_lock(store, options.wait_ms) == TERRACE_OK);
 	CHECK(terrace_put(cache, TERRACE_KEY("large"), terrace_bytes(large, LARGE), NULL) ==
 	      TERRACE_OK);
-	terrace_put_many(cache, items, 2, NULL);
+	CHECK(terrace__behind_any_mine(store));
+	terrace__behind_settle_mine_now(store);
+	CHECK(terrace__behind_any_mine(store));
+	terrace__writer_unlock(store);
 	limit_files(RLIM_INFINITY);
 	terrace_flush(store);
 	terrace_cache_close(cache);

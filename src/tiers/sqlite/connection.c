@@ -295,6 +295,15 @@ static struct connection *pop_reader(struct disk *disk)
 	return connection;
 }
 
+bool terrace__transaction_stands(const struct disk *disk)
+{
+	if (!sqlite3_get_autocommit(disk->writer->db))
+		return true;
+	/* Because what a read needed memory for could not be written, for one. */
+	terrace__message_set("the database could not go on with this transaction; begin it again");
+	return false;
+}
+
 struct connection *terrace__reader_take_held(struct disk *disk)
 {
 	uint32_t generation = disk_generation(disk), now;
@@ -302,10 +311,8 @@ struct connection *terrace__reader_take_held(struct disk *disk)
 
 	files_enter();
 	if (is_inside(disk)) {
-		if (LIKELY(!sqlite3_get_autocommit(disk->writer->db)))
+		if (LIKELY(terrace__transaction_stands(disk)))
 			return disk->writer;
-		/* Taken back: what it has written is not there to be read. */
-		terrace__message_set("the transaction was taken back");
 		files_leave();
 		return NULL;
 	}

@@ -224,6 +224,9 @@ static inline bool is_inside(const struct disk *disk)
 	return atomic_load(&disk->inside) == (uintptr_t)&terrace__thread;
 }
 
+/* Is it open still? SQLite may have taken it back by itself. This thread's, with a message. */
+bool terrace__transaction_stands(const struct disk *disk);
+
 /*
  * A connection to read with: within a transaction the writer, which sees what
  * that has changed. Give it back after use; NULL when none can be opened.

@@ -152,14 +152,10 @@ void terrace__disk_rest(void *tier)
 
 int terrace__disk_resume(void *tier)
 {
-	struct disk *disk = tier;
+	const struct disk *disk = tier;
 
 	terrace__sqlite_enter();
-	if (!sqlite3_get_autocommit(disk->writer->db))
-		return TERRACE_OK;
-	/* Because what a read needed memory for could not be written, for one. */
-	terrace__message_set("the database could not go on with this transaction; begin it again");
-	return TERRACE_EIO;
+	return terrace__transaction_stands(disk) ? TERRACE_OK : TERRACE_EIO;
 }
 
 static int usage_write(struct disk *disk)

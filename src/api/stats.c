@@ -368,7 +368,7 @@ int terrace_explain(terrace_cache *cache, terrace_slice key, terrace_why *ret)
 	else if (rc == TERRACE_MISS && why.reason != TERRACE_REASON_NEVER)
 		explain_dead(cache, &facts, &why);
 	else if (rc == TERRACE_MISS && !holds_nothing(cache))
-		terrace__note_get(cache, cache_key(cache, key).hash, &why);
+		terrace__note_get(cache, key, &why);
 	if (rc == TERRACE_ECORRUPT)
 		rc = TERRACE_MISS;
 	if (rc == TERRACE_OK || rc == TERRACE_MISS)

@@ -277,7 +277,7 @@ terrace_codec terrace__codecs_encode(struct terrace_cache *cache, terrace_slice 
 
 struct samples {
 	struct terrace_cache *cache;
-	struct tier_key *keys; /* their bytes are in `text` */
+	terrace_slice *keys; /* `data`: where each begins in `text` */
 	size_t key_count;
 	struct buf text;
 	struct buf values;
@@ -291,12 +291,8 @@ static bool add_key(void *ctx, const struct tier_row *row)
 
 	if (row->absent)
 		return true;
-	samples->keys[samples->key_count++] = (struct tier_key){
-		.key = terrace_bytes((void *)samples->text.size,
-		                     row->key.size), /* where it begins */
-		.hash = row->hash,
-		.cache = row->cache,
-	};
+	samples->keys[samples->key_count++] = terrace_bytes((void *)samples->text.size,
+	                                                    row->key.size);
 	terrace__buf_append(&samples->text, row->key.data, row->key.size);
 	return samples->key_count < SAMPLES_MOST && !samples->text.failed;
 }
@@ -316,10 +312,11 @@ static void collect(struct samples *samples)
 		return;
 	for (size_t i = 0; i < samples->key_count && samples->values.size < SAMPLE_BYTES; i++) {
 		/* Out of order, so that those it is tried on are as old as the others. */
-		struct tier_key key = samples->keys[i * STRIDE % samples->key_count];
+		terrace_slice text = samples->keys[i * STRIDE % samples->key_count];
+		struct tier_key key = cache_key(
+		    cache, terrace_bytes(samples->text.data + (uintptr_t)text.data, text.size));
 		struct entry *entry;
 
-		key.key.data = samples->text.data + (uintptr_t)key.key.data;
 		if (store->disk_ops->tier.get(store->disk, &key, false, &entry) != TERRACE_OK)
 			continue;
 		if (is_small(entry->value_size)) {

@@ -171,7 +171,7 @@ struct shared_lane {
 
 /* Hits of a key below L1 that its row does not say yet; see access.c. */
 struct shared_access {
-	_Atomic uint64_t hash;
+	_Atomic uint64_t hash;  /* of its row */
 	_Atomic uint64_t count; /* 0: the place is free */
 	_Atomic int64_t when;   /* the last */
 };

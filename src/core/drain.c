@@ -146,17 +146,21 @@ static int prepare_all(struct drain *drain, struct terrace_cache *const *caches)
 	return rc;
 }
 
-/* Out of date, or not to be had. What it was to replace must not come back either. */
+/* Out of date, or not to be had. What it was to replace must not come back
+ * either; where nobody can tell which row that is, none of the cache does. */
 static int drop(struct drain *drain, const struct lane_item *item)
 {
 	struct terrace *store = drain->store;
+	struct tier_key key = { .hash = item->hash, .cache = item->cache };
 	int rc;
 
 	if (!item->seq)
 		return TERRACE_OK;
 	/* Copies of it that are in memory have no row to be found by. */
 	atomic_store(&store->shared->caches[item->cache].rows, ROWS_LACK);
-	rc = store->disk_ops->remove_hash(store->disk, item->hash, item->seq);
+	if (!terrace__lane_key(store, drain->lane, item, &key.key))
+		return terrace__floor_raise(store, item->cache, terrace__draw(store->shared));
+	rc = store->disk_ops->remove_hash(store->disk, terrace__row_hash(&key), item->seq);
 	return rc == TERRACE_MISS ? TERRACE_OK : rc;
 }
 

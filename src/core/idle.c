@@ -65,7 +65,7 @@ void terrace__idle_used(struct terrace_cache *cache, const struct tier_key *key,
 
 	if (expires - now >= rest->idle || next <= expires)
 		return;
-	if (written && !note_use(cache->store, key->hash, now))
+	if (written && !note_use(cache->store, terrace__row_hash(key), now))
 		return;
 	/* One of those who use it now is enough. */
 	atomic_compare_exchange_strong(&entry->expires, &expires, next);

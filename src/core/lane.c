@@ -349,25 +349,46 @@ void terrace__lanes_remove(int dir_fd)
 
 /* --- one value ------------------------------------------------------------------------------- */
 
+/* What it was written for: the place may hold an older one. */
+static bool read_record(const uint8_t *bytes, const struct lane_item *item, struct record *ret,
+                        terrace_slice *ret_payload)
+{
+	size_t head;
+
+	if (item->size < RECORD_HEAD_FIXED)
+		return false;
+	head = terrace__record_head_size(bytes);
+	if (head < RECORD_HEAD_FIXED || head > item->size ||
+	    terrace__record_read(terrace_bytes(bytes, head), ret) != TERRACE_OK ||
+	    ret->seq != item->at + 1 || ret->cache != item->cache ||
+	    ret->payload_size > item->size - head)
+		return false;
+	*ret_payload = terrace_bytes(bytes + head, (size_t)ret->payload_size);
+	return true;
+}
+
+bool terrace__lane_key(struct terrace *store, int lane, const struct lane_item *item,
+                       terrace_slice *ret)
+{
+	const uint8_t *values = values_of(store, lane);
+	struct record record;
+	terrace_slice payload;
+
+	if (!values || !read_record(values + item->offset, item, &record, &payload))
+		return false;
+	*ret = record.key;
+	return true;
+}
+
 static int read_value(const uint8_t *bytes, const struct lane_item *item, struct entry **ret)
 {
 	struct record record;
-	size_t head;
+	terrace_slice payload;
 	int rc;
 
-	if (item->size < RECORD_HEAD_FIXED)
+	if (!read_record(bytes, item, &record, &payload))
 		return TERRACE_ECORRUPT;
-	head = terrace__record_head_size(bytes);
-	if (head < RECORD_HEAD_FIXED || head > item->size)
-		return TERRACE_ECORRUPT;
-	rc = terrace__record_read(terrace_bytes(bytes, head), &record);
-	/* What it was written for: the place may hold an older one. */
-	if (rc != TERRACE_OK || record.seq != item->at + 1 || record.cache != item->cache ||
-	    record.payload_size > item->size - head)
-		return TERRACE_ECORRUPT;
-	rc = terrace__record_entry(&record,
-	                           terrace_bytes(bytes + head, (size_t)record.payload_size),
-	                           item->hash, TERRACE_L2, ret);
+	rc = terrace__record_entry(&record, payload, item->hash, TERRACE_L2, ret);
 	if (rc == TERRACE_OK)
 		entry_rest(*ret)->seq = item->seq;
 	return rc;

@@ -53,6 +53,10 @@ bool terrace__lanes_any(struct terrace *store, const struct terrace_cache *cache
 int terrace__lane_value(struct terrace *store, int lane, const struct lane_item *item,
                         struct entry **ret);
 
+/* Its key, where that lies; false when it cannot be told. Under the writers' lock. */
+bool terrace__lane_key(struct terrace *store, int lane, const struct lane_item *item,
+                       terrace_slice *ret);
+
 /* Room on the device for a lane of ours; *ret_bytes is how much. */
 int terrace__lane_make(struct terrace *store, int lane, uint64_t *ret_bytes);
 /* It is empty: give that back. */

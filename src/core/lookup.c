@@ -312,7 +312,7 @@ static int bytes_get(struct terrace_cache *cache, const struct tier_key *key, st
 	*ret_tier = ret->entry->tier;
 	if (cache->encoded && ret->keep)
 		terrace__encoded_keep(cache, key, ret->entry, NULL);
-	terrace__access_note(cache->store, key->hash, 1, terrace__now(cache->store));
+	terrace__access_note(cache->store, terrace__row_hash(key), 1, terrace__now(cache->store));
 	return TERRACE_OK;
 }
 
@@ -747,7 +747,8 @@ int terrace__describe(struct terrace_cache *cache, terrace_slice key, struct tie
 		rc = cache->store->disk_ops->describe(cache->store->disk, &hashed, ret);
 		if (rc != TERRACE_OK)
 			return rc;
-		terrace__access_find(cache->store, hashed.hash, &unwritten, &ret->accessed);
+		terrace__access_find(cache->store, terrace__row_hash(&hashed), &unwritten,
+		                     &ret->accessed);
 		ret->hits += unwritten + (in_memory ? hits : 0);
 		if (in_memory)
 			ret->tier = TERRACE_L1;

@@ -12,6 +12,15 @@
 
 #include <errno.h>
 
+static void note_hits(struct terrace_cache *cache, const struct entry *entry, int64_t now)
+{
+	const struct tier_key key = { .key = entry_key_slice(entry),
+		                      .hash = entry->hash,
+		                      .cache = cache->number };
+
+	terrace__access_note(cache->store, terrace__row_hash(&key), entry_hits(entry), now);
+}
+
 /* Tell of what eviction has taken out, and the catalogue of its hits. */
 static void note_evicted(struct terrace_cache *cache, const struct tier_evicted *evicted)
 {
@@ -19,7 +28,7 @@ static void note_evicted(struct terrace_cache *cache, const struct tier_evicted 
 
 	for (struct entry *entry = evicted->chain; entry; entry = entry->next) {
 		if (cache->on_disk && entry_hits(entry))
-			terrace__access_note(cache->store, entry->hash, entry_hits(entry), now);
+			note_hits(cache, entry, now);
 		event_of_key(cache, TERRACE_EVENT_EVICT, entry_key_slice(entry), TERRACE_L1);
 		ahead_evicted(cache, entry->hash);
 	}

@@ -67,14 +67,15 @@ static bool note_on_disk(struct terrace *store, uint64_t hash, terrace_why *ret)
 	return true;
 }
 
-bool terrace__note_get(struct terrace_cache *cache, uint64_t hash, terrace_why *ret)
+bool terrace__note_get(struct terrace_cache *cache, terrace_slice key, terrace_why *ret)
 {
+	const struct tier_key hashed = cache_key(cache, key);
 	struct terrace *store = cache->store;
 	terrace_why why = *ret;
-	bool found = note_find(store, hash, &why);
+	bool found = note_find(store, hashed.hash, &why);
 
-	found = note_in_memory(cache, hash, found, &why) || found;
-	found = note_on_disk(store, hash, &why) || found ||
+	found = note_in_memory(cache, hashed.hash, found, &why) || found;
+	found = note_on_disk(store, terrace__row_hash(&hashed), &why) || found ||
 	        (cache->on_disk && note_on_disk(store, NOTE_ON_ALL, &why));
 	if (!found || terrace__now(store) - why.when_ms > NOTE_LIFE_MS)
 		return false;

@@ -186,26 +186,30 @@ int terrace__power_tighten(struct terrace *store)
 
 /* --- dropping --------------------------------------------------------------------------------------- */
 
-/* Every row that may be out of date is dead in one stroke, as by a clear. */
+int terrace__floor_raise(struct terrace *store, uint32_t cache, uint64_t floor)
+{
+	struct shared_cache *shared = &store->shared->caches[cache];
+	int rc;
+
+	if (cache_is_immutable(store->shared, shared))
+		return TERRACE_OK;
+	rc = store->disk_ops->cache_floor(store->disk, cache, floor);
+	terrace__floor_set(store->shared, shared, floor);
+	return rc;
+}
+
 int terrace__floors_raise(struct terrace *store)
 {
-	struct shared *shared = store->shared;
 	struct transaction transaction;
 	uint64_t floor;
 	int rc = terrace__transaction_begin(store, &transaction);
 
 	if (rc != TERRACE_OK)
 		return rc;
-	floor = terrace__draw(shared);
+	floor = terrace__draw(store->shared);
 	/* Those without a name too: it may be what was damaged. */
-	for (uint32_t i = 0; i < CACHES_MAX && rc == TERRACE_OK; i++) {
-		struct shared_cache *cache = &shared->caches[i];
-
-		if (cache_is_immutable(shared, cache))
-			continue;
-		rc = store->disk_ops->cache_floor(store->disk, i, floor);
-		terrace__floor_set(shared, cache, floor);
-	}
+	for (uint32_t i = 0; i < CACHES_MAX && rc == TERRACE_OK; i++)
+		rc = terrace__floor_raise(store, i, floor);
 	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);
 		return rc;

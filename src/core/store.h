@@ -107,7 +107,7 @@ struct uses {
 	size_t count, capacity;
 	size_t taken; /* the first ones: written in the transaction that is open */
 	struct use {
-		uint64_t hash;
+		uint64_t hash; /* of the row */
 		int64_t when;
 	} * items;
 };
@@ -316,7 +316,7 @@ void terrace__clock_settle(struct shared *shared);
 /*
  * Hits that the catalogue should know of before it evicts. They are gathered in
  * the shared file, by all processes together, so that a hit writes nothing else:
- * not even the last one of a process that is about to end.
+ * not even the last one of a process that is about to end. Hashes are those of rows.
  */
 void terrace__access_note(struct terrace *store, uint64_t hash, uint64_t count, int64_t when);
 /* Within a transaction: write down up to `most` keys' hits. */
@@ -335,7 +335,8 @@ void terrace__access_find(const struct terrace *store, uint64_t hash, uint64_t *
 /* For entries of caches without a disk. */
 void terrace__note_put(struct terrace *store, uint64_t hash, terrace_reason reason, int64_t when,
                        const char *detail);
-bool terrace__note_get(struct terrace_cache *cache, uint64_t hash, terrace_why *ret);
+/* Of both kinds, the latest. */
+bool terrace__note_get(struct terrace_cache *cache, terrace_slice key, terrace_why *ret);
 
 /* How large a value may be at most, decoded: larger than all of memory and disk is a bomb. 0: any. */
 static inline uint64_t terrace__value_max(const struct terrace *store)

@@ -21,10 +21,18 @@ struct block_writer;
 /* A key, hashed once. */
 struct tier_key {
 	terrace_slice key;
-	uint64_t hash;  /* of cache and key; finds it in every tier */
+	uint64_t hash;  /* of cache and key; finds it in memory */
 	uint32_t slot;  /* of the version table; see core/coherence.h */
 	uint32_t cache; /* its number */
 };
+
+/*
+ * What finds a key's row, and all else that a database has by key. Keys that differ in
+ * the last two digits of their last number are near each other, in its order, so that tiles, blocks
+ * and records that are put one after the other change few pages of an index, and those that
+ * expire together do; any others are as far apart as their hashes. The lowest bits are the hash's.
+ */
+uint64_t terrace__row_hash(const struct tier_key *key);
 
 /* What a copy that is read from disk will be good under: loaded before it is read. */
 struct tier_stamp {
@@ -73,7 +81,7 @@ struct tier_put {
 struct tier_row {
 	uint64_t id;   /* disk: of the row */
 	uint64_t file; /* disk: of the payload; 0: none */
-	uint64_t hash;
+	uint64_t hash; /* disk: terrace__row_hash() */
 	uint32_t cache;
 	uint8_t tier;
 	uint64_t seq;
@@ -285,7 +293,10 @@ struct disk_ops {
 	void (*names)(void *disk, uint32_t cache, const terrace_match *match,
 	              struct disk_names *ret);
 	int (*names_add)(void *disk, uint32_t cache, size_t most, size_t *ret_count);
-	/* Only if the row is still of that hash and seq; 0: of any. */
+	/*
+	 * All hashes from here on are of rows: terrace__row_hash().
+	 * Only if the row is still of that hash and seq; 0: of any.
+	 */
 	int (*remove_row)(void *disk, const struct tier_row *row, const struct tier_note *note);
 	/* Whatever its key, if it is not later than `seq`. */
 	int (*remove_hash)(void *disk, uint64_t hash, uint64_t seq);

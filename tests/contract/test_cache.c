@@ -1464,6 +1464,25 @@ static void test_hits__of_many_rows_are_counted_without_writing_each(void **stat
 	terrace_cache_close(cache);
 }
 
+/* An entry that leaves memory tells its row how often it served there. */
+static void test_hits__in_memory_count_when_the_entry_leaves_it(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_info info = TERRACE_INFO_INIT;
+	terrace_cache *cache = fixture_rows(f, "rows", &policy);
+
+	assert_ok(put_text(cache, "tile/12", "v"));
+	for (int i = 0; i < 3; i++)
+		assert_gives(cache, "tile/12", "v");
+	assert_ok(terrace_evict(cache, UINT64_MAX, NULL));
+	assert_ok(terrace_inspect(cache, TERRACE_KEY("tile/12"), &info));
+	assert_int_equal(info.tier, TERRACE_L2);
+	assert_int_equal(info.access_count, 3);
+	terrace_info_free(&info);
+	terrace_cache_close(cache);
+}
+
 int main(void)
 {
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -1509,6 +1528,7 @@ int main(void)
 		WITH_STORE(test_codec__is_the_caches_choice_and_remembered),
 		WITH_STORE(test_files__go_with_their_entries),
 		WITH_STORE(test_hits__of_many_rows_are_counted_without_writing_each),
+		WITH_STORE(test_hits__in_memory_count_when_the_entry_leaves_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -57,24 +57,24 @@ static void test_idle__lives_while_it_is_used_and_dies_in_time_when_not(void **s
 		fixture_setup(state);
 		f = *state;
 		cache = idling(f, all_tiers[t]);
-		assert_ok(put_text(cache, "used", "v"));
+		assert_ok(put_text(cache, "used/12", "v"));
 		assert_ok(put_text(cache, "unused", "v"));
 		/* uses at all distances up to the idle time */
 		for (int64_t step = 1; step < IDLE; step += step / 2 + 1) {
 			pass(f, step);
-			assert_gives(cache, "used", "v");
+			assert_gives(cache, "used/12", "v");
 			settle(f);
 		}
 		assert_misses(cache, "unused");
 		pass(f, IDLE - 1);
-		assert_gives(cache, "used", "v");
+		assert_gives(cache, "used/12", "v");
 		settle(f);
 		/* exactly in time, and at the latest when it may be late */
 		pass(f, IDLE - 1);
-		assert_ok(terrace_exists(cache, TERRACE_KEY("used")));
+		assert_ok(terrace_exists(cache, TERRACE_KEY("used/12")));
 		pass(f, 1 + LATE);
-		assert_misses(cache, "used");
-		assert_status(terrace_explain(cache, TERRACE_KEY("used"), &why), TERRACE_MISS);
+		assert_misses(cache, "used/12");
+		assert_status(terrace_explain(cache, TERRACE_KEY("used/12"), &why), TERRACE_MISS);
 		assert_int_equal(why.reason, TERRACE_REASON_EXPIRED);
 		terrace_cache_close(cache);
 	}
@@ -303,7 +303,7 @@ static void test_idle__a_short_process_writes_it_down_when_it_closes(void **stat
 	int status;
 	pid_t pid;
 
-	assert_ok(put_text(cache, "k", "v"));
+	assert_ok(put_text(cache, "tile/12", "v"));
 	assert_ok(put_text(cache, "unused", "v"));
 	terrace_cache_close(cache);
 	terrace_close(f->store);
@@ -318,7 +318,7 @@ static void test_idle__a_short_process_writes_it_down_when_it_closes(void **stat
 		if (rc == TERRACE_OK)
 			rc = terrace_cache_open(store, "a", NULL, &own);
 		if (rc == TERRACE_OK)
-			rc = misses(own, "k"); /* a get, which is a hit */
+			rc = misses(own, "tile/12"); /* a get, which is a hit */
 		if (rc == TERRACE_OK)
 			terrace_cache_close(own);
 		terrace_close(store);
@@ -329,7 +329,7 @@ static void test_idle__a_short_process_writes_it_down_when_it_closes(void **stat
 	pass(f, IDLE - 1);
 	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
 	cache = idling(f, 0);
-	assert_gives(cache, "k", "v");
+	assert_gives(cache, "tile/12", "v");
 	assert_misses(cache, "unused");
 	terrace_cache_close(cache);
 }

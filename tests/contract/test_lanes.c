@@ -373,39 +373,52 @@ static void test_lanes__without_the_shared_file_nothing_older_comes_back(void **
 
 /* --- damage --------------------------------------------------------------------------------------------- */
 
-/* A record that is damaged while it waits is a miss, and what it replaced is gone. */
+/*
+ * A record that is damaged while it waits is a miss, and what it replaced is gone: with all rows of
+ * its cache where its key cannot be told, and with none but its own where it can.
+ */
 static void test_lanes__a_damaged_record_is_a_miss(void **state)
 {
 	struct fixture *f = *state;
+	enum { HEAD = RECORD_HEAD_FIXED + 7, VALUE = 5 };
 	terrace_policy policy = behind();
-	terrace_cache *cache = fixture_cache(f, "a", &policy);
+	terrace_cache *cache = fixture_cache(f, "a", &policy), *apart;
 	struct peer peer = peer_start(f, &policy);
 
-	/* head, key and value; the rest of its place is not looked at */
-	for (off_t at = 0; at < RECORD_HEAD_FIXED + 1 + 5; at++) {
+	assert_ok(terrace_cache_open(f->store, "apart", &policy, &apart));
+	assert_ok(put_text(apart, "k", "apart"));
+	/* head with the key, and value; the rest of its place is not looked at */
+	for (off_t at = 0; at < HEAD + VALUE; at++) {
 		struct lane_item item;
+		terrace_value *value;
 		uint64_t head;
 		int lane;
 		int writer;
 
-		assert_ok(put_text(cache, "k", "older"));
+		assert_ok(put_text(cache, "tile/12", "older"));
 		assert_ok(put_text(cache, "l", "other"));
 		assert_ok(terrace_flush(f->store));
 		lane = atomic_load(&f->store->behind.lane);
 		writer = hold_writers(f);
-		assert_ok(put_text(cache, "k", "newer"));
+		assert_ok(put_text(cache, "tile/12", "newer"));
 		assert_true(terrace__lane_head(f->store->shared, lane, &head));
 		assert_true(terrace__lane_read(f->store->shared, lane, head, &item));
 		flip_bit(scratch_path(&f->scratch, "store/v1/lanes"),
 		         (off_t)lane * LANE_BYTES + item.offset + at, (int)at % 8);
-		assert_peer(&peer, "g k", "(miss)");
+		assert_peer(&peer, "g tile/12", "(miss)");
 		close(writer);
 		assert_ok(terrace_flush(f->store));
 		/* unless the thread had read it before */
-		tell(&peer, "g k");
+		tell(&peer, "g tile/12");
 		assert_int_not_equal(strcmp("older", hear(&peer)), 0);
-		assert_peer(&peer, "g l", "other");
+		if (at >= HEAD)
+			assert_peer(&peer, "g l", "other");
+		assert_ok(terrace_evict(apart, UINT64_MAX, NULL));
+		assert_ok(terrace_get(apart, TERRACE_KEY("k"), &value));
+		assert_memory_equal(terrace_data(value), "apart", 5);
+		terrace_release(value);
 	}
+	terrace_cache_close(apart);
 	terrace_cache_close(cache);
 	peer_end(&peer);
 }

@@ -87,7 +87,7 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 		file = (struct file_seen){ 0 };
 		terrace__vfs_reads.count = 0;
 		sqlite3_reset(get);
-		sqlite3_bind_int64(get, 1, (sqlite3_int64)key->hash);
+		sqlite3_bind_int64(get, 1, (sqlite3_int64)terrace__row_hash(key));
 		switch (sqlite3_step(get)) {
 		case SQLITE_ROW:
 			rc = row_entry(disk, get, key, ret, ret_blocks, &file, &lost);
@@ -228,7 +228,7 @@ static int describe_with(struct disk *disk, struct connection *connection,
 
 	if (!row)
 		return terrace__sqlite_failed(disk, connection->db, "prepare a read");
-	sqlite3_bind_int64(row, 1, (sqlite3_int64)key->hash);
+	sqlite3_bind_int64(row, 1, (sqlite3_int64)terrace__row_hash(key));
 	rc = sqlite3_step(row);
 	if (rc == SQLITE_DONE)
 		return TERRACE_MISS;

@@ -324,6 +324,11 @@ static int find(struct disk *disk, enum statement which, uint64_t value, const s
 	return TERRACE_OK;
 }
 
+static int find_key(struct disk *disk, const struct tier_key *key, struct old_row *ret)
+{
+	return find(disk, DO_FIND, terrace__row_hash(key), key, ret);
+}
+
 static int link_one(struct disk *disk, enum statement which, uint64_t name, uint64_t id)
 {
 	sqlite3_stmt *link = terrace__statement(disk->writer, which);
@@ -423,7 +428,7 @@ static int write_row(struct disk *disk, uint64_t id, enum statement which,
 		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a write");
 	sqlite3_bind_int64(row, 1, (sqlite3_int64)id);
 	if (which == DO_INSERT)
-		sqlite3_bind_int64(row, 2, (sqlite3_int64)put->key.hash);
+		sqlite3_bind_int64(row, 2, (sqlite3_int64)terrace__row_hash(&put->key));
 	sqlite3_bind_int64(row, 3, (sqlite3_int64)record->seq);
 	if (record->expires == INT64_MAX)
 		sqlite3_bind_null(row, 4);
@@ -463,7 +468,7 @@ static int replace_row(struct disk *disk, const struct tier_put *put, terrace_sl
                        uint64_t bytes, uint64_t *ret_id)
 {
 	CLEANUP(old_row_done) struct old_row old = { 0 };
-	int rc = find(disk, DO_FIND, put->key.hash, &put->key, &old);
+	int rc = find_key(disk, &put->key, &old);
 
 	disk->expect_new = rc == TERRACE_MISS;
 	if (rc == TERRACE_MISS)
@@ -514,7 +519,7 @@ int terrace__disk_remove(void *tier, const struct tier_key *key, const struct ti
 {
 	struct disk *disk = tier;
 	CLEANUP(old_row_done) struct old_row old = { 0 };
-	int rc = find(disk, DO_FIND, key->hash, key, &old);
+	int rc = find_key(disk, key, &old);
 
 	/* Where another process has removed the row, too. */
 	terrace__place_forget(disk, key->hash);
@@ -527,14 +532,14 @@ int terrace__disk_remove(void *tier, const struct tier_key *key, const struct ti
 		return TERRACE_MISS;
 	rc = delete_old(disk, &old);
 	if (rc == TERRACE_OK && note)
-		rc = terrace__disk_note_put(disk, key->hash, note);
+		rc = terrace__disk_note_put(disk, old.hash, note);
 	return rc;
 }
 
 int terrace__disk_peek(void *tier, const struct tier_key *key, struct tier_row *ret)
 {
 	CLEANUP(old_row_done) struct old_row old = { 0 };
-	int rc = find(tier, DO_FIND, key->hash, key, &old);
+	int rc = find_key(tier, key, &old);
 
 	if (rc != TERRACE_OK)
 		return rc;
@@ -596,7 +601,7 @@ int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, in
 	CLEANUP(old_row_done) struct old_row old = { 0 };
 	struct record record;
 	sqlite3_stmt *touch;
-	int rc = find(disk, DO_FIND, key->hash, key, &old);
+	int rc = find_key(disk, key, &old);
 
 	if (rc != TERRACE_OK)
 		return rc;

@@ -9,6 +9,7 @@
 #include "util/hash.h"
 
 #include <fcntl.h>
+#include <sqlite3.h>
 #include <unistd.h>
 
 /* One tier under test, behind the few verbs that all of them have. */
@@ -41,11 +42,14 @@ struct tier {
 
 /* --- L1, L2, L3 on their tables of functions ------------------------------------------------------ */
 
-enum { CACHE = 3 };
+enum { CACHE = 3, OTHERS = 64 };
+
+static const char *hashed_as; /* NULL: keys have their own hashes */
 
 static struct tier_key key_of(const char *key)
 {
-	struct hash128 hash = terrace__hash128(key, strlen(key), CACHE);
+	const char *text = hashed_as ? hashed_as : key;
+	struct hash128 hash = terrace__hash128(text, strlen(text), CACHE);
 
 	return (struct tier_key){ .key = terrace_str(key), .hash = hash.low, .cache = CACHE };
 }
@@ -387,10 +391,74 @@ static void case_put_get(struct tier *t)
 	assert_lacks(t, "A");
 }
 
+static void assert_lists(struct tier *t, terrace_match_kind kind, const char *text,
+                         const char *expected)
+{
+	terrace_match match = terrace_match_text(kind, text);
+	char lines[1024];
+
+	t->list(t, &match, lines, sizeof lines);
+	if (strcmp(lines, expected) != 0)
+		fail_msg("%s lists \"%s\" for \"%s\", not \"%s\"", t->name, lines, text, expected);
+}
+
 /* Two keys of one hash are rare, and still two keys. */
+/* How many rows the table has, in a database of rows. */
+static int rows_of(struct tier *t, const char *table)
+{
+	char sql[64];
+	sqlite3_stmt *row;
+	sqlite3 *db;
+	int count;
+
+	snprintf(sql, sizeof sql, "SELECT count(*) FROM %s", table);
+	assert_int_equal(sqlite3_open(scratch_path(&t->scratch, "db-1"), &db), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &row, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(row), SQLITE_ROW);
+	count = sqlite3_column_int(row, 0);
+	sqlite3_finalize(row);
+	sqlite3_close(db);
+	return count;
+}
+
+/* Enter the rows into the index of keys, and as many others as make that worth a look. */
+static void name_rows(struct tier *t)
+{
+	size_t count;
+	char key[16];
+
+	for (int i = 0; i < OTHERS; i++) {
+		snprintf(key, sizeof key, "other %d", i);
+		assert_ok(t->put(t, key, terrace_str("x"), NULL));
+	}
+	assert_ok(t->disk_ops->begin(t->tier, t->seq));
+	assert_ok(t->disk_ops->names_add(t->tier, CACHE, 100, &count));
+	assert_ok(commit(t));
+}
+
+/* The same as assert_lists() of a prefix, by that index. */
+static void assert_finds_named(struct tier *t, const char *prefix, const char *expected)
+{
+	const terrace_match match = terrace_match_text(TERRACE_MATCH_PREFIX, prefix);
+	struct lines lines = { .count = 0 };
+	struct disk_names names;
+	const struct disk_where where = {
+		.kind = DISK_MATCHING, .cache = CACHE, .match = &match, .names = &names
+	};
+	char text[100];
+
+	t->disk_ops->names(t->tier, CACHE, &match, &names);
+	assert_true(names.known);
+	assert_ok(t->disk_ops->select(t->tier, &where, take_line, &lines));
+	terrace__buf_done(&names.ids);
+	join_lines(&lines, text, sizeof text);
+	assert_string_equal(text, expected);
+}
+
 static void case_collision(struct tier *t)
 {
 	struct tier_key other = key_of("a");
+	struct tier_usage usage;
 	struct entry *entry;
 
 	if (!t->ops)
@@ -404,19 +472,65 @@ static void case_collision(struct tier *t)
 	if (t->disk_ops)
 		assert_ok(commit(t));
 	assert_holds(t, "a", terrace_str("1"));
+	/* on disk the second takes the place of the first */
+	if (t->disk_ops)
+		name_rows(t);
+	hashed_as = "a";
+	assert_ok(t->put(t, "b", terrace_str("2"), NULL));
+	assert_holds(t, "b", terrace_str("2"));
+	hashed_as = NULL;
+	if (t->disk_ops) {
+		assert_lacks(t, "a");
+		assert_finds_named(t, "a", "");
+		assert_finds_named(t, "b", "b\n");
+	} else {
+		assert_holds(t, "a", terrace_str("1"));
+	}
+	t->usage(t, &usage);
+	assert_int_equal(usage.entries, t->disk_ops ? 1 + OTHERS : 2);
 }
 
 static void case_replace(struct tier *t)
 {
-	struct tier_usage once, again;
+	static const char *const tags[] = { NULL, "red" };
 
-	assert_ok(t->put(t, "a", terrace_str("older"), "red"));
-	t->usage(t, &once);
-	assert_ok(t->put(t, "a", terrace_str("newer"), "red"));
-	t->usage(t, &again);
+	for (int i = 0; i < 4; i++) {
+		const char *before = tags[i / 2], *after = tags[i % 2];
+		struct tier_usage once, again;
+
+		assert_ok(t->put(t, "a", terrace_str("newer"), after));
+		t->usage(t, &once);
+		assert_ok(t->remove(t, "a"));
+		assert_ok(t->put(t, "a", terrace_str("what is older is longer"), before));
+		assert_ok(t->put(t, "a", terrace_str("newer"), after));
+		t->usage(t, &again);
+		assert_holds(t, "a", terrace_str("newer"));
+		assert_int_equal(again.entries, 1);
+		assert_int_equal(again.bytes, once.bytes);
+		assert_lists(t, TERRACE_MATCH_TAG, "red", after ? "a\n" : "");
+		assert_ok(t->remove(t, "a"));
+		if (t->disk_ops)
+			assert_int_equal(rows_of(t, "link"), 0);
+	}
+}
+
+/* What was in a file is in its row alone. */
+static void case_from_file_to_row(struct tier *t)
+{
+	struct tier_usage usage;
+
+	if (!t->files)
+		return;
+	assert_ok(t->put(t, "a", terrace_str("older"), NULL));
+	t->files = false;
+	assert_ok(t->put(t, "a", terrace_str("newer"), NULL));
+	t->usage(t, &usage);
+	assert_int_equal(usage.entries, 1);
+	t->files = true;
+	t->usage(t, &usage);
+	assert_int_equal(usage.entries, 0);
+	assert_int_equal(usage.bytes, 0);
 	assert_holds(t, "a", terrace_str("newer"));
-	assert_int_equal(again.entries, 1);
-	assert_int_equal(again.bytes, once.bytes);
 }
 
 static void case_any_bytes(struct tier *t)
@@ -458,17 +572,6 @@ static void case_remove(struct tier *t)
 	t->usage(t, &usage);
 	assert_int_equal(usage.entries, 0);
 	assert_int_equal(usage.bytes, 0);
-}
-
-static void assert_lists(struct tier *t, terrace_match_kind kind, const char *text,
-                         const char *expected)
-{
-	terrace_match match = terrace_match_text(kind, text);
-	char lines[1024];
-
-	t->list(t, &match, lines, sizeof lines);
-	if (strcmp(lines, expected) != 0)
-		fail_msg("%s lists \"%s\" for \"%s\", not \"%s\"", t->name, lines, text, expected);
 }
 
 static void case_list(struct tier *t)
@@ -574,6 +677,7 @@ static const struct {
 	{ "put_get__gives_what_was_put", case_put_get },
 	{ "get_remove__tell_keys_of_one_hash_apart", case_collision },
 	{ "put__replaces_and_charges_once", case_replace },
+	{ "put__takes_the_place_of_a_file", case_from_file_to_row },
 	{ "put__takes_any_bytes_of_any_size", case_any_bytes },
 	{ "remove__removes_that_entry_alone", case_remove },
 	{ "list__finds_by_prefix_glob_and_tag", case_list },

@@ -24,9 +24,15 @@
 	X(UPDATE, "UPDATE entry SET seq = ?3, expires = ?4, rank = ?5, "                       \
 	          "bytes = ?6, file = ?7, accessed = ?8, hits = 0, head = ?9, value = ?10 "    \
 	          "WHERE id = ?1")                                                             \
-	/* The same where it expires when it did: no index is looked at. */                    \
+	/* The same of what takes no more: see disk_renew.c. Where it never expires, and  \
+	 * never did, no index changes. */    \
 	X(RENEW, "UPDATE entry SET seq = ?3, rank = ?5, bytes = ?6, file = ?7, "               \
-	         "accessed = ?8, hits = 0, head = ?9, value = ?10 WHERE id = ?1")              \
+	         "accessed = ?8, hits = 0, head = ?9, value = ?10 "                            \
+	         "WHERE hash = ?2 AND renews(id, cache, bytes, file, expires, head)")          \
+	X(RENEW_TIMED,                                                                         \
+	  "UPDATE entry SET seq = ?3, expires = ?4, rank = ?5, bytes = ?6, file = ?7, "        \
+	  "accessed = ?8, hits = 0, head = ?9, value = ?10 "                                   \
+	  "WHERE hash = ?2 AND renews(id, cache, bytes, file, expires, head)")                 \
 	X(TOUCH, "UPDATE entry SET seq = ?2, expires = ?3, head = ?4 WHERE id = ?1")           \
 	X(USED, "UPDATE entry SET expires = ?2, head = ?3 WHERE id = ?1")                      \
 	X(ACCESSED, "UPDATE entry SET hits = hits + ?2, accessed = max(accessed, ?3) "         \
@@ -128,6 +134,13 @@ struct candidates {
 	} items[CANDIDATES];
 };
 
+/* What disk_renew.c asks, and answers. */
+struct renewal {
+	const struct tier_put *put;
+	bool found; /* there is a row of that hash */
+	uint64_t id, bytes;
+};
+
 struct disk {
 	struct files *files;
 	int dir_fd; /* borrowed, like the next */
@@ -167,10 +180,13 @@ struct disk {
 	uint32_t named_cache; /* and that of which it is known which rows have names */
 	uint64_t named_upto;
 	bool expect_new; /* the last row that was put was new */
+	struct renewal renewal;
 };
 
 /* The status for SQLite's code, with a message. What may be the database's fault is noted. */
 int terrace__sqlite_failed(struct disk *disk, sqlite3 *db, const char *what);
+/* For RENEW and RENEW_TIMED. */
+int terrace__renew_prepare(struct disk *disk, sqlite3 *db);
 /* That is noted: SQLite's code, without what extends it. */
 void terrace__suspect(struct disk *disk, sqlite3 *db, int code);
 

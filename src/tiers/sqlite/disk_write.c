@@ -47,6 +47,12 @@ static int writer_open(struct disk *disk)
 		disk->writer = NULL;
 		return TERRACE_EACCESS;
 	}
+	rc = terrace__renew_prepare(disk, disk->writer->db);
+	if (rc != TERRACE_OK) {
+		terrace__connection_close(disk->writer);
+		disk->writer = NULL;
+		return rc;
+	}
 	terrace__snapshot_write(disk->writer);
 	/* NORMAL: no fsync for a commit; a power cut may take the last ones back. */
 	snprintf(pragmas, sizeof pragmas,
@@ -417,7 +423,7 @@ static int next_id(struct disk *disk, uint32_t cache, uint64_t *ret)
 	return TERRACE_OK;
 }
 
-/* INSERT, UPDATE or RENEW. */
+/* INSERT, UPDATE, or RENEW and RENEW_TIMED, of which nobody knows the id yet: 0. */
 static int write_row(struct disk *disk, uint64_t id, enum statement which,
                      const struct tier_put *put, terrace_slice head, uint64_t bytes)
 {
@@ -426,8 +432,9 @@ static int write_row(struct disk *disk, uint64_t id, enum statement which,
 
 	if (!row)
 		return terrace__sqlite_failed(disk, disk->writer->db, "prepare a write");
-	sqlite3_bind_int64(row, 1, (sqlite3_int64)id);
-	if (which == DO_INSERT)
+	if (id)
+		sqlite3_bind_int64(row, 1, (sqlite3_int64)id);
+	if (which != DO_UPDATE)
 		sqlite3_bind_int64(row, 2, (sqlite3_int64)terrace__row_hash(&put->key));
 	sqlite3_bind_int64(row, 3, (sqlite3_int64)record->seq);
 	if (record->expires == INT64_MAX)
@@ -463,16 +470,35 @@ static int insert_row(struct disk *disk, const struct tier_put *put, terrace_sli
 	return TERRACE_EXISTS;
 }
 
-/* In the place of the row that is there, if one is. */
+/*
+ * In the place of a row that has nothing beside itself. TERRACE_MISS when there is none,
+ * TERRACE_EXISTS when there is more to it.
+ */
+static int renew_row(struct disk *disk, const struct tier_put *put, terrace_slice head,
+                     uint64_t bytes, uint64_t *ret_id)
+{
+	int rc;
+
+	disk->renewal = (struct renewal){ .put = put };
+	rc = write_row(disk, 0, put->record->expires == INT64_MAX ? DO_RENEW : DO_RENEW_TIMED, put,
+	               head, bytes);
+	if (rc != TERRACE_OK)
+		return rc;
+	if (!disk->renewal.found)
+		return TERRACE_MISS;
+	if (sqlite3_changes(disk->writer->db) == 0)
+		return TERRACE_EXISTS;
+	*ret_id = disk->renewal.id;
+	return charge(disk, put->key.cache, false, -(int64_t)disk->renewal.bytes, -1);
+}
+
+/* In the place of any row that is there; TERRACE_MISS when none is. */
 static int replace_row(struct disk *disk, const struct tier_put *put, terrace_slice head,
                        uint64_t bytes, uint64_t *ret_id)
 {
 	CLEANUP(old_row_done) struct old_row old = { 0 };
 	int rc = find_key(disk, &put->key, &old);
 
-	disk->expect_new = rc == TERRACE_MISS;
-	if (rc == TERRACE_MISS)
-		return insert_row(disk, put, head, bytes, ret_id);
 	if (rc != TERRACE_OK)
 		return rc;
 	/* A row keeps its key, and lies in its cache's range of ids. */
@@ -483,10 +509,26 @@ static int replace_row(struct disk *disk, const struct tier_put *put, terrace_sl
 	}
 	*ret_id = old.id;
 	rc = detach(disk, &old);
-	if (rc != TERRACE_OK)
+	return rc == TERRACE_OK ? write_row(disk, old.id, DO_UPDATE, put, head, bytes) : rc;
+}
+
+static int put_row(struct disk *disk, const struct tier_put *put, terrace_slice head,
+                   uint64_t bytes, uint64_t *ret_id)
+{
+	int rc = TERRACE_EXISTS;
+
+	/* What came last was new, or was not: so will this be. */
+	if (disk->expect_new)
+		rc = insert_row(disk, put, head, bytes, ret_id);
+	if (rc != TERRACE_EXISTS)
 		return rc;
-	return write_row(disk, old.id, old.expires == put->record->expires ? DO_RENEW : DO_UPDATE,
-	                 put, head, bytes);
+	/* What has a file, tags or sources now mostly had some before. */
+	if (!put->file && put->record->extra.size == 0)
+		rc = renew_row(disk, put, head, bytes, ret_id);
+	if (rc == TERRACE_EXISTS)
+		rc = replace_row(disk, put, head, bytes, ret_id);
+	disk->expect_new = rc == TERRACE_MISS;
+	return rc == TERRACE_MISS ? insert_row(disk, put, head, bytes, ret_id) : rc;
 }
 
 int terrace__disk_put(void *tier, const struct tier_put *put)
@@ -495,7 +537,7 @@ int terrace__disk_put(void *tier, const struct tier_put *put)
 	const struct record *record = put->record;
 	CLEANUP(terrace__buf_done) struct buf head = { 0 };
 	uint64_t id = 0, bytes;
-	int rc = TERRACE_EXISTS;
+	int rc;
 
 	terrace__record_write(record, &head);
 	if (head.failed)
@@ -503,11 +545,7 @@ int terrace__disk_put(void *tier, const struct tier_put *put)
 	bytes = head.size + ROW_OVERHEAD;
 	bytes += put->file ? terrace__files_charge(head.size + record->payload_size) :
 	                     put->payload.size;
-	/* What came last was new, or was not: so will this be. */
-	if (disk->expect_new)
-		rc = insert_row(disk, put, terrace_bytes(head.data, head.size), bytes, &id);
-	if (rc == TERRACE_EXISTS)
-		rc = replace_row(disk, put, terrace_bytes(head.data, head.size), bytes, &id);
+	rc = put_row(disk, put, terrace_bytes(head.data, head.size), bytes, &id);
 	if (rc == TERRACE_OK)
 		rc = links(disk, DO_LINK, id, put->key.cache, record->extra);
 	if (rc == TERRACE_OK)

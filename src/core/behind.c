@@ -325,16 +325,21 @@ void terrace__behind_settle_mine_now(struct terrace *store)
 	while (!has_passed(store, goal)) {
 		pthread_mutex_lock(&behind->lock);
 		plan(store, &drain, caches);
+		behind->settling = true;
 		pthread_mutex_unlock(&behind->lock);
 		rc = terrace__drain_now(&drain, caches);
 		/* What fails here may succeed when the thread has made room. */
-		if (rc != TERRACE_OK) {
+		if (rc != TERRACE_OK)
 			terrace__swallow(store, NULL, "writing values that waited");
-			return;
-		}
 		pthread_mutex_lock(&behind->lock);
-		planned(behind, &drain, rc);
+		if (rc == TERRACE_OK)
+			planned(behind, &drain, rc);
+		behind->settling = false;
+		behind->settled++;
+		pthread_cond_broadcast(&behind->done);
 		pthread_mutex_unlock(&behind->lock);
+		if (rc != TERRACE_OK)
+			return;
 	}
 }
 
@@ -749,7 +754,7 @@ static void *run(void *ctx)
 void terrace__behind_leave(struct terrace_cache *cache)
 {
 	struct behind *behind = &cache->store->behind;
-	uint64_t flushed;
+	uint64_t flushed, settled;
 
 	if (my_lane(cache->store) < 0)
 		return;
@@ -762,7 +767,9 @@ void terrace__behind_leave(struct terrace_cache *cache)
 	}
 	/* One that has begun may still know it; others may follow without end. */
 	flushed = behind->flushed;
-	while (behind->flushing && behind->flushed == flushed)
+	settled = behind->settled;
+	while ((behind->flushing && behind->flushed == flushed) ||
+	       (behind->settling && behind->settled == settled))
 		pthread_cond_wait(&behind->done, &behind->lock);
 	pthread_mutex_unlock(&behind->lock);
 }

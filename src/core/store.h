@@ -60,10 +60,12 @@ struct behind {
 	_Atomic bool started; /* a lane was looked for */
 	_Atomic int lane;     /* -1: none */
 	bool stopping;
-	bool awake;               /* the thread knows that there is something */
-	bool flushing;            /* a batch is being written, */
-	uint64_t kept;            /* whose places, from here on, are not taken meanwhile */
-	uint64_t flushed;         /* how many have been */
+	bool awake;       /* the thread knows that there is something */
+	bool flushing;    /* a batch is being written, */
+	uint64_t kept;    /* whose places, from here on, are not taken meanwhile */
+	uint64_t flushed; /* how many have been */
+	bool settling;    /* the same under the writers' lock, by who leads */
+	uint64_t settled;
 	bool failing;             /* the last one could not be */
 	bool large_waits;         /* somebody waits for room for a large value */
 	unsigned small;           /* so many more are to be small ones: room had to be made */

@@ -903,6 +903,74 @@ static void test_behind__threads_read_their_own_writes(void **state)
 	terrace_cache_close(cache);
 }
 
+/* --- caches that are closed meanwhile --------------------------------------------------------------------- */
+
+static struct {
+	const struct disk_ops *real;
+	struct disk_ops ops;
+	terrace_cache *cache;
+	_Atomic bool watched, making_room, closed, too_early;
+} leaving;
+
+static void nap(void)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+}
+
+static int victims_slowly(void *disk, uint32_t cache, int64_t now, struct tier_row *ret,
+                          size_t most, size_t *ret_count)
+{
+	if (atomic_exchange(&leaving.watched, false)) {
+		leaving.making_room = true;
+		for (int i = 0; i < 100 && !leaving.closed; i++)
+			nap();
+		leaving.too_early = leaving.closed;
+	}
+	return leaving.real->victims(disk, cache, now, ret, most, ret_count);
+}
+
+static void *close_meanwhile(void *ctx)
+{
+	(void)ctx;
+	while (!leaving.making_room)
+		nap();
+	terrace_cache_close(leaving.cache);
+	leaving.closed = true;
+	return NULL;
+}
+
+/* Who writes a value through writes first what waits, and makes room for the caches of that. */
+static void test_behind__closing_waits_for_who_makes_room_for_the_cache(void **state)
+{
+	enum { LARGE = 100000 };
+	struct fixture *f = *state;
+	terrace_policy policy = behind(TERRACE_L2), through = TERRACE_POLICY_INIT;
+	terrace_cache *other;
+	pthread_t thread;
+	char *large = calloc(1, LARGE);
+
+	leaving.real = f->store->disk_ops;
+	leaving.ops = *leaving.real;
+	leaving.ops.victims = victims_slowly;
+	f->store->disk_ops = &leaving.ops;
+	through.write = TERRACE_WRITE_THROUGH;
+	other = fixture_cache(f, "other", &through);
+	policy.disk_entries = 1;
+	leaving.cache = fixture_cache(f, "limited", &policy);
+	assert_ok(put_text(leaving.cache, "k", "v"));
+	assert_ok(terrace_flush(f->store));
+	assert_int_equal(pthread_create(&thread, NULL, close_meanwhile, NULL), 0);
+	leaving.watched = true;
+	assert_ok(put_text(leaving.cache, "l", "v"));
+	assert_ok(terrace_put(other, TERRACE_KEY("large"), terrace_bytes(large, LARGE), NULL));
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_false(leaving.watched);
+	assert_false(leaving.too_early);
+	terrace_cache_close(other);
+	fixture_reopen(f);
+	free(large);
+}
+
 int main(void)
 {
 #define test(name) \
@@ -935,6 +1003,7 @@ int main(void)
 		test(verbs_that_look_first_see_what_waits),
 		test(a_full_queue_makes_the_caller_wait_and_then_say_so),
 		test(threads_read_their_own_writes),
+		test(closing_waits_for_who_makes_room_for_the_cache),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

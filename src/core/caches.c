@@ -167,8 +167,7 @@ static int number_cache(struct terrace *store, struct terrace_cache *cache)
 	cache->shared = &store->shared->caches[new.number];
 	cache->first_slot = cache->on_disk ? 0 : VERSIONS;
 	cache->slot_mask = (cache->on_disk ? VERSIONS : MEMORY_VERSIONS) - 1;
-	/* Caches must not share hashes: their rows share an index. */
-	cache->seed = terrace__hash64(&new.number, sizeof new.number, store->head.seed);
+	cache->seed = seed_of(store, new.number);
 	if (cache->settings[CACHE_immutable].number && !store->read_only &&
 	    !cache_is_immutable(store->shared, cache->shared))
 		return terrace__write_alone(store, declare_immutable, cache);

@@ -146,8 +146,20 @@ static int prepare_all(struct drain *drain, struct terrace_cache *const *caches)
 	return rc;
 }
 
+/* Whose row that is nobody can tell: all of the cache that was put before it is dead. */
+static int void_older(struct terrace *store, const struct lane_item *item)
+{
+	struct shared_cache *cache = &store->shared->caches[item->cache];
+	uint64_t floor = terrace__floor(store->shared, cache);
+
+	if (floor == UINT64_MAX) /* damaged */
+		return terrace__floor_raise(store, item->cache, terrace__draw(store->shared));
+	return floor >= item->seq ? TERRACE_OK :
+	                            terrace__floor_raise(store, item->cache, item->seq);
+}
+
 /* Out of date, or not to be had. What it was to replace must not come back
- * either; where nobody can tell which row that is, none of the cache does. */
+ * either. */
 static int drop(struct drain *drain, const struct lane_item *item)
 {
 	struct terrace *store = drain->store;
@@ -159,8 +171,8 @@ static int drop(struct drain *drain, const struct lane_item *item)
 	/* Copies of it that are in memory have no row to be found by. */
 	atomic_store(&store->shared->caches[item->cache].rows, ROWS_LACK);
 	if (!terrace__lane_key(store, drain->lane, item, &key.key))
-		return terrace__floor_raise(store, item->cache, terrace__draw(store->shared));
-	rc = store->disk_ops->remove_hash(store->disk, terrace__row_hash(&key), item->seq);
+		return void_older(store, item);
+	rc = store->disk_ops->remove_older(store->disk, &key, item->seq);
 	return rc == TERRACE_MISS ? TERRACE_OK : rc;
 }
 
@@ -174,8 +186,7 @@ static int put_row(struct drain *drain, size_t i)
 	write->record.seq = drain->items[i].item.seq;
 	write->put.record = &write->record;
 	write->rc = TERRACE_OK;
-	terrace__room_taken(store, &write->put);
-	return store->disk_ops->tier.put(store->disk, &write->put);
+	return terrace__row_put(store, &write->put);
 }
 
 static int write_item(struct drain *drain, size_t i)

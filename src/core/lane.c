@@ -350,9 +350,11 @@ void terrace__lanes_remove(int dir_fd)
 /* --- one value ------------------------------------------------------------------------------- */
 
 /* What it was written for: the place may hold an older one. */
-static bool read_record(const uint8_t *bytes, const struct lane_item *item, struct record *ret,
+static bool read_record(const struct terrace *store, const uint8_t *bytes,
+                        const struct lane_item *item, struct record *ret,
                         terrace_slice *ret_payload)
 {
+	uint64_t seed = seed_of(store, item->cache);
 	size_t head;
 
 	if (item->size < RECORD_HEAD_FIXED)
@@ -361,7 +363,8 @@ static bool read_record(const uint8_t *bytes, const struct lane_item *item, stru
 	if (head < RECORD_HEAD_FIXED || head > item->size ||
 	    terrace__record_read(terrace_bytes(bytes, head), ret) != TERRACE_OK ||
 	    ret->seq != item->at + 1 || ret->cache != item->cache ||
-	    ret->payload_size > item->size - head)
+	    ret->payload_size > item->size - head ||
+	    terrace__hash128(ret->key.data, ret->key.size, seed).low != item->hash)
 		return false;
 	*ret_payload = terrace_bytes(bytes + head, (size_t)ret->payload_size);
 	return true;
@@ -374,19 +377,20 @@ bool terrace__lane_key(struct terrace *store, int lane, const struct lane_item *
 	struct record record;
 	terrace_slice payload;
 
-	if (!values || !read_record(values + item->offset, item, &record, &payload))
+	if (!values || !read_record(store, values + item->offset, item, &record, &payload))
 		return false;
 	*ret = record.key;
 	return true;
 }
 
-static int read_value(const uint8_t *bytes, const struct lane_item *item, struct entry **ret)
+static int read_value(const struct terrace *store, const uint8_t *bytes,
+                      const struct lane_item *item, struct entry **ret)
 {
 	struct record record;
 	terrace_slice payload;
 	int rc;
 
-	if (!read_record(bytes, item, &record, &payload))
+	if (!read_record(store, bytes, item, &record, &payload))
 		return TERRACE_ECORRUPT;
 	rc = terrace__record_entry(&record, payload, item->hash, TERRACE_L2, ret);
 	if (rc == TERRACE_OK)
@@ -399,7 +403,7 @@ int terrace__lane_value(struct terrace *store, int lane, const struct lane_item 
 {
 	const uint8_t *values = values_of(store, lane);
 	uint64_t first;
-	int rc = values ? read_value(values + item->offset, item, ret) : TERRACE_ECORRUPT;
+	int rc = values ? read_value(store, values + item->offset, item, ret) : TERRACE_ECORRUPT;
 
 	/* What was read before this holds if the place was not free yet. */
 	atomic_thread_fence(memory_order_acquire);

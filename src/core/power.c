@@ -188,13 +188,9 @@ int terrace__power_tighten(struct terrace *store)
 
 int terrace__floor_raise(struct terrace *store, uint32_t cache, uint64_t floor)
 {
-	struct shared_cache *shared = &store->shared->caches[cache];
-	int rc;
+	int rc = store->disk_ops->cache_floor(store->disk, cache, floor);
 
-	if (cache_is_immutable(store->shared, shared))
-		return TERRACE_OK;
-	rc = store->disk_ops->cache_floor(store->disk, cache, floor);
-	terrace__floor_set(store->shared, shared, floor);
+	terrace__floor_set(store->shared, &store->shared->caches[cache], floor);
 	return rc;
 }
 
@@ -208,8 +204,10 @@ int terrace__floors_raise(struct terrace *store)
 		return rc;
 	floor = terrace__draw(store->shared);
 	/* Those without a name too: it may be what was damaged. */
-	for (uint32_t i = 0; i < CACHES_MAX && rc == TERRACE_OK; i++)
-		rc = terrace__floor_raise(store, i, floor);
+	for (uint32_t i = 0; i < CACHES_MAX && rc == TERRACE_OK; i++) {
+		if (!cache_is_immutable(store->shared, &store->shared->caches[i]))
+			rc = terrace__floor_raise(store, i, floor);
+	}
 	if (rc != TERRACE_OK) {
 		terrace__transaction_rollback(&transaction);
 		return rc;

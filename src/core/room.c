@@ -156,13 +156,27 @@ static uint64_t above(uint64_t used, uint64_t limit)
 /* What every row and file takes beside its payload, and more. */
 enum { OVERHEAD = 512, BLOCK = 4096 };
 
-void terrace__room_taken(struct terrace *store, const struct tier_put *put)
+static void count_put(struct terrace *store, const struct tier_put *put)
 {
 	const struct record *record = put->record;
 	uint64_t bytes = record->payload_size + record->key.size + record->extra.size + OVERHEAD;
 
 	atomic_fetch_add(&store->shared->put_bytes, put->file ? bytes + BLOCK : bytes);
 	atomic_fetch_add(&store->shared->put_entries, 1);
+}
+
+int terrace__row_put(struct terrace *store, struct tier_put *put)
+{
+	uint32_t displaced = UINT32_MAX;
+	int rc;
+
+	count_put(store, put);
+	put->displaced = &displaced;
+	rc = store->disk_ops->tier.put(store->disk, put);
+	put->displaced = NULL;
+	if (UNLIKELY(displaced != UINT32_MAX))
+		mark_rowless(store, displaced);
+	return rc;
 }
 
 /* Pages are emptier than rows are long, but not by more than this. */

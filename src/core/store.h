@@ -355,6 +355,12 @@ static inline uint32_t cache_slot(const struct terrace_cache *cache, struct hash
 	return cache->first_slot + ((uint32_t)hash.high & cache->slot_mask);
 }
 
+/* Caches must not share hashes: their rows share an index. */
+static inline uint64_t seed_of(const struct terrace *store, uint32_t cache)
+{
+	return terrace__hash64(&cache, sizeof cache, store->head.seed);
+}
+
 /* A key of a cache, hashed. */
 static inline struct tier_key cache_key(const struct terrace_cache *cache, terrace_slice key)
 {

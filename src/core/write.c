@@ -277,8 +277,7 @@ static int put_inside(struct transaction *transaction, struct write *write)
 	write->record.seq = transaction->seq;
 	entry_rest(write->put.entry)->seq = transaction->seq;
 	write->put.record = &write->record;
-	terrace__room_taken(store, &write->put);
-	return store->disk_ops->tier.put(store->disk, &write->put);
+	return terrace__row_put(store, &write->put);
 }
 
 /* The live entry, as the transaction sees it; written on TERRACE_OK alone. */

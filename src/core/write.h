@@ -160,8 +160,8 @@ bool terrace__over_limits(struct terrace *store, struct terrace_cache *cache);
  * a store takes beside its entries is what this process saw last.
  */
 uint64_t terrace__room_used(const struct terrace *store, uint32_t cache);
-/* For that: something is put. */
-void terrace__room_taken(struct terrace *store, const struct tier_put *put);
+/* Put a row, and count it for that. Within a transaction. */
+int terrace__row_put(struct terrace *store, struct tier_put *put);
 /* Down to the limits of the cache and the store. Under the writers' lock, no transaction open. */
 int terrace__make_room(struct terrace *store, struct terrace_cache *cache);
 /*

@@ -2,10 +2,13 @@
 
 #include "util/hash.h"
 
+/*
+ * The lowest bits are of the whole key, with the store's seed: of ten million keys of one
+ * number, which differ behind it, a pair or two have one hash. Above them are the number's last two
+ * digits, and then what neighbours share: 4,096 places are enough for millions of rows.
+ */
 enum {
-	HASH_BITS = 41, /* the lowest: of the whole key */
-	NEAR_BITS =
-	    7, /* its number's last two digits; above them what the keys of a number share */
+	NEAR_BITS = 7,
 	NEAR_DIGITS = 2,
 	LOOK_BACK = 64, /* bytes in which a number is looked for */
 };
@@ -32,6 +35,6 @@ uint64_t terrace__row_hash(const struct tier_key *key)
 		at--;
 	for (size_t i = at; i < end; i++)
 		near = near * 10 + (uint64_t)(bytes[i] - '0');
-	return (terrace__hash64(bytes, at, key->cache) & ~BELOW(HASH_BITS + NEAR_BITS)) |
-	       near << HASH_BITS | (key->hash & BELOW(HASH_BITS));
+	return (terrace__hash64(bytes, at, key->cache) & ~BELOW(ROW_HASH_BITS + NEAR_BITS)) |
+	       near << ROW_HASH_BITS | (key->hash & BELOW(ROW_HASH_BITS));
 }

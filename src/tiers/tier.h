@@ -30,8 +30,10 @@ struct tier_key {
  * What finds a key's row, and all else that a database has by key. Keys that differ in
  * the last two digits of their last number are near each other, in its order, so that tiles, blocks
  * and records that are put one after the other change few pages of an index, and those that
- * expire together do; any others are as far apart as their hashes. The lowest bits are the hash's.
+ * expire together do; any others are as far apart as their hashes. The lowest bits are the
+ * hash's. Two keys that have one are one row: who comes takes the other's place.
  */
+enum { ROW_HASH_BITS = 45 };
 uint64_t terrace__row_hash(const struct tier_key *key);
 
 /* What a copy that is read from disk will be good under: loaded before it is read. */
@@ -56,6 +58,9 @@ struct tier_put {
 	terrace_slice payload;
 	uint64_t file; /* the payload lies in this file already; 0: in the row */
 	int worth;     /* disk: log2 of what a hit is worth, in sixteenths */
+	/* Disk: set to the cache of a row that had to go and was another key's; its copies in memory
+	 * have none to be found by. NULL: nobody asks. */
+	uint32_t *displaced;
 	/* Memory: only in the place of `expected` (NULL: of nothing). */
 	bool conditional;
 	struct entry *expected;
@@ -298,8 +303,8 @@ struct disk_ops {
 	 * Only if the row is still of that hash and seq; 0: of any.
 	 */
 	int (*remove_row)(void *disk, const struct tier_row *row, const struct tier_note *note);
-	/* Whatever its key, if it is not later than `seq`. */
-	int (*remove_hash)(void *disk, uint64_t hash, uint64_t seq);
+	/* The key's, if it is not later than `seq`; or a damaged one in its place. */
+	int (*remove_older)(void *disk, const struct tier_key *key, uint64_t seq);
 	/*
 	 * Within the transaction: which rows of a cache, or of all, should go first,
 	 * in this order; remove_row says whether one is still there. None: there is

@@ -196,6 +196,40 @@ static void test_invalidation__in_a_transaction_counts_for_memory_alone(void **s
 	commit_while_somebody_computes(*state, TERRACE_STRATEGY_IMMEDIATE);
 }
 
+/* --- two keys of one hash --------------------------------------------------------------------------- */
+
+static int put_of_one_hash(void *disk, const struct tier_put *put)
+{
+	struct tier_put same = *put;
+
+	same.key.hash = 7;
+	return between.real->tier.put(disk, &same);
+}
+
+/* The row of the second takes the place of the first one's, whose copy in memory is good all the same. */
+static void test_invalidation__reaches_what_lost_its_row_to_another_key(void **state)
+{
+	static const char *const tags[] = { "red" };
+	struct fixture *f = *state;
+	terrace_put_options options = TERRACE_PUT_INIT;
+	terrace_match red = terrace_match_text(TERRACE_MATCH_TAG, "red");
+	terrace_cache *cache = fixture_rows(f, "a", NULL);
+
+	between.real = f->store->disk_ops;
+	between.ops = *between.real;
+	between.ops.tier.put = put_of_one_hash;
+	f->store->disk_ops = &between.ops;
+	options.tags = tags;
+	options.tag_count = 1;
+	assert_ok(terrace_put(cache, TERRACE_KEY("a"), terrace_str("v"), &options));
+	assert_ok(put_text(cache, "b", "v"));
+	assert_gives(cache, "a", "v");
+	assert_ok(terrace_invalidate(cache, &red, NULL));
+	assert_misses(cache, "a");
+	f->store->disk_ops = between.real;
+	terrace_cache_close(cache);
+}
+
 int main(void)
 {
 #define test(name) \
@@ -206,6 +240,7 @@ int main(void)
 		test(looks_again_where_somebody_has_put),
 		test(in_a_transaction_counts_from_its_commit),
 		test(in_a_transaction_counts_for_memory_alone),
+		test(reaches_what_lost_its_row_to_another_key),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

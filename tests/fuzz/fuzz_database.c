@@ -10,6 +10,7 @@
  */
 #include "fuzz.h"
 
+#include "tiers/sqlite/vfs.h"
 #include "util/buf.h"
 #include "util/hash.h"
 
@@ -333,9 +334,8 @@ static void replace_database(const uint8_t *data, size_t size)
 	changed = change(&in, bytes, good_size);
 	mended = what == 'm';
 	for (size_t at = 0; mended && at + 4096 <= changed; at += 4096)
-		terrace__store_u64(
-		    bytes + at + 4088,
-		    terrace__hash64(bytes + at, 4088, (UINT64_C(1) << 56) + at / 4096));
+		terrace__store_u64(bytes + at + 4088,
+		                   terrace__hash64(bytes + at, 4088, PAGE_SUM_SEED + at / 4096));
 	fuzz_write(database, terrace_bytes(bytes, changed));
 	free(bytes);
 }

@@ -402,7 +402,6 @@ static void assert_lists(struct tier *t, terrace_match_kind kind, const char *te
 		fail_msg("%s lists \"%s\" for \"%s\", not \"%s\"", t->name, lines, text, expected);
 }
 
-/* Two keys of one hash are rare, and still two keys. */
 /* How many rows the table has, in a database of rows. */
 static int rows_of(struct tier *t, const char *table)
 {
@@ -455,6 +454,7 @@ static void assert_finds_named(struct tier *t, const char *prefix, const char *e
 	assert_string_equal(text, expected);
 }
 
+/* Two keys of one hash are rare, and still two keys. */
 static void case_collision(struct tier *t)
 {
 	struct tier_key other = key_of("a");
@@ -588,6 +588,8 @@ static void case_list(struct tier *t)
 	assert_lists(t, TERRACE_MATCH_GLOB, "*:1", "map:1\ntile:1\n");
 	assert_lists(t, TERRACE_MATCH_TAG, "red", "map:1\ntile:1\n");
 	assert_lists(t, TERRACE_MATCH_TAG, "re", "");
+	/* who asks whether the database is damaged is told that it is not */
+	assert_false(t->disk_ops && t->disk_ops->malformed(t->tier));
 	/* another tag with a new value */
 	assert_ok(t->put(t, "map:1", terrace_str("x"), "green"));
 	assert_lists(t, TERRACE_MATCH_TAG, "red", "tile:1\n");

@@ -145,6 +145,11 @@ int terrace__connection_open(struct disk *disk, uint32_t generation, int flags,
 		return rc;
 	}
 	harden(connection->db);
+	rc = terrace__renew_prepare(disk, connection->db);
+	if (rc != TERRACE_OK) {
+		terrace__connection_close(connection);
+		return rc;
+	}
 	connection->round = atomic_load(&disk->round);
 	*ret = connection;
 	return TERRACE_OK;

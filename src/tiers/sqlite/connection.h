@@ -185,7 +185,7 @@ struct disk {
 
 /* The status for SQLite's code, with a message. What may be the database's fault is noted. */
 int terrace__sqlite_failed(struct disk *disk, sqlite3 *db, const char *what);
-/* For RENEW and RENEW_TIMED. */
+/* On every connection: whoever looks whether a database is sound prepares all statements. */
 int terrace__renew_prepare(struct disk *disk, sqlite3 *db);
 /* That is noted: SQLite's code, without what extends it. */
 void terrace__suspect(struct disk *disk, sqlite3 *db, int code);
@@ -316,7 +316,7 @@ int terrace__disk_put(void *tier, const struct tier_put *put);
 int terrace__disk_remove(void *tier, const struct tier_key *key, const struct tier_note *note);
 int terrace__disk_peek(void *tier, const struct tier_key *key, struct tier_row *ret);
 int terrace__disk_remove_row(void *tier, const struct tier_row *row, const struct tier_note *note);
-int terrace__disk_remove_hash(void *tier, uint64_t hash, uint64_t seq);
+int terrace__disk_remove_older(void *tier, const struct tier_key *key, uint64_t seq);
 int terrace__disk_touch(void *tier, const struct tier_key *key, uint64_t seq, int64_t expires,
                         int64_t ttl, int64_t now);
 int terrace__disk_used(void *tier, uint64_t hash, int64_t when);

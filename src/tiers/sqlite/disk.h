@@ -5,7 +5,8 @@
  *
  * Rows come in order of arrival within their cache, whose number is the front
  * of the id. Lookup goes by a 64-bit hash (terrace__row_hash()); the key is compared in the
- * head. A second key with the same hash replaces the first, which costs a miss.
+ * head. A second key with the same hash replaces the first, which costs a miss, and is told
+ * (tier_put.displaced).
  */
 #ifndef SQLITE_DISK_H
 #define SQLITE_DISK_H

@@ -62,6 +62,8 @@ struct place {
 	_Atomic uint64_t check;               /* of these, and of what they stand under */
 };
 enum { PLACES = 1 << 17 };
+/* They are found by a row's hash and by its key's. */
+_Static_assert(PLACES <= 1ull << ROW_HASH_BITS, "those bits are the same");
 
 static struct place *places_of(struct disk *disk, bool make)
 {

@@ -17,8 +17,9 @@ enum { ID, CACHE, BYTES, FILE_NUMBER, EXPIRES, HEAD, ARGUMENTS };
  */
 static bool is_plain(const struct tier_put *put, sqlite3_value **row)
 {
-	terrace_slice head = terrace_bytes(sqlite3_value_blob(row[HEAD]),
-	                                   (size_t)sqlite3_value_bytes(row[HEAD]));
+	const void *bytes = sqlite3_value_blob(row[HEAD]); /* before its size: so SQLite wants it */
+	terrace_slice head = terrace_bytes(bytes,
+	                                   bytes ? (size_t)sqlite3_value_bytes(row[HEAD]) : 0);
 	uint32_t cache = put->key.cache;
 	struct record record;
 
@@ -38,6 +39,10 @@ static void renews(sqlite3_context *context, int count, sqlite3_value **row)
 	struct renewal *renewal = &disk->renewal;
 
 	(void)count;
+	if (renewal->found) { /* the index has a hash twice */
+		sqlite3_result_error_code(context, SQLITE_CORRUPT);
+		return;
+	}
 	renewal->found = true;
 	renewal->id = (uint64_t)sqlite3_value_int64(row[ID]);
 	renewal->bytes = (uint64_t)sqlite3_value_int64(row[BYTES]);

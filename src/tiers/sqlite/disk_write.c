@@ -47,12 +47,6 @@ static int writer_open(struct disk *disk)
 		disk->writer = NULL;
 		return TERRACE_EACCESS;
 	}
-	rc = terrace__renew_prepare(disk, disk->writer->db);
-	if (rc != TERRACE_OK) {
-		terrace__connection_close(disk->writer);
-		disk->writer = NULL;
-		return rc;
-	}
 	terrace__snapshot_write(disk->writer);
 	/* NORMAL: no fsync for a commit; a power cut may take the last ones back. */
 	snprintf(pragmas, sizeof pragmas,
@@ -504,6 +498,8 @@ static int replace_row(struct disk *disk, const struct tier_put *put, terrace_sl
 	/* A row keeps its key, and lies in its cache's range of ids. */
 	if (!old.is_key || old.cache != put->key.cache ||
 	    old.id >> DISK_ID_SHIFT != put->key.cache) {
+		if (put->displaced)
+			*put->displaced = old.cache;
 		rc = delete_old(disk, &old);
 		return rc == TERRACE_OK ? insert_row(disk, put, head, bytes, ret_id) : rc;
 	}
@@ -612,14 +608,16 @@ int terrace__disk_remove_row(void *tier, const struct tier_row *row, const struc
 	return rc;
 }
 
-int terrace__disk_remove_hash(void *tier, uint64_t hash, uint64_t seq)
+int terrace__disk_remove_older(void *tier, const struct tier_key *key, uint64_t seq)
 {
 	struct disk *disk = tier;
 	CLEANUP(old_row_done) struct old_row old = { 0 };
-	int rc = find(disk, DO_FIND, hash, NULL, &old);
+	int rc = find_key(disk, key, &old);
 
 	if (rc != TERRACE_OK)
 		return rc;
+	if (old.has_key && !old.is_key)
+		return TERRACE_MISS;
 	return old.seq <= seq ? delete_old(disk, &old) : TERRACE_MISS;
 }
 

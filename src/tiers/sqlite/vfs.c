@@ -25,9 +25,6 @@ enum { RESERVED_AT = 20 };
 
 enum { SUM_AT = PAGE_BYTES - PAGE_SUM_BYTES };
 
-/* Goes up when rows come to be found otherwise: then an older database counts as damaged. */
-#define SUM_SEED (UINT64_C(1) << 56)
-
 /* Each page of the log has a head in front of it (same place, section 4.2). */
 _Static_assert((int)VFS_LOG_STEP == 24 + (int)PAGE_BYTES, "pages of the log lie so far apart");
 
@@ -57,8 +54,8 @@ static bool is_page(int size, sqlite3_int64 at)
 
 static void sum(const uint8_t *page, sqlite3_int64 at, uint8_t ret[PAGE_SUM_BYTES])
 {
-	terrace__store_u64(ret,
-	                   terrace__hash64(page, SUM_AT, SUM_SEED + (uint64_t)(at / PAGE_BYTES)));
+	terrace__store_u64(
+	    ret, terrace__hash64(page, SUM_AT, PAGE_SUM_SEED + (uint64_t)(at / PAGE_BYTES)));
 }
 
 _Thread_local struct vfs_reads terrace__vfs_reads;

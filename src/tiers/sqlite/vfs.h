@@ -9,6 +9,11 @@
 
 /* Bytes at the end of each page that SQLite leaves alone. */
 enum { PAGE_SUM_BYTES = 8 };
+/*
+ * The seed of their sums, and the page's number. It goes up when rows come to be found
+ * otherwise: an older database then counts as damaged.
+ */
+#define PAGE_SUM_SEED (UINT64_C(1) << 56)
 
 /* For sqlite3_open_v2(); NULL: there is no other one beneath it. */
 const char *terrace__vfs(void);

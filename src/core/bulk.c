@@ -258,7 +258,11 @@ static int void_rowless(struct terrace *store, void *ctx)
 {
 	struct terrace_cache *cache = ctx;
 
-	if (atomic_exchange(&cache->shared->rows, ROWS_WHOLE) != ROWS_WHOLE)
+	/* Others read the rows that went in this transaction until it is committed: it is asked
+	 * again then. */
+	if (terrace__transaction_mine(store) ?
+	        atomic_load(&cache->shared->rows) != ROWS_WHOLE :
+	        atomic_exchange(&cache->shared->rows, ROWS_WHOLE) != ROWS_WHOLE)
 		terrace__epoch_move(store->shared, cache->shared, NULL);
 	return TERRACE_OK;
 }

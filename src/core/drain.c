@@ -146,16 +146,19 @@ static int prepare_all(struct drain *drain, struct terrace_cache *const *caches)
 	return rc;
 }
 
-/* Whose row that is nobody can tell: all of the cache that was put before it is dead. */
+/*
+ * Whose row that is nobody can tell: all of the cache with a lower number is dead, be it immutable,
+ * for it may have become so since. What others know of the floor the database may not: the try
+ * before was taken back.
+ */
 static int void_older(struct terrace *store, const struct lane_item *item)
 {
 	struct shared_cache *cache = &store->shared->caches[item->cache];
 	uint64_t floor = terrace__floor(store->shared, cache);
 
-	if (floor == UINT64_MAX) /* damaged */
-		return terrace__floor_raise(store, item->cache, terrace__draw(store->shared));
-	return floor >= item->seq ? TERRACE_OK :
-	                            terrace__floor_raise(store, item->cache, item->seq);
+	floor = floor == UINT64_MAX ? terrace__draw(store->shared) : /* damaged */
+	                              max_u64(floor, item->seq);
+	return terrace__floor_raise(store, item->cache, floor);
 }
 
 /* Out of date, or not to be had. What it was to replace must not come back

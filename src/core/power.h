@@ -30,7 +30,7 @@ int terrace__power_tighten(struct terrace *store);
 int terrace__power_drop(struct terrace *store, const char *why);
 /* The same under the writers' lock, no transaction open; a power cut may take it back. */
 int terrace__floors_raise(struct terrace *store);
-/* The same of one cache, be it immutable, to a number above its floor; within a transaction. */
+/* The same of one cache, be it immutable, to a number that is not below its floor; within a transaction. */
 int terrace__floor_raise(struct terrace *store, uint32_t cache, uint64_t floor);
 
 /* The same for what is only read: here it is dropped, and for nobody else. */

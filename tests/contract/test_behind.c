@@ -932,7 +932,7 @@ static int victims_slowly(void *disk, uint32_t cache, int64_t now, struct tier_r
 static void *close_meanwhile(void *ctx)
 {
 	(void)ctx;
-	while (!leaving.making_room)
+	for (int i = 0; i < 10000 && !leaving.making_room; i++)
 		nap();
 	terrace_cache_close(leaving.cache);
 	leaving.closed = true;

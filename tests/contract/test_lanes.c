@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sqlite3.h>
 #include <unistd.h>
 
 static terrace_policy behind(void)
@@ -427,6 +428,70 @@ static void test_lanes__a_damaged_record_is_a_miss(void **state)
 	peer_end(&peer);
 }
 
+static struct {
+	const struct disk_ops *real;
+	struct disk_ops ops;
+	_Atomic bool fails;
+} committing;
+
+static int commit_or_fail(void *disk, uint64_t *ret_seq)
+{
+	if (!atomic_exchange(&committing.fails, false))
+		return committing.real->commit(disk, ret_seq);
+	committing.real->rollback(disk);
+	return TERRACE_EIO;
+}
+
+static int64_t ask(const struct fixture *f, const char *sql)
+{
+	sqlite3_stmt *row;
+	sqlite3 *db;
+	int64_t ret;
+
+	assert_int_equal(sqlite3_open(scratch_path(&f->scratch, "store/v1/db-1"), &db), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &row, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(row), SQLITE_ROW);
+	ret = sqlite3_column_int64(row, 0);
+	sqlite3_finalize(row);
+	sqlite3_close(db);
+	return ret;
+}
+
+/* What a try that was taken back has told all processes, the database is told by the next one. */
+static void test_lanes__a_damaged_record_voids_what_is_older_though_a_try_fails(void **state)
+{
+	struct fixture *f = *state;
+	terrace_policy policy = behind();
+	terrace_cache *cache;
+	struct lane_item item;
+	uint64_t head;
+	int lane, writer;
+
+	committing.real = f->store->disk_ops;
+	committing.ops = *committing.real;
+	committing.ops.commit = commit_or_fail;
+	f->store->disk_ops = &committing.ops;
+	cache = fixture_cache(f, "a", &policy);
+	assert_ok(put_text(cache, "k", "older"));
+	assert_ok(terrace_flush(f->store));
+	lane = atomic_load(&f->store->behind.lane);
+	writer = hold_writers(f);
+	assert_ok(put_text(cache, "k", "newer"));
+	assert_true(terrace__lane_head(f->store->shared, lane, &head));
+	assert_true(terrace__lane_read(f->store->shared, lane, head, &item));
+	flip_bit(scratch_path(&f->scratch, "store/v1/lanes"),
+	         (off_t)lane * LANE_BYTES + item.offset + RECORD_HEAD_FIXED, 0);
+	committing.fails = true;
+	close(writer);
+	terrace_flush(f->store);
+	assert_false(committing.fails);
+	terrace_flush(f->store);
+	assert_misses(cache, "k");
+	assert_true(ask(f, "SELECT floor FROM cache WHERE name = 'a'") >= (int64_t)item.seq);
+	terrace_cache_close(cache);
+	fixture_reopen(f);
+}
+
 static void assert_not_older(const struct fixture *f, terrace_cache *cache, const struct peer *peer)
 {
 	terrace_value *value;
@@ -536,6 +601,7 @@ int main(void)
 		test(what_waits_elsewhere_is_counted),
 		test(without_the_shared_file_nothing_older_comes_back),
 		test(a_damaged_record_is_a_miss),
+		test(a_damaged_record_voids_what_is_older_though_a_try_fails),
 		test(damaged_places_are_misses),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

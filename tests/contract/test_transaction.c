@@ -1,5 +1,5 @@
 /* Transactions, through the public headers but for what SQLite does by itself. */
-#include "support/support.h"
+#include "support/peer.h"
 
 #include "core/store.h"
 #include "tiers/sqlite/connection.h"
@@ -188,6 +188,29 @@ static void test_clear__within_a_transaction_can_be_committed(void **state)
 	assert_misses(cache, "before");
 	assert_misses(cache, "inside");
 	assert_gives(cache, "after", "x");
+	terrace_cache_close(cache);
+}
+
+/* What went of L2 alone is read by others until the commit, and not to be found by its tag. */
+static void test_invalidate__reaches_what_others_read_before_the_commit(void **state)
+{
+	static const char *const tags[] = { "red" };
+	struct fixture *f = *state;
+	terrace_put_options options = TERRACE_PUT_INIT;
+	terrace_match red = terrace_match_text(TERRACE_MATCH_TAG, "red");
+	terrace_cache *cache = fixture_rows(f, "a", NULL);
+	struct peer peer = peer_start(f, NULL);
+
+	options.tags = tags;
+	options.tag_count = 1;
+	assert_ok(terrace_put(cache, TERRACE_KEY("k"), terrace_str("v"), &options));
+	assert_ok(terrace_begin(f->store, 0));
+	assert_ok(terrace_clear(cache, TERRACE_L2, NULL));
+	assert_ok(terrace_invalidate(cache, &red, NULL));
+	assert_peer(&peer, "g k", "v");
+	assert_ok(terrace_commit(f->store));
+	assert_peer(&peer, "g k", "(miss)");
+	peer_end(&peer);
 	terrace_cache_close(cache);
 }
 
@@ -549,6 +572,7 @@ int main(void)
 		WITH_STORE(test_commit__shows_everything_at_once),
 		WITH_STORE(test_rollback__leaves_nothing),
 		WITH_STORE(test_clear__within_a_transaction_can_be_committed),
+		WITH_STORE(test_invalidate__reaches_what_others_read_before_the_commit),
 		WITH_STORE(test_begin__keeps_other_threads_from_writing),
 		WITH_STORE(test_commit__lets_those_go_on_who_waited),
 		WITH_STORE(test_begin__keeps_other_processes_from_writing),

@@ -1,5 +1,7 @@
 #include "util/slab.h"
 
+#include "util/heap.h"
+#include "util/region.h"
 #include "util/util.h"
 
 #include <pthread.h>
@@ -7,8 +9,7 @@
 #include <sys/mman.h>
 
 enum {
-	REGION = 2 << 20, /* a large page of most processors */
-	SPANS = 32,       /* of a region, each of objects of one size */
+	SPANS = 32, /* of a region, each of objects of one size */
 	SPAN = REGION / SPANS,
 	STEP = 16, /* between sizes up to FINE, and what objects are aligned to */
 	FINE = 512,
@@ -115,30 +116,20 @@ static void region_hide(struct region *region)
 
 static struct region *region_new(void)
 {
-	char *map = mmap(NULL, 2 * (size_t)REGION, PROT_READ | PROT_WRITE,
-	                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	struct region *region;
-	size_t before;
+	struct region *region = terrace__region_map(regions >= SMALL_REGIONS);
 
-	if (map == MAP_FAILED)
+	if (!region)
 		return NULL;
-	region = region_of(map + REGION - 1);
-	before = (size_t)((char *)region - map);
-	if (before)
-		munmap(map, before);
-	munmap((char *)region + REGION, REGION - before);
-	/* Where there are no large pages it is like any memory. */
-	madvise(region, REGION, regions < SMALL_REGIONS ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
 	regions++;
 	region_show(region);
 	return region;
 }
 
-/* It stays where the kernel cannot: to take out a part of a mapping takes memory, too. */
+/* It stays where the kernel cannot. */
 static void region_free(struct region *region)
 {
 	region_hide(region);
-	if (munmap(region, REGION) == 0)
+	if (terrace__region_unmap(region))
 		regions--;
 	else
 		region_show(region);
@@ -326,7 +317,7 @@ void *terrace__slab_take(size_t size)
 	struct object *object;
 
 	if (UNLIKELY(size > SLAB_MOST))
-		return malloc(size);
+		return terrace__heap_take(size);
 	if (UNLIKELY(!hand) && !(hand = hand_new())) {
 		pthread_mutex_lock(&lock);
 		object = object_new(size_class);
@@ -352,7 +343,7 @@ void terrace__slab_give(void *given, size_t size)
 	struct object *object = given;
 
 	if (UNLIKELY(size > SLAB_MOST) || UNLIKELY(!object)) {
-		free(object);
+		terrace__heap_give(object, size);
 		return;
 	}
 	if (UNLIKELY(!hand) && !(hand = hand_new())) {
@@ -371,12 +362,10 @@ void terrace__slab_give(void *given, size_t size)
 
 static void spans_trim(struct region *region)
 {
-	/* Else the kernel would fill it again. */
-	madvise(region, REGION, MADV_NOHUGEPAGE);
 	/* The first has the region's own part. */
 	for (unsigned n = 1; n < SPANS; n++) {
 		if (!(region->taken & 1u << n))
-			madvise((char *)region + n * (size_t)SPAN, SPAN, MADV_DONTNEED);
+			terrace__region_give_back((char *)region + n * (size_t)SPAN, SPAN);
 	}
 }
 
@@ -391,6 +380,7 @@ void terrace__slab_trim(void)
 	struct region *next;
 
 	terrace__slab_let_go();
+	terrace__heap_trim();
 	pthread_mutex_lock(&lock);
 	for (struct region *region = open_regions; region; region = next) {
 		next = region->next;

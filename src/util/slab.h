@@ -7,10 +7,11 @@
  * What it is for is large pages. Entries that are asked for in any order lie on more pages
  * than the processor remembers the addresses of, and to look one up costs as much as
  * the entry. Objects are cut from regions that the kernel is asked to make of one page
- * each, from the third on, so that a program that caches little pays for nothing.
+ * each (util/region.h), from the third on, so that a program that caches little pays for nothing.
  *
  * A span of a region, 64 KiB, is of one size until nothing is in it. That is why larger
- * objects are malloc's: one of them here and there would hold what all of them took.
+ * objects are the heap's (util/heap.h): one of them here and there would hold what all of them
+ * took.
  * valgrind sees no objects in here, as a sanitizer would not (see tiers/entry.c).
  */
 #ifndef UTIL_SLAB_H
@@ -18,7 +19,7 @@
 
 #include <stddef.h>
 
-enum { SLAB_MOST = 1024 }; /* larger objects are malloc's */
+enum { SLAB_MOST = 1024 }; /* larger objects are the heap's */
 
 /* Aligned to 16 bytes; NULL when out of memory. Any thread. */
 void *terrace__slab_take(size_t size);
@@ -28,7 +29,7 @@ void terrace__slab_give(void *object, size_t size);
 /* What this thread has at hand goes to where it is from: it may be the last of many regions. */
 void terrace__slab_let_go(void);
 
-/* That, and to the system what nothing is in. */
+/* That, and to the system what nothing is in; of the heap, too. */
 void terrace__slab_trim(void);
 
 /* Bytes that are mapped, whatever is in them; for tests. */

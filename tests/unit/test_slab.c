@@ -1,6 +1,8 @@
 /* The allocator of entries: objects do not overlap, and memory comes back. */
 #include "support/support.h"
 
+#include "util/heap.h"
+#include "util/region.h"
 #include "util/slab.h"
 #include "util/util.h"
 
@@ -11,8 +13,6 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-enum { REGION = 2 << 20 };
 
 /* All of it is written, so that what overlaps shows. */
 static void *take_filled(size_t size, uint8_t byte)
@@ -198,7 +198,7 @@ static void test_no_memory_is_said(void **state)
 
 enum { THREADS = 4, ROUNDS = 20000, PLACES = 256 };
 
-/* Objects lie in places that all threads give from and take to. */
+/* Objects lie in places that all threads give from and take to; some are the heap's, or malloc's. */
 struct held {
 	uint8_t *object;
 	uint32_t size;
@@ -236,7 +236,7 @@ static void *take_and_give(void *seed)
 		struct held held, old;
 
 		random = random * 1664525 + 1013904223;
-		held.size = 64 + (random >> 8) % 2000;
+		held.size = 64 + (random >> 8) % (random % 64 ? 2000 : 300000);
 		held.byte = (uint8_t)random;
 		held.object = terrace__slab_take(held.size);
 		if (held.object)
@@ -269,22 +269,37 @@ static void test_threads_give_what_others_took(void **state)
 	/* Threads that ended have given back what they had at hand. */
 	terrace__slab_trim();
 	assert_true(terrace__slab_mapped() <= before);
+	assert_int_equal(terrace__heap_mapped(), 0);
 }
 
 static _Atomic bool stop;
 static pthread_mutex_t own_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void *be_busy(void *unused)
+/* Some of the heap among them. */
+static void take_and_give_some(void)
 {
 	void *objects[200];
 
+	for (unsigned i = 0; i < ARRAY_LEN(objects); i++)
+		objects[i] = terrace__slab_take(i % 4 ? 300 : 3000);
+	for (unsigned i = 0; i < ARRAY_LEN(objects); i++)
+		terrace__slab_give(objects[i], i % 4 ? 300 : 3000);
+}
+
+static void *be_busy(void *unused)
+{
+	(void)unused;
+	while (!stop)
+		take_and_give_some();
+	return NULL;
+}
+
+static void *be_busy_with_a_lock(void *unused)
+{
 	(void)unused;
 	while (!stop) {
 		pthread_mutex_lock(&own_lock);
-		for (unsigned i = 0; i < ARRAY_LEN(objects); i++)
-			objects[i] = terrace__slab_take(300);
-		for (unsigned i = 0; i < ARRAY_LEN(objects); i++)
-			terrace__slab_give(objects[i], 300);
+		take_and_give_some();
 		pthread_mutex_unlock(&own_lock);
 	}
 	return NULL;
@@ -306,11 +321,12 @@ static void give_own_lock(void)
  */
 static void test_a_child_of_fork_goes_on(void **state)
 {
-	pthread_t thread;
+	pthread_t threads[2];
 
 	(void)state;
 	stop = false;
-	assert_int_equal(pthread_create(&thread, NULL, be_busy, NULL), 0);
+	assert_int_equal(pthread_create(&threads[0], NULL, be_busy, NULL), 0);
+	assert_int_equal(pthread_create(&threads[1], NULL, be_busy_with_a_lock, NULL), 0);
 	alarm(60);
 	for (unsigned i = 0; i < 200; i++) {
 		pid_t pid = fork();
@@ -318,20 +334,16 @@ static void test_a_child_of_fork_goes_on(void **state)
 
 		assert_true(pid >= 0);
 		if (pid == 0) {
-			void *objects[200];
-
 			alarm(20);
-			for (unsigned k = 0; k < ARRAY_LEN(objects); k++)
-				objects[k] = terrace__slab_take(300);
-			for (unsigned k = 0; k < ARRAY_LEN(objects); k++)
-				terrace__slab_give(objects[k], 300);
+			take_and_give_some();
 			_exit(0);
 		}
 		assert_int_equal(waitpid(pid, &status, 0), pid);
 		assert_int_equal(status, 0);
 	}
 	stop = true;
-	pthread_join(thread, NULL);
+	pthread_join(threads[0], NULL);
+	pthread_join(threads[1], NULL);
 	alarm(0);
 }
 

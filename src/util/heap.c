@@ -13,7 +13,8 @@ enum {
 	LEVELS = 21 - FIRST_LEVEL,
 	LISTS_BITS = 5, /* of a level, each for a part of it */
 	LISTS = 1 << LISTS_BITS,
-	SMALL_REGIONS = 2, /* on small pages: who has little shall not pay for more */
+	SMALL_REGIONS = 2,             /* on small pages: who has little shall not pay for more */
+	TRIM_LEVEL = 16 - FIRST_LEVEL, /* less is not worth a large page */
 };
 
 /*
@@ -32,23 +33,17 @@ struct links {
 	struct block *prev, *next;
 };
 
-struct region {
-	struct region *prev, *next;
-	uint64_t unused; /* so that objects are aligned */
-	struct block first;
-};
+/* Of a region: where its first block is, so that objects are aligned, and how long it can be. */
+enum { FIRST = UNIT - sizeof(struct block), ROOM = REGION - FIRST - sizeof(struct block) };
 
-_Static_assert(offsetof(struct region, first) % UNIT == UNIT - sizeof(struct block), "aligned");
-
-enum { ROOM = (REGION - sizeof(struct region)) & ~(UNIT - 1) };
+_Static_assert(ROOM % UNIT == 0, "blocks fill it");
 
 /* All below is of whoever has the lock. */
 static pthread_mutex_t lock = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP;
 static uint32_t levels;        /* a bit for each that has a list with a block */
 static uint32_t lists[LEVELS]; /* a bit for each list that has one */
 static struct block *free_blocks[LEVELS][LISTS];
-static struct region *regions;
-static size_t region_count, empty_regions;
+static size_t regions, empty_regions;
 
 static void hold_lock(void)
 {
@@ -91,11 +86,6 @@ static struct block *behind(struct block *block)
 static struct links *links_of(struct block *block)
 {
 	return (struct links *)(void *)(block + 1);
-}
-
-static struct region *region_of(const struct block *block)
-{
-	return (struct region *)((uintptr_t)block & ~(uintptr_t)(REGION - 1));
 }
 
 /* It is all of its region. */
@@ -173,47 +163,54 @@ static struct block *find(uint32_t size)
 
 /* --- regions -------------------------------------------------------------------------------------- */
 
-static struct block *region_new(void)
+static void region_add(struct block *whole)
 {
-	struct region *region = terrace__region_map(region_count >= SMALL_REGIONS);
-
-	if (!region)
-		return NULL;
-	region->prev = NULL;
-	region->next = regions;
-	if (regions)
-		regions->prev = region;
-	regions = region;
-	region_count++;
-	region->first = (struct block){ .size = ROOM };
-	*behind(&region->first) = (struct block){ .before = ROOM };
-	show(&region->first);
-	return &region->first;
+	regions++;
+	show(whole);
 }
 
-static void region_free(struct region *region)
+static void region_take_out(struct block *whole)
 {
-	struct region *prev = region->prev, *next = region->next;
+	regions--;
+	hide(whole);
+}
 
-	hide(&region->first);
-	if (!terrace__region_unmap(region)) {
-		show(&region->first);
-		return;
+/* Without the lock meanwhile: the kernel fills all of a large page, and may have to look for it. */
+static struct block *region_new(void)
+{
+	bool large = regions >= SMALL_REGIONS;
+	struct block *whole = NULL;
+	char *region;
+
+	pthread_mutex_unlock(&lock);
+	region = terrace__region_map(large);
+	if (region) {
+		whole = (struct block *)(void *)(region + FIRST);
+		*whole = (struct block){ .size = ROOM };
+		*behind(whole) = (struct block){ .before = ROOM };
 	}
-	if (prev)
-		prev->next = next;
-	else
-		regions = next;
-	if (next)
-		next->prev = prev;
-	region_count--;
+	pthread_mutex_lock(&lock);
+	if (whole)
+		region_add(whole);
+	return whole;
+}
+
+/* Of one that was taken out; without the lock. It stays where the kernel cannot. NULL is fine. */
+static void region_free(struct block *whole)
+{
+	if (!whole || terrace__region_unmap((char *)whole - FIRST))
+		return;
+	terrace__region_give_back(whole + 1, ROOM - sizeof *whole);
+	pthread_mutex_lock(&lock);
+	region_add(whole);
+	pthread_mutex_unlock(&lock);
 }
 
 /* --- take and give ---------------------------------------------------------------------------------- */
 
 /*
  * As long as the shortest of a list: where one of its size went another fits, and nothing in
- * the list has to be looked at. That takes a sixty-fourth on the average.
+ * the list has to be looked at. That takes a thirty-second at most.
  */
 static uint32_t block_size(size_t object)
 {
@@ -282,7 +279,7 @@ void *terrace__heap_take(size_t size)
 
 void terrace__heap_give(void *object, size_t size)
 {
-	struct block *block;
+	struct block *block, *empty = NULL;
 
 	if (size > HEAP_MOST || !object) {
 		free(object);
@@ -292,36 +289,51 @@ void terrace__heap_give(void *object, size_t size)
 	block = join((struct block *)object - 1);
 	show(block);
 	/* One that is empty stays, for who gives and takes the last again and again. */
-	if (is_whole(block) && empty_regions > 1)
-		region_free(region_of(block));
+	if (is_whole(block) && empty_regions > 1) {
+		empty = block;
+		region_take_out(empty);
+	}
 	pthread_mutex_unlock(&lock);
+	region_free(empty);
 }
 
 /* --- as a whole -------------------------------------------------------------------------------------- */
 
-static void region_trim(struct region *region)
+/* What is in use is not looked at: it may be on disk by now. Returns the regions that are empty. */
+static struct block *list_trim(struct block *first)
 {
-	for (struct block *block = &region->first; size_of(block); block = behind(block)) {
-		if (is_free(block))
-			terrace__region_give_back(links_of(block) + 1, size_of(block) -
-			                                                   sizeof *block -
-			                                                   sizeof(struct links));
+	struct block *empty = NULL;
+
+	for (struct block *block = first, *next; block; block = next) {
+		struct links *links = links_of(block);
+
+		next = links->next;
+		if (is_whole(block)) {
+			region_take_out(block);
+			links->next = empty;
+			empty = block;
+		} else {
+			terrace__region_give_back(links + 1,
+			                          size_of(block) - sizeof *block - sizeof *links);
+		}
 	}
+	return empty;
 }
 
 void terrace__heap_trim(void)
 {
-	struct region *next;
+	/* A list at a time: who puts meanwhile does not wait for all of it. */
+	for (unsigned at = TRIM_LEVEL * LISTS; at < LEVELS * LISTS; at++) {
+		struct block *empty, *next;
 
-	pthread_mutex_lock(&lock);
-	for (struct region *region = regions; region; region = next) {
-		next = region->next;
-		if (is_free(&region->first) && is_whole(&region->first))
-			region_free(region);
-		else
-			region_trim(region);
+		pthread_mutex_lock(&lock);
+		empty = list_trim(free_blocks[at / LISTS][at % LISTS]);
+		pthread_mutex_unlock(&lock);
+		for (; empty; empty = next) {
+			next = links_of(empty)->next;
+			region_free(empty);
+		}
 	}
-	pthread_mutex_unlock(&lock);
 }
 
 size_t terrace__heap_mapped(void)
@@ -329,7 +341,7 @@ size_t terrace__heap_mapped(void)
 	size_t mapped;
 
 	pthread_mutex_lock(&lock);
-	mapped = region_count * (size_t)REGION;
+	mapped = regions * (size_t)REGION;
 	pthread_mutex_unlock(&lock);
 	return mapped;
 }

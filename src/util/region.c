@@ -9,20 +9,23 @@ static char *region_of(const void *at)
 	return (char *)((uintptr_t)at & ~(uintptr_t)(REGION - 1));
 }
 
+/*
+ * Out of twice as much, the upper part: the kernel goes downwards, so that the next one lies right
+ * below, and it makes one mapping of both. It has no more than some ten thousand for a process.
+ */
 void *terrace__region_map(bool large)
 {
 	char *map = mmap(NULL, 2 * (size_t)REGION, PROT_READ | PROT_WRITE,
 	                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	char *region;
-	size_t before;
 
 	if (map == MAP_FAILED)
 		return NULL;
-	region = region_of(map + REGION - 1);
-	before = (size_t)(region - map);
-	if (before)
-		munmap(map, before);
-	munmap(region + REGION, REGION - before);
+	region = region_of(map + REGION);
+	if (region > map)
+		munmap(map, (size_t)(region - map));
+	if (region < map + REGION)
+		munmap(region + REGION, (size_t)(map + REGION - region));
 	/* Where there are no large pages it is like any memory. */
 	madvise(region, REGION, large ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	return region;

@@ -17,7 +17,10 @@ enum { REGION = 2 << 20 }; /* a large page of most processors */
 void *terrace__region_map(bool large);
 /* False where the kernel cannot: to take out a part of a mapping takes memory, too. */
 bool terrace__region_unmap(void *region);
-/* The pages that lie whole in it go back to the system; they are zeros when they are next asked for. */
+/*
+ * The pages that lie whole in it go back to the system; they are zeros when they are next asked
+ * for. The region is of small pages from then on.
+ */
 void terrace__region_give_back(void *at, size_t size);
 
 #endif

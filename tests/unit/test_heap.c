@@ -36,14 +36,16 @@ static void give_filled(void *object, size_t size, uint8_t byte)
 
 static void test_every_size_has_its_room(void **state)
 {
-	enum { STEP = 251, COUNT = (HEAP_MOST + 64) / STEP };
+	enum { STEP = 119, COUNT = HEAP_MOST / STEP + 2 };
 	static void *objects[COUNT];
 
 	(void)state;
+	/* Down from the two that the border lies between. */
 	for (size_t i = 0; i < COUNT; i++)
-		objects[i] = take_filled(1 + i * STEP, (uint8_t)i);
+		objects[i] = take_filled(i ? HEAP_MOST - (i - 1) * STEP : HEAP_MOST + 1,
+		                         (uint8_t)i);
 	for (size_t i = 0; i < COUNT; i++)
-		give_filled(objects[i], 1 + i * STEP, (uint8_t)i);
+		give_filled(objects[i], i ? HEAP_MOST - (i - 1) * STEP : HEAP_MOST + 1, (uint8_t)i);
 	terrace__heap_give(NULL, 5000);
 	terrace__heap_trim();
 	assert_int_equal(terrace__heap_mapped(), 0);
@@ -52,7 +54,7 @@ static void test_every_size_has_its_room(void **state)
 /* Beside the objects: a word for each, and what is left at a region's end. */
 static void test_little_is_wasted(void **state)
 {
-	static const size_t sizes[] = { 1025, 4096, 16384, 40000 };
+	static const size_t sizes[] = { 1025, 4096, 16384, 40000, HEAP_MOST };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
@@ -140,7 +142,8 @@ static void test_any_order(void **state)
 	assert_int_equal(terrace__heap_mapped(), 0);
 }
 
-static size_t resident(void)
+/* Of all that the process has mapped, or of what is in memory of that. */
+static size_t process_bytes(bool resident)
 {
 	FILE *file = fopen("/proc/self/statm", "r");
 	unsigned long total, pages = 0;
@@ -148,7 +151,7 @@ static size_t resident(void)
 	assert_non_null(file);
 	assert_int_equal(fscanf(file, "%lu %lu", &total, &pages), 2);
 	fclose(file);
-	return pages * (size_t)sysconf(_SC_PAGESIZE);
+	return (resident ? pages : total) * (size_t)sysconf(_SC_PAGESIZE);
 }
 
 static void test_trim__takes_what_nothing_is_in_and_nothing_else(void **state)
@@ -160,14 +163,14 @@ static void test_trim__takes_what_nothing_is_in_and_nothing_else(void **state)
 	(void)state;
 	for (size_t k = 0; k < COUNT; k++)
 		objects[k] = take_filled(SIZE, (uint8_t)k);
-	full = resident();
+	full = process_bytes(true);
 	for (size_t k = 0; k < COUNT; k++) {
 		if (k % KEPT)
 			terrace__heap_give(objects[k],
 			                   SIZE); /* to read it takes memory of a sanitizer */
 	}
 	terrace__heap_trim();
-	assert_true(resident() + 8 * (size_t)REGION < full);
+	assert_true(process_bytes(true) + 8 * (size_t)REGION < full);
 	for (size_t k = 0; k < COUNT; k += KEPT)
 		give_filled(objects[k], SIZE, (uint8_t)k);
 	/* And what went can be had again. */
@@ -179,24 +182,28 @@ static void test_trim__takes_what_nothing_is_in_and_nothing_else(void **state)
 	assert_int_equal(terrace__heap_mapped(), 0);
 }
 
-/* Of blocks that begin anywhere in a page, the links by which they are found stay. */
+/*
+ * The links by which what is free is found stay, where they are a page's first bytes, too: so lies
+ * each 256th of 624 bytes, from the 105th of a region on.
+ */
 static void test_trim__leaves_what_is_free_to_be_taken(void **state)
 {
-	enum { SIZE = 2000, COUNT = 4 * REGION / SIZE, KEPT = 5 };
+	enum { SIZE = 616, COUNT = 4 * (REGION / 624), RUN = 256, FIRST = 105 };
 	static void *objects[COUNT];
 	size_t mapped;
 
 	(void)state;
 	for (size_t k = 0; k < COUNT; k++)
 		objects[k] = take_filled(SIZE, (uint8_t)k);
+	assert_int_equal((uintptr_t)objects[FIRST] % 4096, 0);
 	mapped = terrace__heap_mapped();
 	for (size_t k = 0; k < COUNT; k++) {
-		if (k % KEPT)
+		if (k % RUN != FIRST - 1)
 			give_filled(objects[k], SIZE, (uint8_t)k);
 	}
 	terrace__heap_trim();
 	for (size_t k = 0; k < COUNT; k++) {
-		if (k % KEPT)
+		if (k % RUN != FIRST - 1)
 			objects[k] = take_filled(SIZE, (uint8_t)k);
 	}
 	assert_int_equal(terrace__heap_mapped(), mapped);
@@ -204,6 +211,37 @@ static void test_trim__leaves_what_is_free_to_be_taken(void **state)
 		give_filled(objects[k], SIZE, (uint8_t)k);
 	terrace__heap_trim();
 	assert_int_equal(terrace__heap_mapped(), 0);
+}
+
+static size_t mappings(void)
+{
+	FILE *file = fopen("/proc/self/maps", "r");
+	size_t lines = 0;
+
+	assert_non_null(file);
+	for (int c; (c = getc(file)) != EOF;)
+		lines += c == '\n';
+	fclose(file);
+	return lines;
+}
+
+/* A process may have some ten thousand mappings, and caches of many gigabytes. */
+static void test_regions_lie_side_by_side(void **state)
+{
+	enum { COUNT = 40 * REGION / HEAP_MOST };
+	static void *objects[COUNT];
+	size_t bytes = process_bytes(false), count = mappings();
+
+	(void)state;
+	for (size_t k = 0; k < COUNT; k++)
+		objects[k] = terrace__heap_take(HEAP_MOST);
+	assert_true(process_bytes(false) >= bytes + 40 * (size_t)REGION);
+	assert_true(mappings() < count + 20);
+	for (size_t k = 0; k < COUNT; k++)
+		terrace__heap_give(objects[k], HEAP_MOST);
+	assert_true(process_bytes(false) < bytes + 8 * (size_t)REGION);
+	terrace__heap_trim();
+	assert_true(process_bytes(false) < bytes + REGION);
 }
 
 int main(void)
@@ -215,6 +253,7 @@ int main(void)
 		cmocka_unit_test(test_any_order),
 		cmocka_unit_test(test_trim__takes_what_nothing_is_in_and_nothing_else),
 		cmocka_unit_test(test_trim__leaves_what_is_free_to_be_taken),
+		cmocka_unit_test(test_regions_lie_side_by_side),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -125,7 +125,7 @@ static uint64_t log_bytes(void)
 	char path[512];
 	struct stat st;
 
-	snprintf(path, sizeof path, "%s/v1/db-1-wal", dir);
+	snprintf(path, sizeof path, "%s/v2/db-1-wal", dir);
 	return stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
 }
 

@@ -342,7 +342,7 @@ def test_volume_and_check(cache):
     assert cache.check() == []
     cache["large"] = os.urandom(100_000)
     cache.flush()
-    for base, _, names in os.walk(os.path.join(cache.directory, "v1", "files")):
+    for base, _, names in os.walk(os.path.join(cache.directory, "v2", "files")):
         for name in names:
             os.truncate(os.path.join(base, name), 100)
     found = cache.check()

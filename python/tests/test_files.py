@@ -129,7 +129,7 @@ def test_set_read__a_file_that_fails_changes_nothing(cache):
     with pytest.raises(AttributeError):
         cache.set("key", b"no file", read=True)
     assert cache["key"] == "old"
-    assert glob.glob(os.path.join(cache.directory, "v1/files/new/*")) == []
+    assert glob.glob(os.path.join(cache.directory, "v2/files/new/*")) == []
 
 
 def test_push_read(cache):
@@ -140,7 +140,7 @@ def test_push_read(cache):
 def test_read__damage_half_way_is_an_error_and_then_a_miss(cache):
     content = os.urandom(4 * BLOCK)
     cache.set("key", io.BytesIO(content), read=True)
-    (path,) = glob.glob(os.path.join(cache.directory, "v1/files/*/*"))
+    (path,) = glob.glob(os.path.join(cache.directory, "v2/files/*/*"))
     with open(path, "r+b") as stored:
         stored.seek(3 * BLOCK)
         byte = stored.read(1)

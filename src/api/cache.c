@@ -110,7 +110,7 @@ static __attribute__((noinline)) int get_long(terrace_cache *cache, terrace_slic
 }
 
 static __attribute__((noinline)) int get_hashed(terrace_cache *cache, terrace_slice key,
-                                                struct hash128 hash, struct entry *found,
+                                                uint64_t hash, struct entry *found,
                                                 terrace_value **ret)
 {
 	struct entry *entry = NULL;
@@ -122,7 +122,7 @@ static __attribute__((noinline)) int get_hashed(terrace_cache *cache, terrace_sl
 
 int terrace_get(terrace_cache *cache, terrace_slice key, terrace_value **ret)
 {
-	struct hash128 hash;
+	uint64_t hash;
 	struct entry *entry;
 	int rc = terrace__check_cache(cache);
 
@@ -133,7 +133,7 @@ int terrace_get(terrace_cache *cache, terrace_slice key, terrace_value **ret)
 	if (UNLIKELY(!cache) || UNLIKELY(!hits_are_simple(cache)))
 		return get_long(cache, key, ret);
 	hash = hit_hash(cache, key);
-	entry = hit_look(cache, key, hash.low);
+	entry = hit_look(cache, key, hash);
 	if (UNLIKELY(!hit_is_good(cache, cache_slot(cache, hash), entry)))
 		return get_hashed(cache, key, hash, entry, ret);
 	*ret = value_of(entry, TERRACE_L1);

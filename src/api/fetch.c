@@ -341,7 +341,7 @@ static __attribute__((noinline)) int fetch_long(terrace_cache *cache, terrace_sl
 
 /* No simple hit, but it may be in L1 all the same, as `found` is, which may be NULL. */
 static __attribute__((noinline)) int fetch_hashed(terrace_cache *cache, terrace_slice key,
-                                                  struct hash128 hash, struct entry *found,
+                                                  uint64_t hash, struct entry *found,
                                                   terrace_load_fn *load, void *ctx,
                                                   terrace_value **ret)
 {
@@ -359,7 +359,7 @@ static __attribute__((noinline)) int fetch_hashed(terrace_cache *cache, terrace_
 int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
                   terrace_value **ret)
 {
-	struct hash128 hash;
+	uint64_t hash;
 	struct entry *entry;
 	int rc = terrace__check_cache(cache);
 
@@ -371,7 +371,7 @@ int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load
 	if (UNLIKELY(!cache) || UNLIKELY(!hits_are_simple(cache)) || UNLIKELY(terrace__lease_any()))
 		return fetch_long(cache, key, load, ctx, FLIGHT_OBJECT, ret);
 	hash = hit_hash(cache, key);
-	entry = hit_look(cache, key, hash.low);
+	entry = hit_look(cache, key, hash);
 	if (UNLIKELY(!hit_is_good(cache, cache_slot(cache, hash), entry)))
 		return fetch_hashed(cache, key, hash, entry, load, ctx, ret);
 	*ret = value_of(entry, TERRACE_L1);

@@ -54,7 +54,7 @@
 #include <time.h>
 
 enum {
-	FORMAT_VERSION = 1,
+	FORMAT_VERSION = 2,
 	CACHES_MAX = 1024,
 #ifndef TERRACE_CROWDED
 	VERSIONS = 1 << 19,        /* slots of keys that are on disk */

@@ -68,9 +68,9 @@ static inline bool hit_is_good(struct terrace_cache *cache, uint32_t slot, struc
 	return true;
 }
 
-static inline struct hash128 hit_hash(const struct terrace_cache *cache, terrace_slice key)
+static inline uint64_t hit_hash(const struct terrace_cache *cache, terrace_slice key)
 {
-	struct hash128 hash = hash_key(key.data, key.size, cache->seed);
+	uint64_t hash = hash_key(key.data, key.size, cache->seed);
 
 	__builtin_prefetch((const void *)&cache->store->shared->versions[cache_slot(cache, hash)]);
 	return hash;

@@ -364,7 +364,7 @@ static bool read_record(const struct terrace *store, const uint8_t *bytes,
 	    terrace__record_read(terrace_bytes(bytes, head), ret) != TERRACE_OK ||
 	    ret->seq != item->at + 1 || ret->cache != item->cache ||
 	    ret->payload_size > item->size - head ||
-	    terrace__hash128(ret->key.data, ret->key.size, seed).low != item->hash)
+	    terrace__hash64(ret->key.data, ret->key.size, seed) != item->hash)
 		return false;
 	*ret_payload = terrace_bytes(bytes + head, (size_t)ret->payload_size);
 	return true;

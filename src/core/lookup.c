@@ -442,11 +442,11 @@ static int get_hashed(struct terrace_cache *cache, const struct tier_key *key, s
 int terrace__get_near(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                       unsigned *ret_tier)
 {
-	struct hash128 hash = hit_hash(cache, key);
+	uint64_t hash = hit_hash(cache, key);
 	struct entry *entry = NULL;
 
 	if (LIKELY(hits_are_simple(cache)))
-		entry = hit_look(cache, key, hash.low);
+		entry = hit_look(cache, key, hash);
 	if (UNLIKELY(!hit_is_good(cache, cache_slot(cache, hash), entry)))
 		return terrace__get_near_hashed(cache, key, hash, entry, ret, ret_tier);
 	*ret = entry;
@@ -454,10 +454,10 @@ int terrace__get_near(struct terrace_cache *cache, terrace_slice key, struct ent
 	return TERRACE_OK;
 }
 
-int terrace__get_near_hashed(struct terrace_cache *cache, terrace_slice key, struct hash128 hash,
+int terrace__get_near_hashed(struct terrace_cache *cache, terrace_slice key, uint64_t hash,
                              struct entry *found, struct entry **ret, unsigned *ret_tier)
 {
-	const struct tier_key hashed = { key, hash.low, cache_slot(cache, hash), cache->number };
+	const struct tier_key hashed = { key, hash, cache_slot(cache, hash), cache->number };
 
 	return get_near(cache, &hashed, found, ret, ret_tier);
 }
@@ -470,10 +470,10 @@ int terrace__get_long(struct terrace_cache *cache, terrace_slice key, struct ent
 	return get_hashed(cache, &hashed, NULL, ret, ret_tier);
 }
 
-int terrace__get_hashed(struct terrace_cache *cache, terrace_slice key, struct hash128 hash,
+int terrace__get_hashed(struct terrace_cache *cache, terrace_slice key, uint64_t hash,
                         struct entry *found, struct entry **ret, unsigned *ret_tier)
 {
-	const struct tier_key hashed = { key, hash.low, cache_slot(cache, hash), cache->number };
+	const struct tier_key hashed = { key, hash, cache_slot(cache, hash), cache->number };
 
 	return get_hashed(cache, &hashed, found, ret, ret_tier);
 }
@@ -481,13 +481,13 @@ int terrace__get_hashed(struct terrace_cache *cache, terrace_slice key, struct h
 int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                  unsigned *ret_tier)
 {
-	struct hash128 hash;
+	uint64_t hash;
 	struct entry *entry;
 
 	if (UNLIKELY(!hits_are_simple(cache)))
 		return terrace__get_long(cache, key, ret, ret_tier);
 	hash = hit_hash(cache, key);
-	entry = hit_look(cache, key, hash.low);
+	entry = hit_look(cache, key, hash);
 	if (UNLIKELY(!hit_is_good(cache, cache_slot(cache, hash), entry)))
 		return terrace__get_hashed(cache, key, hash, entry, ret, ret_tier);
 	*ret = entry;

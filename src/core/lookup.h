@@ -21,9 +21,9 @@ int terrace__get_near(struct terrace_cache *cache, terrace_slice key, struct ent
 /* The same, the long way: see hit.h. With `found`, pinned, L1 is not asked again; it may be NULL. */
 int terrace__get_long(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                       unsigned *ret_tier);
-int terrace__get_hashed(struct terrace_cache *cache, terrace_slice key, struct hash128 hash,
+int terrace__get_hashed(struct terrace_cache *cache, terrace_slice key, uint64_t hash,
                         struct entry *found, struct entry **ret, unsigned *ret_tier);
-int terrace__get_near_hashed(struct terrace_cache *cache, terrace_slice key, struct hash128 hash,
+int terrace__get_near_hashed(struct terrace_cache *cache, terrace_slice key, uint64_t hash,
                              struct entry *found, struct entry **ret, unsigned *ret_tier);
 /* As many gets, at most GET_AT_ONCE, that wait for memory together; NULL where there is none. */
 enum { GET_AT_ONCE = 16 };

@@ -350,9 +350,9 @@ static inline uint64_t terrace__value_max(const struct terrace *store)
 }
 
 /* Where the version of a key stands. */
-static inline uint32_t cache_slot(const struct terrace_cache *cache, struct hash128 hash)
+static inline uint32_t cache_slot(const struct terrace_cache *cache, uint64_t hash)
 {
-	return cache->first_slot + ((uint32_t)hash.high & cache->slot_mask);
+	return cache->first_slot + ((uint32_t)(hash >> 20) & cache->slot_mask);
 }
 
 /* Caches must not share hashes: their rows share an index. */
@@ -364,11 +364,11 @@ static inline uint64_t seed_of(const struct terrace *store, uint32_t cache)
 /* A key of a cache, hashed. */
 static inline struct tier_key cache_key(const struct terrace_cache *cache, terrace_slice key)
 {
-	struct hash128 hash = terrace__hash128(key.data, key.size, cache->seed);
+	uint64_t hash = terrace__hash64(key.data, key.size, cache->seed);
 
 	return (struct tier_key){
 		.key = key,
-		.hash = hash.low,
+		.hash = hash,
 		.slot = cache_slot(cache, hash),
 		.cache = cache->number,
 	};

@@ -1,4 +1,4 @@
-/* terrace__hash128() without a call for keys of the usual sizes: for the look-up of a hit. */
+/* terrace__hash64() without a call for keys of the usual sizes: for the look-up of a hit. */
 #ifndef UTIL_HASH_KEY_H
 #define UTIL_HASH_KEY_H
 
@@ -7,14 +7,11 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-static inline struct hash128 hash_key(const void *data, size_t size, uint64_t seed)
+static inline uint64_t hash_key(const void *data, size_t size, uint64_t seed)
 {
-	XXH128_hash_t hash;
-
 	if (__builtin_expect(size <= 16 || size > 128, 0))
-		return terrace__hash128(data, size, seed);
-	hash = XXH3_128bits_withSeed(data, size, seed);
-	return (struct hash128){ hash.low64, hash.high64 };
+		return terrace__hash64(data, size, seed);
+	return XXH3_64bits_withSeed(data, size, seed);
 }
 
 #endif

@@ -90,7 +90,7 @@ class Values(CommandTest):
         data = os.urandom(4 * BLOCK)
         for block, given in ((0, 0), (2, 2 * BLOCK)):
             self.ok("put", "a", "k", input=data)
-            (path,) = glob.glob(self.dir + "/v1/files/*/*")
+            (path,) = glob.glob(self.dir + "/v2/files/*/*")
             with open(path, "r+b") as file:
                 file.seek(block * BLOCK + 100)
                 byte = file.read(1)[0]
@@ -109,7 +109,7 @@ class Values(CommandTest):
         put = subprocess.Popen(self.command("put", "a", "k"), stdin=subprocess.PIPE, env=self.env)
         put.stdin.write(os.urandom(4 * BLOCK))
         put.stdin.flush()
-        new = self.dir + "/v1/files/new/*"
+        new = self.dir + "/v2/files/new/*"
         deadline = time.monotonic() + 60
         while not glob.glob(new) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -130,7 +130,7 @@ class Values(CommandTest):
         put.stdin.write(os.urandom(4 * BLOCK))
         put.stdin.flush()
         deadline = time.monotonic() + 60
-        while not glob.glob(self.dir + "/v1/files/new/*") and time.monotonic() < deadline:
+        while not glob.glob(self.dir + "/v2/files/new/*") and time.monotonic() < deadline:
             time.sleep(0.01)
         self.ok("put", "a", "k", input=b"newer")
         put.stdin.close()
@@ -145,7 +145,7 @@ class Values(CommandTest):
         self.fails(3, "disk_bytes", "put", "a", "k", input=os.urandom(3 << 20), env=env)
         self.fails(1, "no live entry", "get", "a", "k")
         self.assertEqual(self.ok("get", "a", "other", env=env), "v")
-        self.assertEqual(glob.glob(self.dir + "/v1/files/*/*"), [])
+        self.assertEqual(glob.glob(self.dir + "/v2/files/*/*"), [])
 
     def test_get__a_closed_output_is_a_failure(self):
         self.ok("put", "a", "k", input=os.urandom(4 * BLOCK))

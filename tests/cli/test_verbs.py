@@ -257,7 +257,7 @@ class Many(CommandTest):
 class Verify(CommandTest):
     def large(self):
         self.ok("put", "a", "large", input=os.urandom(100000))
-        return glob.glob(self.dir + "/v1/files/*/*")[0]
+        return glob.glob(self.dir + "/v2/files/*/*")[0]
 
     def test_verify__a_whole_store_is_0(self):
         self.ok("put", "a", "small", input=b"v")
@@ -273,13 +273,13 @@ class Verify(CommandTest):
             byte = file.read(1)
             file.seek(5000)
             file.write(bytes([byte[0] ^ 4]))
-        self.write("store/v1/files/ab/stray", "x")
+        self.write("store/v2/files/ab/stray", "x")
         report = self.json("verify", code=1)
         self.assertEqual((report["damaged"], report["orphans"], report["repaired"]), (1, 1, 0))
         self.assertEqual({fault["kind"] for fault in report["faults"]}, {"damaged", "orphan"})
         self.assertEqual(self.json("verify", "--repair", code=1)["repaired"], 2)
         self.assertEqual(self.json("verify")["damaged"], 0)
-        self.assertFalse(os.path.exists(self.path("store/v1/files/ab/stray")))
+        self.assertFalse(os.path.exists(self.path("store/v2/files/ab/stray")))
         self.fails(1, "no live entry", "get", "a", "large")
         self.assertEqual(self.json("why", "a", "large", code=1)["reason"], "damaged")
 
@@ -296,7 +296,7 @@ class Verify(CommandTest):
         os.truncate(path, 1000)
         self.fails(1, "no live entry", "get", "a", "large")
         self.assertEqual(self.json("stat")["caches"]["a"]["damaged"], 1)
-        db = self.dir + "/v1/db-1"
+        db = self.dir + "/v2/db-1"
         self.ok("put", "a", "small", input=b"some words")
         connection = sqlite3.connect(db)
         with connection:
@@ -345,8 +345,8 @@ class Calling(CommandTest):
                              ("default", {"dir": False})):
             self.assertEqual(self.json("config", **args)["dir_origin"], origin)
             self.assertRegex(self.ok("config", **args), r"(?m)^store +dir +\S+ +%s$" % origin)
-        self.assertTrue(os.path.isdir(self.path("x/terrace/v1")))
-        self.assertTrue(os.path.isdir(self.path(".cache/terrace/v1")))
+        self.assertTrue(os.path.isdir(self.path("x/terrace/v2")))
+        self.assertTrue(os.path.isdir(self.path(".cache/terrace/v2")))
         self.assertEqual(stat.S_IMODE(os.stat(self.path(".cache/terrace")).st_mode), 0o700)
 
     def test_dir__that_must_not_be_used_is_3(self):
@@ -404,7 +404,7 @@ class Calling(CommandTest):
         source = self.write("source", "1")
         self.ok("put", "a", "k", "--tag", "old", "--source", source, input=b"v")
         self.ok("put", "a", "k", "--tag", "new", input=b"v")
-        database = sqlite3.connect(glob.glob(self.dir + "/v1/db-*[0-9]")[0])
+        database = sqlite3.connect(glob.glob(self.dir + "/v2/db-*[0-9]")[0])
         self.assertEqual(database.execute("SELECT count(*) FROM link").fetchone(), (1,))
         self.assertEqual(self.ok("invalidate", "a", "--tag", "old"), "0\n")
         self.ok("rm", "a", "k")
@@ -417,7 +417,7 @@ class Calling(CommandTest):
 
     def test_log__for_people_on_standard_error(self):
         self.ok("put", "a", "large", input=os.urandom(100000))
-        os.truncate(glob.glob(self.dir + "/v1/files/*/*")[0], 10)
+        os.truncate(glob.glob(self.dir + "/v2/files/*/*")[0], 10)
         done = self.run_terrace("get", "a", "large", env={"TERRACE_LOG": "debug"})
         self.assertIn("terrace: warning: a: a damaged entry is removed", done.err)
 

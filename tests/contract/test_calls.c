@@ -1017,7 +1017,7 @@ static void test_read_only__damage_is_left_to_who_may_write(void **state)
 		fill(cache);
 		terrace_cache_close(cache);
 		terrace_close(f->store);
-		snprintf(path, sizeof path, "%s/v1/%s", dir_of(f), damages[i].file);
+		snprintf(path, sizeof path, "%s/v2/%s", dir_of(f), damages[i].file);
 		fd = open(path, O_WRONLY);
 		assert_true(fd >= 0);
 		assert_int_equal(pwrite(fd, "no word!", 8, damages[i].at), 8);
@@ -1223,7 +1223,7 @@ static void test_removed__every_call_goes_on(void **state)
 		assert_gives(cache, "file", long_text); /* in L1, too */
 		subject_open(&s, f->store, cache);
 		snprintf(command, sizeof command, "rm -r '%s'%s", dir_of(f),
-		         contents_alone ? "/v1" : "");
+		         contents_alone ? "/v2" : "");
 		assert_int_equal(system(command), 0);
 		assert_status(put_text(cache, "other", "w"), TERRACE_EIO);
 		assert_misses(cache, "file"); /* not from L1 either */

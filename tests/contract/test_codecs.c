@@ -122,7 +122,7 @@ static void tick(struct fixture *f)
 /* The files of dictionaries; the path of the last one seen. */
 static int dictionaries(const struct fixture *f, char path[512])
 {
-	const char *folder = scratch_path(&f->scratch, "store/v1/dictionaries");
+	const char *folder = scratch_path(&f->scratch, "store/v2/dictionaries");
 	DIR *dir = opendir(folder);
 	struct dirent *entry;
 	int count = 0;

@@ -122,7 +122,7 @@ static void change_row(const struct fixture *f, const char *sql)
 	sqlite3 *db;
 	char path[600], *error = NULL;
 
-	snprintf(path, sizeof path, "%s/v1/db-1", scratch_path(&f->scratch, "store"));
+	snprintf(path, sizeof path, "%s/v2/db-1", scratch_path(&f->scratch, "store"));
 	/* Ours, so that what is written is sound as pages go. */
 	assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "terrace"), SQLITE_OK);
 	if (sqlite3_exec(db, sql, NULL, NULL, &error) != SQLITE_OK)
@@ -198,7 +198,7 @@ static void leave_newer_alone(struct fixture *f, unsigned tier)
 		int size;
 		uint64_t sum;
 
-		snprintf(path, sizeof path, "%s/v1/db-1", scratch_path(&f->scratch, "store"));
+		snprintf(path, sizeof path, "%s/v2/db-1", scratch_path(&f->scratch, "store"));
 		assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "terrace"),
 		                 SQLITE_OK);
 		sqlite3_prepare_v2(db, "SELECT head FROM entry", -1, &read, NULL);
@@ -287,7 +287,7 @@ static void test_verify__finds_and_repairs(void **state)
 
 		/* the other file goes, a stray one comes */
 		snprintf(command, sizeof command,
-		         "cd %s/v1/files && rm $(ls */* | grep -v %s) && mkdir -p 00 && echo x > "
+		         "cd %s/v2/files && rm $(ls */* | grep -v %s) && mkdir -p 00 && echo x > "
 		         "00/stray-of-a-name-that-is-longer-than-any-that-we-give-to-our-own-files",
 		         scratch_path(&f->scratch, "store"), strrchr(path, '/') + 1);
 		assert_int_equal(system(command), 0);
@@ -310,7 +310,7 @@ static void test_verify__finds_and_repairs(void **state)
 	assert_int_equal(report.entries, 1);
 	assert_gives(cache, "good row", "v");
 	assert_misses(cache, "row");
-	snprintf(stray, sizeof stray, "%s/v1/files/00/stray", scratch_path(&f->scratch, "store"));
+	snprintf(stray, sizeof stray, "%s/v2/files/00/stray", scratch_path(&f->scratch, "store"));
 	assert_int_not_equal(access(stray, F_OK), 0);
 	terrace_cache_close(cache);
 }
@@ -508,7 +508,7 @@ static void test_full__a_disk_that_is_too_small_for_a_store_says_so(void **state
 	assert_status(terrace_open(path, &f->options, &store), TERRACE_EFULL);
 	assert_non_null(strstr(terrace_error_message(), "MiB"));
 	/* and takes nothing away from those who have the disk */
-	snprintf(path, sizeof path, "%s/store/v1/shared.new", mount_point);
+	snprintf(path, sizeof path, "%s/store/v2/shared.new", mount_point);
 	assert_int_not_equal(access(path, F_OK), 0);
 	umount(mount_point);
 }
@@ -638,7 +638,7 @@ static void test_page__each_change_of_it_is_found(void **state)
 	terrace_cache_close(cache);
 	terrace_close(f->store);
 	f->store = NULL;
-	snprintf(path, sizeof path, "%s/v1/db-1", scratch_path(&f->scratch, "store"));
+	snprintf(path, sizeof path, "%s/v2/db-1", scratch_path(&f->scratch, "store"));
 	assert_int_equal(read_all(path), SQLITE_OK);
 	size = read_file(path, &bytes);
 	assert_true(size > 10 * PAGE);

@@ -150,7 +150,7 @@ static void empty_files(const char *store)
 {
 	char command[700];
 
-	snprintf(command, sizeof command, "for f in %s/v1/files/*/*; do : > $f; done", store);
+	snprintf(command, sizeof command, "for f in %s/v2/files/*/*; do : > $f; done", store);
 	assert_int_equal(system(command), 0);
 }
 

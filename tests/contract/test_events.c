@@ -170,7 +170,7 @@ static void test_event__damage_is_an_error_with_its_reason(void **state)
 	policy.codec = TERRACE_CODEC_NONE;
 	cache = fixture_cache(f, "a", &policy);
 	assert_ok(put_text(cache, "k", "some value"));
-	snprintf(command, sizeof command, "find %s/store/v1/files -type f -exec truncate -s 0 {} +",
+	snprintf(command, sizeof command, "find %s/store/v2/files -type f -exec truncate -s 0 {} +",
 	         f->scratch.path);
 	assert_int_equal(system(command), 0);
 	subscription = subscribe(cache, TERRACE_EVENT_ERROR, 0, listen, &listener);

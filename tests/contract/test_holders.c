@@ -53,7 +53,7 @@ static void test_holders__closing_beside_opening_leaves_the_cache_held(void **st
 	cache = fixture_cache(f, "a", &policy);
 	assert_ok(put_text(cache, "k", "first"));
 	/* Closing adds to the statistics, which somebody else is at. */
-	fd = open(scratch_path(&f->scratch, "store/v1/shared"), O_RDWR | O_CLOEXEC);
+	fd = open(scratch_path(&f->scratch, "store/v2/shared"), O_RDWR | O_CLOEXEC);
 	assert_int_equal(terrace__lock_wait(fd, LOCK_STATS + cache->number, true), 0);
 	assert_int_equal(pthread_create(&closing, NULL, close_cache, cache), 0);
 	while (is_open(f->store))

@@ -64,8 +64,8 @@ static void test_links__no_part_of_a_store_may_be_one(void **state)
 		const char *name;
 		bool replaced; /* as a damaged one is; else the store cannot be opened */
 	} parts[] = {
-		{ "v1", false },       { "v1/files", false }, { "v1/lock", true },
-		{ "v1/shared", true }, { "v1/db-1", true },
+		{ "v2", false },       { "v2/files", false }, { "v2/lock", true },
+		{ "v2/shared", true }, { "v2/db-1", true },
 	};
 	struct fixture *f = *state;
 	terrace_cache *cache = cache_on(f, 0);
@@ -139,7 +139,7 @@ static void test_links__a_directory_of_files_may_not_be_one(void **state)
 		snprintf(key, sizeof key, "%d", i);
 		assert_ok(put_text(cache, key, "some words that lie in a file"));
 	}
-	shell(f, "cp -r store/v1/files elsewhere && cd store/v1/files && "
+	shell(f, "cp -r store/v2/files elsewhere && cd store/v2/files && "
 	         "for d in ??; do rm -r $d; ln -s ../../../elsewhere/$d $d; done && cd - && "
 	         "find elsewhere -type f | sort >before");
 	for (int i = 0; i < 20; i++) {
@@ -170,8 +170,8 @@ static void test_keys__none_becomes_a_path(void **state)
 	}
 	/* files are numbers */
 	shell(f, "ls | grep -v before | cmp - before");
-	shell(f, "test $(find store/v1/files -type f | wc -l) = 6");
-	shell(f, "! find store/v1/files -type f | grep -vE '/[0-9a-f]{2}/[0-9a-f]{16}$'");
+	shell(f, "test $(find store/v2/files -type f | wc -l) = 6");
+	shell(f, "! find store/v2/files -type f | grep -vE '/[0-9a-f]{2}/[0-9a-f]{16}$'");
 	terrace_cache_close(cache);
 }
 
@@ -191,14 +191,14 @@ static void test_owner__the_formats_directory_is_looked_at_as_well(void **state)
 {
 	struct fixture *f = *state;
 
-	shell(f, "chmod 0777 store/v1");
+	shell(f, "chmod 0777 store/v2");
 	assert_refused(f, "others may write");
-	shell(f, "chmod 0700 store/v1");
+	shell(f, "chmod 0700 store/v2");
 	if (geteuid() == 0) {
 		assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
-		shell(f, "chown 12345 store/v1");
+		shell(f, "chown 12345 store/v2");
 		assert_refused(f, "another user");
-		shell(f, "chown 0 store/v1");
+		shell(f, "chown 0 store/v2");
 	}
 	assert_ok(terrace_open(scratch_path(&f->scratch, "store"), &f->options, &f->store));
 }
@@ -221,7 +221,7 @@ static void test_modes__everything_is_its_owners_alone(void **state)
 	assert_ok(put_text(cache, "l", "a value in a file"));
 	terrace_cache_close(cache); /* writes the statistics */
 	umask(before);
-	shell(f, "test -f store/v1/unsynced && test -f store/v1/db-1-shm");
+	shell(f, "test -f store/v2/unsynced && test -f store/v2/db-1-shm");
 	shell(f, "! find store -type f ! -perm 0600 | grep .");
 	shell(f, "! find store -type d ! -perm 0700 | grep .");
 }
@@ -259,7 +259,7 @@ static void test_database__connections_are_opened_defensively(void **state)
 	struct disk *disk;
 	int fd;
 
-	snprintf(dir, sizeof dir, "%s/v1", scratch_path(&f->scratch, "store"));
+	snprintf(dir, sizeof dir, "%s/v2", scratch_path(&f->scratch, "store"));
 	terrace_close(f->store);
 	f->store = NULL;
 	fd = open(dir, O_RDONLY | O_DIRECTORY);
@@ -296,7 +296,7 @@ static void run_sql(const struct fixture *f, const char *sql)
 	char path[600], *error = NULL;
 	sqlite3 *db;
 
-	snprintf(path, sizeof path, "%s/v1/db-1", scratch_path(&f->scratch, "store"));
+	snprintf(path, sizeof path, "%s/v2/db-1", scratch_path(&f->scratch, "store"));
 	/* Ours, so that what is written is sound as pages go. */
 	assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "terrace"), SQLITE_OK);
 	if (sqlite3_exec(db, sql, NULL, NULL, &error) != SQLITE_OK)
@@ -332,7 +332,7 @@ static int64_t ask(const struct fixture *f, const char *store, const char *sql)
 	sqlite3_stmt *row;
 	int64_t value;
 
-	snprintf(path, sizeof path, "%s/v1/db-1", scratch_path(&f->scratch, store));
+	snprintf(path, sizeof path, "%s/v2/db-1", scratch_path(&f->scratch, store));
 	assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "terrace"), SQLITE_OK);
 	assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &row, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_step(row), SQLITE_ROW);

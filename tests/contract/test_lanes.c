@@ -77,7 +77,7 @@ static void put_after_a_death(struct fixture *f)
 	pthread_barrier_destroy(&barrier);
 	lane = atomic_load(&f->store->behind.lane);
 	assert_true(lane >= 0);
-	fd = open(scratch_path(&f->scratch, "store/v1/shared"), O_RDWR | O_CLOEXEC);
+	fd = open(scratch_path(&f->scratch, "store/v2/shared"), O_RDWR | O_CLOEXEC);
 	assert_int_equal(terrace__lock_try(fd, LOCK_LANES + (uint64_t)lane, true), -EAGAIN);
 	close(fd);
 	assert_ok(terrace_clear(cache, 0, NULL));
@@ -97,7 +97,7 @@ static void test_lanes__a_mark_that_nobody_has_comes_off(void **state)
 	terrace_policy policy = behind();
 	struct peer peer = peer_start(f, &policy);
 	terrace_cache *cache = fixture_cache(f, "a", &policy);
-	int writer, fd = open(scratch_path(&f->scratch, "store/v1/shared"), O_RDWR | O_CLOEXEC);
+	int writer, fd = open(scratch_path(&f->scratch, "store/v2/shared"), O_RDWR | O_CLOEXEC);
 	struct lane_item item = { 0 };
 	uint64_t bytes;
 
@@ -140,10 +140,10 @@ static void test_lanes__what_the_dead_leave_is_counted_once(void **state)
 		assert_int_equal(terrace__lanes_bytes(f->store->shared), LANE_BYTES);
 	}
 	/* and not at all when there is none */
-	assert_int_equal(unlink(scratch_path(&f->scratch, "store/v1/shared")), 0);
+	assert_int_equal(unlink(scratch_path(&f->scratch, "store/v2/shared")), 0);
 	fixture_reopen(f);
 	assert_int_equal(terrace__lanes_bytes(f->store->shared), 0);
-	assert_int_equal(access(scratch_path(&f->scratch, "store/v1/lanes"), F_OK), -1);
+	assert_int_equal(access(scratch_path(&f->scratch, "store/v2/lanes"), F_OK), -1);
 }
 
 /* One that has more than becomes rows in one transaction. */
@@ -365,7 +365,7 @@ static void test_lanes__without_the_shared_file_nothing_older_comes_back(void **
 	assert_peer(&peer, "p k newer", "ok");
 	peer_kill(&peer);
 	close(writer);
-	assert_int_equal(unlink(scratch_path(&f->scratch, "store/v1/shared")), 0);
+	assert_int_equal(unlink(scratch_path(&f->scratch, "store/v2/shared")), 0);
 	fixture_reopen(f);
 	cache = fixture_cache(f, "a", &policy);
 	assert_misses(cache, "k");
@@ -406,7 +406,7 @@ static void test_lanes__a_damaged_record_is_a_miss(void **state)
 		assert_ok(put_text(cache, "m", "later"));
 		assert_true(terrace__lane_head(f->store->shared, lane, &head));
 		assert_true(terrace__lane_read(f->store->shared, lane, head, &item));
-		flip_bit(scratch_path(&f->scratch, "store/v1/lanes"),
+		flip_bit(scratch_path(&f->scratch, "store/v2/lanes"),
 		         (off_t)lane * LANE_BYTES + item.offset + at, (int)at % 8);
 		assert_peer(&peer, "g tile/12", "(miss)");
 		close(writer);
@@ -448,7 +448,7 @@ static int64_t ask(const struct fixture *f, const char *sql)
 	sqlite3 *db;
 	int64_t ret;
 
-	assert_int_equal(sqlite3_open(scratch_path(&f->scratch, "store/v1/db-1"), &db), SQLITE_OK);
+	assert_int_equal(sqlite3_open(scratch_path(&f->scratch, "store/v2/db-1"), &db), SQLITE_OK);
 	assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &row, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_step(row), SQLITE_ROW);
 	ret = sqlite3_column_int64(row, 0);
@@ -479,7 +479,7 @@ static void test_lanes__a_damaged_record_voids_what_is_older_though_a_try_fails(
 	assert_ok(put_text(cache, "k", "newer"));
 	assert_true(terrace__lane_head(f->store->shared, lane, &head));
 	assert_true(terrace__lane_read(f->store->shared, lane, head, &item));
-	flip_bit(scratch_path(&f->scratch, "store/v1/lanes"),
+	flip_bit(scratch_path(&f->scratch, "store/v2/lanes"),
 	         (off_t)lane * LANE_BYTES + item.offset + RECORD_HEAD_FIXED, 0);
 	committing.fails = true;
 	close(writer);
@@ -536,7 +536,7 @@ static void flip_while_waiting(const struct fixture *f, terrace_cache *cache,
 	assert_ok(put_text(cache, "k", "newer"));
 	if (offset < 0)
 		offset = last_mark(f->store->shared, atomic_load(&f->store->behind.lane));
-	flip_bit(scratch_path(&f->scratch, "store/v1/shared"), offset + bit / 8, bit % 8);
+	flip_bit(scratch_path(&f->scratch, "store/v2/shared"), offset + bit / 8, bit % 8);
 	assert_not_older(f, cache, peer);
 	close(writer);
 	terrace_flush(f->store);

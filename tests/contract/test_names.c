@@ -74,7 +74,7 @@ static int64_t ask(struct fixture *f, const char *sql)
 	sqlite3 *db;
 	int64_t ret;
 
-	assert_int_equal(sqlite3_open(scratch_path(&f->scratch, "store/v1/db-1"), &db), SQLITE_OK);
+	assert_int_equal(sqlite3_open(scratch_path(&f->scratch, "store/v2/db-1"), &db), SQLITE_OK);
 	assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &row, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_step(row), SQLITE_ROW);
 	ret = sqlite3_column_int64(row, 0);

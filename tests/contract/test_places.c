@@ -423,7 +423,7 @@ static void test_place__of_damaged_bytes_gives_nothing(void **state)
 	int db, given = 0;
 
 	put_and_see(f, cache, "k", "a value that is looked for");
-	db = open(scratch_path(&f->scratch, in_log ? "store/v1/db-1-wal" : "store/v1/db-1"),
+	db = open(scratch_path(&f->scratch, in_log ? "store/v2/db-1-wal" : "store/v2/db-1"),
 	          O_RDWR);
 	/* In the log the last of them counts. */
 	for (; pread(db, page, sizeof page, at) == sizeof page; at += step) {

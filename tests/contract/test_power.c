@@ -79,7 +79,7 @@ static bool is_marked(const struct fixture *f)
 	char path[600], bytes[16];
 	int fd;
 
-	snprintf(path, sizeof path, "%s/v1/unsynced", scratch_path(&f->scratch, "store"));
+	snprintf(path, sizeof path, "%s/v2/unsynced", scratch_path(&f->scratch, "store"));
 	fd = open(path, O_RDONLY);
 	assert_true(fd >= 0);
 	assert_int_equal(pread(fd, bytes, sizeof bytes, 8), sizeof bytes);
@@ -281,7 +281,7 @@ static bool has_file(const struct fixture *f, const char *name)
 {
 	char path[600];
 
-	snprintf(path, sizeof path, "%s/v1/%s", scratch_path(&f->scratch, "store"), name);
+	snprintf(path, sizeof path, "%s/v2/%s", scratch_path(&f->scratch, "store"), name);
 	return access(path, F_OK) == 0;
 }
 
@@ -342,7 +342,7 @@ static void test_power__of_a_database_that_lost_everything_no_file_stays(void **
 	terrace_cache *cache;
 	char path[600];
 
-	snprintf(path, sizeof path, "%s/v1/db-1", scratch_path(&f->scratch, "store"));
+	snprintf(path, sizeof path, "%s/v2/db-1", scratch_path(&f->scratch, "store"));
 	assert_int_equal(truncate(path, 0), 0);
 	strcat(path, "-wal");
 	assert_int_equal(truncate(path, 0), 0);
@@ -547,7 +547,7 @@ static void test_power__a_link_in_place_of_the_mark_is_not_followed(void **state
 	char path[600];
 	struct stat st;
 
-	snprintf(path, sizeof path, "%s/v1/unsynced", scratch_path(&f->scratch, "store"));
+	snprintf(path, sizeof path, "%s/v2/unsynced", scratch_path(&f->scratch, "store"));
 	write_file(scratch_path(&f->scratch, "target"), "mine");
 	unlink(path);
 	assert_int_equal(symlink(scratch_path(&f->scratch, "target"), path), 0);
@@ -584,7 +584,7 @@ static void test_power__without_a_good_mark_it_is_taken_for_the_worst(void **sta
 	struct fixture *f = in_boot(state, 1);
 	char path[600];
 
-	snprintf(path, sizeof path, "%s/v1/unsynced", scratch_path(&f->scratch, "store"));
+	snprintf(path, sizeof path, "%s/v2/unsynced", scratch_path(&f->scratch, "store"));
 	for (int how = 0; how < 4; how++) {
 		terrace_cache *cache = fixture_cache(f, "a", NULL);
 
@@ -804,7 +804,7 @@ static void test_power__without_the_mark_nothing_is_put(void **state)
 	terrace_cache *cache = fixture_cache(f, "a", policy_of(0, false));
 	char path[600];
 
-	snprintf(path, sizeof path, "%s/v1/unsynced", scratch_path(&f->scratch, "store"));
+	snprintf(path, sizeof path, "%s/v2/unsynced", scratch_path(&f->scratch, "store"));
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(mkdir(path, 0700), 0);
 	assert_status(put_text(cache, "k", "v"), TERRACE_EIO);

@@ -14,14 +14,14 @@ static const char *file_of(const struct fixture *f, const char *name)
 {
 	char below[100];
 
-	snprintf(below, sizeof below, "store/v1/%s", name);
+	snprintf(below, sizeof below, "store/v2/%s", name);
 	return scratch_path(&f->scratch, below);
 }
 
 /* How many files of the format's directory have names that begin like this. */
 static int count_files(const struct fixture *f, const char *prefix)
 {
-	DIR *dir = opendir(scratch_path(&f->scratch, "store/v1"));
+	DIR *dir = opendir(scratch_path(&f->scratch, "store/v2"));
 	struct dirent *item;
 	int count = 0;
 

@@ -112,7 +112,7 @@ static void test_reopen__one_after_the_other_keeps_the_log_short(void **state)
 		terrace_cache_close(cache);
 		fixture_reopen(f);
 	}
-	assert_int_equal(stat(scratch_path(&f->scratch, "store/v1/db-1-wal"), &st), 0);
+	assert_int_equal(stat(scratch_path(&f->scratch, "store/v2/db-1-wal"), &st), 0);
 	print_message("the log has %lld bytes\n", (long long)st.st_size);
 	assert_true(st.st_size < 512 << 10);
 }
@@ -133,11 +133,11 @@ static void test_close__leaves_no_long_log_behind_a_large_write(void **state)
 			                   terrace_bytes(value, sizeof value) };
 	}
 	assert_ok(terrace_put_many(cache, items, COUNT, NULL));
-	assert_int_equal(stat(scratch_path(&f->scratch, "store/v1/db-1-wal"), &st), 0);
+	assert_int_equal(stat(scratch_path(&f->scratch, "store/v2/db-1-wal"), &st), 0);
 	assert_true(st.st_size > COUNT * (off_t)sizeof value); /* there is something to leave */
 	terrace_cache_close(cache);
 	fixture_reopen(f);
-	assert_int_equal(stat(scratch_path(&f->scratch, "store/v1/db-1-wal"), &st), 0);
+	assert_int_equal(stat(scratch_path(&f->scratch, "store/v2/db-1-wal"), &st), 0);
 	print_message("the log has %lld bytes\n", (long long)st.st_size);
 	assert_true(st.st_size < 512 << 10);
 }
@@ -171,7 +171,7 @@ static void test_reopen__an_older_database_gets_what_it_lacks(void **state)
 		assert_ok(put_text(a, "k", "v"));
 		terrace_cache_close(a);
 		terrace_close(f->store);
-		snprintf(path, sizeof path, "%s/v1/db-1", dir_of(f));
+		snprintf(path, sizeof path, "%s/v2/db-1", dir_of(f));
 		snprintf(sql, sizeof sql, "DROP TABLE %s", later[i]);
 		/* Ours, so that what is written is sound as pages go. */
 		assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "terrace"),
@@ -320,8 +320,8 @@ static void test_open__what_cannot_be_made_or_written_is_refused(void **state)
 static void test_open__files_are_for_their_owner_alone(void **state)
 {
 	struct fixture *f = *state;
-	static const char *const names[] = { "v1",        "v1/db-1", "v1/db-1-wal",
-		                             "v1/shared", "v1/lock", "v1/files" };
+	static const char *const names[] = { "v2",        "v2/db-1", "v2/db-1-wal",
+		                             "v2/shared", "v2/lock", "v2/files" };
 	char path[600];
 	struct stat st;
 
@@ -539,7 +539,7 @@ static void test_log__says_what_no_caller_sees(void **state)
 	cache = fixture_cache(f, "a", &policy);
 	assert_ok(put_text(cache, "k", "some value"));
 	assert_string_equal(line, "");
-	snprintf(command, sizeof command, "for f in %s/v1/files/*/*; do : > $f; done", dir_of(f));
+	snprintf(command, sizeof command, "for f in %s/v2/files/*/*; do : > $f; done", dir_of(f));
 	assert_int_equal(system(command), 0);
 	assert_misses(cache, "k");
 	assert_non_null(strstr(line, "a: a damaged entry is removed"));
@@ -615,7 +615,7 @@ static void test_fork__the_child_keeps_no_lock_of_a_store_that_is_being_opened(v
 
 	terrace_close(f->store);
 	f->store = NULL;
-	snprintf(path, sizeof path, "%s/v1/lock", dir_of(f));
+	snprintf(path, sizeof path, "%s/v2/lock", dir_of(f));
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	assert_int_equal(terrace__lock_wait(fd, LOCK_ATTACH, true), 0);
 	assert_int_equal(pthread_create(&thread, NULL, open_store, f), 0);
@@ -669,10 +669,10 @@ static void test_formats__another_versions_directory_is_left_alone(void **state)
 	cache = fixture_cache(f, "a", &policy);
 	assert_ok(put_text(cache, "k", "a value in a file"));
 	/* What a newer Terrace keeps may look like ours, or not at all. */
-	snprintf(command, sizeof command, "cd '%s' && cp -a v1 v2 && mkdir v0 && echo x >v0/db-1",
+	snprintf(command, sizeof command, "cd '%s' && cp -a v2 v3 && mkdir v0 && echo x >v0/db-1",
 	         dir_of(f));
 	assert_int_equal(system(command), 0);
-	before = fingerprint(f, "store/v2") ^ fingerprint(f, "store/v0") * 3;
+	before = fingerprint(f, "store/v3") ^ fingerprint(f, "store/v0") * 3;
 	assert_ok(put_text(cache, "k", "another"));
 	assert_ok(put_text(cache, "l", "one more"));
 	assert_ok(terrace_clear(cache, 0, NULL));
@@ -682,7 +682,7 @@ static void test_formats__another_versions_directory_is_left_alone(void **state)
 	fixture_reopen(f);
 	cache = fixture_cache(f, "a", &policy);
 	assert_misses(cache, "k");
-	assert_true(before == (fingerprint(f, "store/v2") ^ fingerprint(f, "store/v0") * 3));
+	assert_true(before == (fingerprint(f, "store/v3") ^ fingerprint(f, "store/v0") * 3));
 	terrace_cache_close(cache);
 }
 

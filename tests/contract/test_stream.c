@@ -571,7 +571,7 @@ static void test_limit__a_full_disk_leaves_no_part(void **state)
 	assert_status(write_value(cache, "k", 30 << 20, 1 << 16, 2, NULL), TERRACE_EFULL);
 	assert_misses(cache, "k");
 	assert_gives(cache, "row", "v");
-	snprintf(command, sizeof command, "test -z \"$(find %s/v1/files -type f)\"", dir);
+	snprintf(command, sizeof command, "test -z \"$(find %s/v2/files -type f)\"", dir);
 	assert_int_equal(system(command), 0);
 	/* Room is made for what fits. */
 	for (uint64_t i = 0; i < 8; i++) {

@@ -60,7 +60,7 @@ static int files_below(const struct fixture *f, const char *folder)
 	int count = -1;
 	FILE *list;
 
-	snprintf(command, sizeof command, "find %s/v1/files/%s -type f 2>/dev/null | wc -l",
+	snprintf(command, sizeof command, "find %s/v2/files/%s -type f 2>/dev/null | wc -l",
 	         scratch_path(&f->scratch, "store"), folder);
 	list = popen(command, "r");
 	assert_int_equal(fscanf(list, "%d", &count), 1);

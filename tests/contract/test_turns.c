@@ -394,7 +394,7 @@ static void test_log__stays_short_beside_readers_who_overlap(void **state)
 		value[i % VALUE]++;
 		assert_ok(terrace_put(readers.cache, terrace_str(key), terrace_bytes(value, VALUE),
 		                      NULL));
-		assert_int_equal(stat(scratch_path(&f->scratch, "store/v1/db-1-wal"), &st), 0);
+		assert_int_equal(stat(scratch_path(&f->scratch, "store/v2/db-1-wal"), &st), 0);
 		largest = st.st_size > largest ? st.st_size : largest;
 	}
 	atomic_store(&readers.stop, true);
@@ -440,7 +440,7 @@ static void test_rows__are_found_by_index_alone(void **state)
 	sqlite3 *db;
 	char sql[1200];
 
-	assert_int_equal(sqlite3_open(scratch_path(&f->scratch, "store/v1/db-1"), &db), SQLITE_OK);
+	assert_int_equal(sqlite3_open(scratch_path(&f->scratch, "store/v2/db-1"), &db), SQLITE_OK);
 	assert_ok(terrace__renew_prepare(NULL, db)); /* it is not called */
 	for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
 		snprintf(sql, sizeof sql, "EXPLAIN QUERY PLAN %s", statements[i].sql);

@@ -227,7 +227,7 @@ static void make_template(void)
 	unsetenv("TERRACE_CONFIG");
 	fuzz_path("store", store_dir);
 	fuzz_path("template", template_dir);
-	snprintf(database, sizeof database, "%.200s/v1/db-1", store_dir);
+	snprintf(database, sizeof database, "%.200s/v2/db-1", store_dir);
 	must(open_store(&store, caches) == TERRACE_OK, terrace_error_message());
 	for (int i = 0; i < CACHES; i++) {
 		for (int key = 0; key < KEYS; key++)
@@ -236,7 +236,7 @@ static void make_template(void)
 	close_store(store, caches);
 	fold_wal();
 	/* Large, and made where it is missing. */
-	snprintf(path, sizeof path, "%.200s/v1/shared", store_dir);
+	snprintf(path, sizeof path, "%.200s/v2/shared", store_dir);
 	unlink(path);
 	must(stat(database, &st) == 0, "there is a database");
 	good_size = (size_t)st.st_size;

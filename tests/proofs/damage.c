@@ -824,7 +824,7 @@ int main(void)
 	written = share(sizeof *written);
 	scratch_dir(directory, sizeof directory);
 	snprintf(store_path, sizeof store_path, "%s/store", directory);
-	snprintf(format_path, sizeof format_path, "%s/v1", store_path);
+	snprintf(format_path, sizeof format_path, "%s/v2", store_path);
 	seed = proof_seed("damage");
 	for (n = 0; n < rounds && !*written->failure; n++) {
 		bool is_open;

@@ -43,7 +43,7 @@ static void prepare_records(struct opened *o)
 	terrace_cache *cache;
 	char path[300];
 
-	snprintf(path, sizeof path, "%s/store/v1/dictionaries", o->dir);
+	snprintf(path, sizeof path, "%s/store/v2/dictionaries", o->dir);
 	if (access(path, F_OK) == 0)
 		remove_dir(path);
 	if (open_records(o, TERRACE_CODEC_ZSTD, &cache) != TERRACE_OK) {
@@ -186,7 +186,7 @@ static bool damage_file(const char *dir, terrace_slice value, bool remove)
 {
 	char files[300];
 
-	snprintf(files, sizeof files, "%s/store/v1/files", dir);
+	snprintf(files, sizeof files, "%s/store/v2/files", dir);
 	search.value = value;
 	search.remove = remove;
 	search.found = 0;
@@ -207,9 +207,9 @@ static void prepare_damage(struct opened *o)
 		if (!damage_file(o->dir, value, i == 1))
 			lie("damaging", "its file is not there");
 	}
-	snprintf(path, sizeof path, "%s/store/v1/files/00", o->dir);
+	snprintf(path, sizeof path, "%s/store/v2/files/00", o->dir);
 	mkdir(path, 0700);
-	snprintf(path, sizeof path, "%s/store/v1/files/00/00000000000abc00", o->dir);
+	snprintf(path, sizeof path, "%s/store/v2/files/00/00000000000abc00", o->dir);
 	close(open(path, O_CREAT | O_WRONLY, 0600));
 	terrace_clear(o->cache, TERRACE_L1, NULL);
 }
@@ -266,7 +266,7 @@ static void prepare_wreck(struct opened *o)
 	if (open_store(o) == TERRACE_OK && open_cache(o) == TERRACE_OK)
 		put(o, "key", 'o');
 	close_store(o);
-	snprintf(path, sizeof path, "%s/store/v1/db-1", o->dir);
+	snprintf(path, sizeof path, "%s/store/v2/db-1", o->dir);
 	for (long at = 0; at < 64; at++)
 		change_byte(path, at);
 }

@@ -104,7 +104,7 @@ static void prepare_alone(struct opened *o)
 static void prepare_unshared(struct opened *o)
 {
 	prepare_alone(o);
-	unlink(in_dir(o, "own/v1/shared"));
+	unlink(in_dir(o, "own/v2/shared"));
 }
 
 /* Each time at another place; the fifth time it is cut short. */
@@ -115,7 +115,7 @@ static void prepare_beheaded(struct opened *o)
 	const char *shared;
 
 	prepare_alone(o);
-	shared = in_dir(o, "own/v1/shared");
+	shared = in_dir(o, "own/v2/shared");
 	if (at < 4)
 		write_text(shared, 8 * (off_t)at + 1, "no head!");
 	else if (truncate(shared, 4096) < 0)
@@ -158,7 +158,7 @@ static void prepare_cut(struct opened *o)
 	int fd;
 
 	fill(o, NULL);
-	path = in_dir(o, "own/v1/unsynced");
+	path = in_dir(o, "own/v2/unsynced");
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	size = pread(fd, unsynced, sizeof unsynced, 0);
 	close_own(0);

@@ -254,7 +254,7 @@ static void inspect(const struct operation *op)
 	const char *allowed = returned ? op->returned : "on ";
 
 	/* What was half written is gone: it was swept when the store was opened. */
-	snprintf(path, sizeof path, "%s/store/v1/files/new", directory);
+	snprintf(path, sizeof path, "%s/store/v2/files/new", directory);
 	if (rmdir(path) != 0 && errno != ENOENT)
 		fail(op->name, "something was left half written");
 	if (!strchr(allowed, letter) || (letter == 'o' && !op->before))

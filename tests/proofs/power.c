@@ -298,7 +298,7 @@ static uint64_t damaged_in(terrace_cache *cache)
 /* What is synced as it should be is in one piece. */
 static bool was_set_aside(void)
 {
-	DIR *stream = opendir(path_of("mount/store/v1"));
+	DIR *stream = opendir(path_of("mount/store/v2"));
 	struct dirent *item;
 	bool found = false;
 
@@ -429,7 +429,7 @@ static void sync_mounted(void)
 /* A kernel writes what it likes first: all of one file, and nothing of the others. */
 static void sync_one(struct random *random)
 {
-	const char *dir = path_of(random_below(random, 2) ? "mount/store/v1" : "mount/loose/v1");
+	const char *dir = path_of(random_below(random, 2) ? "mount/store/v2" : "mount/loose/v2");
 	DIR *stream = opendir(dir);
 	struct dirent *item;
 	uint64_t skip = random_below(random, 8);

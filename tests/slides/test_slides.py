@@ -670,7 +670,7 @@ class Serve(SlidesTest):
         self.stop()
         lines = data_of(log).decode(errors="replace").splitlines()
         # What the store's keeper writes down every few seconds, whatever is asked for.
-        kept = re.compile(r'/v1/(stats|processes)>|"(stats|processes)"')
+        kept = re.compile(r'/v2/(stats|processes)>|"(stats|processes)"')
 
         def reads(mark):
             begin = next(i for i, line in enumerate(lines) if "GET /begin-" + mark in line)

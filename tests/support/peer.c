@@ -133,7 +133,7 @@ const char *hear(const struct peer *peer)
 
 int hold_writers(const struct fixture *f)
 {
-	int fd = open(scratch_path(&f->scratch, "store/v1/shared"), O_RDWR | O_CLOEXEC);
+	int fd = open(scratch_path(&f->scratch, "store/v2/shared"), O_RDWR | O_CLOEXEC);
 
 	assert_true(fd >= 0);
 	assert_int_equal(terrace__lock_wait(fd, LOCK_WRITER, true), 0);

@@ -149,7 +149,7 @@ void fixture_file(const struct fixture *f, char ret[600])
 	char command[700];
 	FILE *list;
 
-	snprintf(command, sizeof command, "find %s/v1/files -type f",
+	snprintf(command, sizeof command, "find %s/v2/files -type f",
 	         scratch_path(&f->scratch, "store"));
 	list = popen(command, "r");
 	ret[0] = '\0';
@@ -268,7 +268,7 @@ int fixture_files(const struct fixture *f)
 	int count = 0;
 	FILE *list;
 
-	snprintf(command, sizeof command, "find %s/v1/files -type f | wc -l",
+	snprintf(command, sizeof command, "find %s/v2/files -type f | wc -l",
 	         scratch_path(&f->scratch, "store"));
 	list = popen(command, "r");
 	assert_int_equal(fscanf(list, "%d", &count), 1);

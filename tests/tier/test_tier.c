@@ -49,9 +49,9 @@ static const char *hashed_as; /* NULL: keys have their own hashes */
 static struct tier_key key_of(const char *key)
 {
 	const char *text = hashed_as ? hashed_as : key;
-	struct hash128 hash = terrace__hash128(text, strlen(text), CACHE);
+	uint64_t hash = terrace__hash64(text, strlen(text), CACHE);
 
-	return (struct tier_key){ .key = terrace_str(key), .hash = hash.low, .cache = CACHE };
+	return (struct tier_key){ .key = terrace_str(key), .hash = hash, .cache = CACHE };
 }
 
 static void open_memory(struct tier *t)

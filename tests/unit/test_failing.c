@@ -251,7 +251,7 @@ static void test_failing__an_older_database_does_not_come_back(void **state)
 		terrace_cache_close(cache);
 		terrace_close(f.store);
 		/* The machine went down, as far as anybody can tell: another database is made. */
-		assert_int_equal(unlink(scratch_path(&f.scratch, "store/v1/unsynced")), 0);
+		assert_int_equal(unlink(scratch_path(&f.scratch, "store/v2/unsynced")), 0);
 		fixture_boot(&f, 2);
 		assert_ok(terrace_open(scratch_path(&f.scratch, "store"), &f.options, &f.store));
 		cache = fixture_cache(&f, "a", NULL);

@@ -22,9 +22,9 @@
 
 static struct tier_key key_of(const char *text)
 {
-	struct hash128 hash = terrace__hash128(text, strlen(text), 0);
+	uint64_t hash = terrace__hash64(text, strlen(text), 0);
 
-	return (struct tier_key){ .key = terrace_str(text), .hash = hash.low };
+	return (struct tier_key){ .key = terrace_str(text), .hash = hash };
 }
 
 static struct memory *open_memory(const char *policy, unsigned shards)

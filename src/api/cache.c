@@ -43,7 +43,7 @@ const void *terrace_data(const terrace_value *value)
 {
 	struct entry *entry = value_entry(value);
 
-	return entry && entry->kind != ENTRY_OBJECT ? entry_value(entry) : NULL;
+	return entry && !entry_is_object(entry) ? entry_value(entry) : NULL;
 }
 
 size_t terrace_size(const terrace_value *value)
@@ -101,17 +101,22 @@ static __attribute__((noinline)) int get_long(terrace_cache *cache, terrace_slic
 {
 	struct entry *entry = NULL;
 	unsigned tier = 0;
-	int rc;
+	int rc = terrace__check_cache(cache);
 
+	if (rc == TERRACE_OK)
+		rc = terrace__check_key(key);
+	if (rc != TERRACE_OK)
+		return rc;
 	if (holds_nothing(cache))
 		return TERRACE_MISS;
 	rc = terrace__get_long(cache, key, &entry, &tier);
 	return got(cache, key, rc, entry, tier, ret);
 }
 
+/* No simple hit. In the order of the registers that they are in already. */
 static __attribute__((noinline)) int get_hashed(terrace_cache *cache, terrace_slice key,
-                                                uint64_t hash, struct entry *found,
-                                                terrace_value **ret)
+                                                terrace_value **ret, uint64_t hash,
+                                                struct entry *found)
 {
 	struct entry *entry = NULL;
 	unsigned tier = 0;
@@ -122,20 +127,16 @@ static __attribute__((noinline)) int get_hashed(terrace_cache *cache, terrace_sl
 
 int terrace_get(terrace_cache *cache, terrace_slice key, terrace_value **ret)
 {
-	uint64_t hash;
+	uint64_t hash, version;
 	struct entry *entry;
-	int rc = terrace__check_cache(cache);
 
-	if (LIKELY(rc == TERRACE_OK))
-		rc = terrace__check_key(key);
-	if (UNLIKELY(rc != TERRACE_OK))
-		return rc;
-	if (UNLIKELY(!cache) || UNLIKELY(!hits_are_simple(cache)))
+	if (UNLIKELY(!cache) || UNLIKELY(!hits_are_simple(cache)) || UNLIKELY(!hit_is_usual(key)))
 		return get_long(cache, key, ret);
-	hash = hit_hash(cache, key);
+	hash = hash_key(key.data, key.size, cache->seed);
+	version = hit_version(cache, hash);
 	entry = hit_look(cache, key, hash);
-	if (UNLIKELY(!hit_is_good(cache, cache_slot(cache, hash), entry)))
-		return get_hashed(cache, key, hash, entry, ret);
+	if (UNLIKELY(!hit_is_good(cache, version, entry)))
+		return get_hashed(cache, key, ret, hash, entry);
 	*ret = value_of(entry, TERRACE_L1);
 	return TERRACE_OK;
 }

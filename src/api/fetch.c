@@ -356,23 +356,31 @@ static __attribute__((noinline)) int fetch_hashed(terrace_cache *cache, terrace_
 	return rc;
 }
 
+static __attribute__((noinline)) int fetch_checked(terrace_cache *cache, terrace_slice key,
+                                                   terrace_load_fn *load, void *ctx,
+                                                   terrace_value **ret)
+{
+	int rc = terrace__check_cache(cache);
+
+	if (rc == TERRACE_OK)
+		rc = terrace__check_key(key);
+	return rc == TERRACE_OK ? fetch_long(cache, key, load, ctx, FLIGHT_OBJECT, ret) : rc;
+}
+
 int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
                   terrace_value **ret)
 {
-	uint64_t hash;
+	uint64_t hash, version;
 	struct entry *entry;
-	int rc = terrace__check_cache(cache);
 
-	if (LIKELY(rc == TERRACE_OK))
-		rc = terrace__check_key(key);
-	if (UNLIKELY(rc != TERRACE_OK))
-		return rc;
 	/* Who computes may ask for that very key, and is to be told. */
-	if (UNLIKELY(!cache) || UNLIKELY(!hits_are_simple(cache)) || UNLIKELY(terrace__lease_any()))
-		return fetch_long(cache, key, load, ctx, FLIGHT_OBJECT, ret);
-	hash = hit_hash(cache, key);
+	if (UNLIKELY(!cache) || UNLIKELY(!hits_are_simple(cache)) || UNLIKELY(!hit_is_usual(key)) ||
+	    UNLIKELY(terrace__lease_any()))
+		return fetch_checked(cache, key, load, ctx, ret);
+	hash = hash_key(key.data, key.size, cache->seed);
+	version = hit_version(cache, hash);
 	entry = hit_look(cache, key, hash);
-	if (UNLIKELY(!hit_is_good(cache, cache_slot(cache, hash), entry)))
+	if (UNLIKELY(!hit_is_good(cache, version, entry)))
 		return fetch_hashed(cache, key, hash, entry, load, ctx, ret);
 	*ret = value_of(entry, TERRACE_L1);
 	return TERRACE_OK;

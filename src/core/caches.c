@@ -167,6 +167,7 @@ static int number_cache(struct terrace *store, struct terrace_cache *cache)
 	cache->shared = &store->shared->caches[new.number];
 	cache->first_slot = cache->on_disk ? 0 : VERSIONS;
 	cache->slot_mask = (cache->on_disk ? VERSIONS : MEMORY_VERSIONS) - 1;
+	cache->versions = &store->shared->versions[cache->first_slot];
 	cache->seed = seed_of(store, new.number);
 	if (cache->settings[CACHE_immutable].number && !store->read_only &&
 	    !cache_is_immutable(store->shared, cache->shared))
@@ -371,6 +372,7 @@ static void cache_free(struct terrace_cache *cache)
 	terrace__codecs_done(&cache->codecs);
 	terrace__settings_free(cache->settings, CACHE_SETTING_COUNT);
 	cache->magic = 0;
+	atomic_store(&cache->hits_simply, 0);
 	free(cache);
 }
 

@@ -144,7 +144,8 @@ static __attribute__((noinline)) bool is_good_after_all(struct terrace_cache *ca
 static inline int memory_found(struct terrace_cache *cache, const struct tier_key *key,
                                struct entry *entry, struct entry **ret)
 {
-	if (LIKELY(is_current(cache, key->slot, entry) && never_ends(entry)) ||
+	if (LIKELY(is_current(cache, version_load(cache->store->shared, key->slot), entry) &&
+	           never_ends(entry)) ||
 	    is_good_after_all(cache, key, entry)) {
 		entry_hit(entry);
 		*ret = entry;
@@ -442,16 +443,9 @@ static int get_hashed(struct terrace_cache *cache, const struct tier_key *key, s
 int terrace__get_near(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                       unsigned *ret_tier)
 {
-	uint64_t hash = hit_hash(cache, key);
-	struct entry *entry = NULL;
+	const struct tier_key hashed = cache_key_soon(cache, key);
 
-	if (LIKELY(hits_are_simple(cache)))
-		entry = hit_look(cache, key, hash);
-	if (UNLIKELY(!hit_is_good(cache, cache_slot(cache, hash), entry)))
-		return terrace__get_near_hashed(cache, key, hash, entry, ret, ret_tier);
-	*ret = entry;
-	*ret_tier = TERRACE_L1;
-	return TERRACE_OK;
+	return get_near(cache, &hashed, NULL, ret, ret_tier);
 }
 
 int terrace__get_near_hashed(struct terrace_cache *cache, terrace_slice key, uint64_t hash,
@@ -481,18 +475,7 @@ int terrace__get_hashed(struct terrace_cache *cache, terrace_slice key, uint64_t
 int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                  unsigned *ret_tier)
 {
-	uint64_t hash;
-	struct entry *entry;
-
-	if (UNLIKELY(!hits_are_simple(cache)))
-		return terrace__get_long(cache, key, ret, ret_tier);
-	hash = hit_hash(cache, key);
-	entry = hit_look(cache, key, hash);
-	if (UNLIKELY(!hit_is_good(cache, cache_slot(cache, hash), entry)))
-		return terrace__get_hashed(cache, key, hash, entry, ret, ret_tier);
-	*ret = entry;
-	*ret_tier = TERRACE_L1;
-	return TERRACE_OK;
+	return terrace__get_long(cache, key, ret, ret_tier);
 }
 
 void terrace__get_some(struct terrace_cache *cache, const terrace_slice *keys, size_t count,
@@ -509,9 +492,10 @@ void terrace__get_some(struct terrace_cache *cache, const terrace_slice *keys, s
 	if (cache->memory && count > 0)
 		cache->memory_ops->soon(cache->memory, hashed, count);
 	for (size_t i = 0; i < count; i++) {
+		uint64_t version = hit_version(cache, hashed[i].hash);
 		struct entry *entry = simple ? hit_look(cache, keys[i], hashed[i].hash) : NULL;
 
-		if (LIKELY(hit_is_good(cache, hashed[i].slot, entry))) {
+		if (LIKELY(hit_is_good(cache, version, entry))) {
 			ret[i] = entry;
 			ret_tiers[i] = TERRACE_L1;
 		} else if (get_hashed(cache, &hashed[i], entry, &ret[i], &ret_tiers[i]) !=

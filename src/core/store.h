@@ -241,8 +241,9 @@ struct terrace_cache {
 	struct shared_cache *shared;
 	uint64_t seed;                  /* of its keys' hashes */
 	uint32_t first_slot, slot_mask; /* of their versions */
-	_Atomic bool hits_simply;       /* see hit.h */
-	bool puts_simply;               /* into memory alone, as it is, for good */
+	const _Atomic uint64_t *versions;
+	_Atomic uint32_t hits_simply; /* see hit.h */
+	bool puts_simply;             /* into memory alone, as it is, for good */
 
 	/* L1: `memory` holds what get gives, decoded with a form; `encoded`
 	 * holds the bytes of a cache with a form. NULL where not wanted. */
@@ -350,9 +351,14 @@ static inline uint64_t terrace__value_max(const struct terrace *store)
 }
 
 /* Where the version of a key stands. */
+static inline uint32_t slot_behind_first(const struct terrace_cache *cache, uint64_t hash)
+{
+	return (uint32_t)(hash >> 20) & cache->slot_mask;
+}
+
 static inline uint32_t cache_slot(const struct terrace_cache *cache, uint64_t hash)
 {
-	return cache->first_slot + ((uint32_t)(hash >> 20) & cache->slot_mask);
+	return cache->first_slot + slot_behind_first(cache, hash);
 }
 
 /* Caches must not share hashes: their rows share an index. */

@@ -128,6 +128,12 @@ struct entry *terrace__entry_copy(const struct entry *entry);
 
 extern const struct entry_rest terrace__entry_no_rest;
 
+/* By its bit, which is one instruction. */
+static inline bool entry_is_object(const struct entry *entry)
+{
+	return entry->kind & ENTRY_OBJECT;
+}
+
 static inline uint8_t *entry_key(const struct entry *entry)
 {
 	return (uint8_t *)(uintptr_t)entry->key;
@@ -241,6 +247,9 @@ static inline void entry_drop(struct entry *entry, uint32_t mark)
 		terrace__epoch_nudge();
 }
 
+/* Whoever found it, and when. */
+void terrace__entry_unref_any(struct entry *entry);
+
 /* NULL is fine. */
 static inline void entry_unref(struct entry *entry)
 {
@@ -249,8 +258,8 @@ static inline void entry_unref(struct entry *entry)
 	if (!entry)
 		return;
 	meta = atomic_load_explicit(&entry->meta, memory_order_relaxed);
-	if (!terrace__epoch_let_go(&entry->node))
-		entry_drop(entry, 0);
+	if (!terrace__epoch_let_go_last(&entry->node))
+		terrace__entry_unref_any(entry);
 	else if (__builtin_expect(meta & ENTRY_RETIRED, 0))
 		terrace__epoch_nudge();
 }
@@ -305,7 +314,7 @@ bool terrace__entry_pin_counted(struct epoch_slot *slot, struct entry *entry);
 /* As entry_pin(), when it needs no count. */
 static inline bool entry_hold(struct epoch_slot *slot, struct entry *entry)
 {
-	return __builtin_expect(entry->kind != ENTRY_OBJECT, 1) &&
+	return __builtin_expect(!entry_is_object(entry), 1) &&
 	       terrace__epoch_hold(slot, &entry->node);
 }
 

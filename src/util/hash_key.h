@@ -7,10 +7,13 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+enum { HASH_KEY_MOST = 128 };
+
+/* Of 1 to HASH_KEY_MOST bytes. */
 static inline uint64_t hash_key(const void *data, size_t size, uint64_t seed)
 {
-	if (__builtin_expect(size <= 16 || size > 128, 0))
-		return terrace__hash64(data, size, seed);
+	if (size - 1 >= HASH_KEY_MOST)
+		__builtin_unreachable();
 	return XXH3_64bits_withSeed(data, size, seed);
 }
 

@@ -119,6 +119,15 @@ static void test_value__outlives_replacement_cache_and_store(void **state)
 	terrace_release(value);
 }
 
+static int not_to_be_asked(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	(void)ctx;
+	(void)key;
+	(void)loaded;
+	fail_msg("a loader was asked for what is there");
+	return -1;
+}
+
 static void test_keys__of_any_bytes_up_to_64_KiB(void **state)
 {
 	struct fixture *f = *state;
@@ -147,6 +156,37 @@ static void test_keys__of_any_bytes_up_to_64_KiB(void **state)
 		assert_status(terrace_get(cache, terrace_bytes("", 0), &value), TERRACE_EINVAL);
 	}
 	free(key);
+}
+
+/* Whoever hashes a key in place and whoever calls for it say the same. */
+static void test_keys__of_every_size_are_hit_in_memory(void **state)
+{
+	enum { LONGEST = 300 };
+	struct fixture *f = *state;
+	char key[LONGEST];
+
+	for (size_t i = 0; i < sizeof key; i++)
+		key[i] = (char)('a' + i % 23);
+	ON_BOTH (f, cache) {
+		for (size_t size = 1; size <= LONGEST; size++) {
+			terrace_slice slice = terrace_bytes(key, size);
+			terrace_value *value;
+			size_t hits;
+
+			assert_ok(terrace_put(cache, slice, slice, NULL));
+			assert_ok(terrace_get(cache, slice, &value));
+			assert_int_equal(terrace_value_tier(value), TERRACE_L1);
+			assert_int_equal(terrace_size(value), size);
+			terrace_release(value);
+			assert_ok(terrace_fetch(cache, slice, not_to_be_asked, NULL, &value));
+			assert_int_equal(terrace_value_tier(value), TERRACE_L1);
+			terrace_release(value);
+			assert_ok(terrace_get_many(cache, &slice, 1, &value, &hits));
+			assert_int_equal(hits, 1);
+			assert_int_equal(terrace_value_tier(value), TERRACE_L1);
+			terrace_release(value);
+		}
+	}
 }
 
 static void test_many__put_get_delete(void **state)
@@ -1490,6 +1530,7 @@ int main(void)
 		WITH_STORE(test_get__says_which_tier_served),
 		WITH_STORE(test_value__outlives_replacement_cache_and_store),
 		WITH_STORE(test_keys__of_any_bytes_up_to_64_KiB),
+		WITH_STORE(test_keys__of_every_size_are_hit_in_memory),
 		WITH_STORE(test_many__put_get_delete),
 		WITH_STORE(test_get_or__gives_a_copy_of_the_default),
 		WITH_STORE(test_add__only_where_nothing_lives),

@@ -175,6 +175,12 @@ static void put_hashed(struct memory *memory, const char *text, uint64_t hash)
 	entry_unref(put.entry);
 }
 
+/* Of the n-th bucket, of as many as there are. */
+static uint64_t bucket_hash(uint64_t n)
+{
+	return n * sizeof(struct bucket);
+}
+
 /*
  * Four buckets of seven: eight entries of each of them, of which four go again,
  * so that in the end every bucket was passed by one that lies further on.
@@ -191,11 +197,11 @@ static void test_memory__a_search_ends_where_all_buckets_were_passed(void **stat
 		for (uint64_t i = 0; i < 8; i++) {
 			snprintf(texts[bucket][i], sizeof texts[bucket][i], "%d-%d", (int)bucket,
 			         (int)i);
-			put_hashed(memory, texts[bucket][i], bucket + 4 * i);
+			put_hashed(memory, texts[bucket][i], bucket_hash(bucket + 4 * i));
 		}
 		for (uint64_t i = 0; i < 4; i++) {
 			key.key = terrace_str(texts[bucket][i]);
-			key.hash = bucket + 4 * i;
+			key.hash = bucket_hash(bucket + 4 * i);
 			assert_ok(terrace__memory_ops.remove(memory, &key, NULL));
 		}
 	}
@@ -204,7 +210,7 @@ static void test_memory__a_search_ends_where_all_buckets_were_passed(void **stat
 	for (uint64_t bucket = 0; bucket < 4; bucket++) {
 		for (uint64_t i = 4; i < 8; i++) {
 			key.key = terrace_str(texts[bucket][i]);
-			key.hash = bucket + 4 * i;
+			key.hash = bucket_hash(bucket + 4 * i);
 			assert_ok(terrace__memory_ops.get(memory, &key, true, &entry));
 			entry_unref(entry);
 		}
@@ -705,7 +711,7 @@ static void retire(struct thing *thing)
 
 static void let_go(struct thing *thing)
 {
-	if (terrace__epoch_let_go(&thing->node))
+	if (terrace__epoch_let_go_last(&thing->node) || terrace__epoch_let_go(&thing->node))
 		return;
 	thing->counted--;
 	if (thing->counted <= 0 && thing->unlinked && !thing->retired)
@@ -731,6 +737,28 @@ static void test_held__nothing_is_freed_before_all_let_go(void **state)
 	let_go(&things_held[0]);
 	terrace__epoch_drain();
 	assert_true(things_held[0].freed);
+}
+
+/* As many as there are can be had again, in whichever order they were given back. */
+static void test_held__places_come_back_in_any_order(void **state)
+{
+	static struct thing held[EPOCH_PLACES];
+
+	(void)state;
+	for (size_t step = 1; step < EPOCH_PLACES; step += 2) {
+		struct epoch_slot *slot = terrace__epoch_slot();
+
+		terrace__epoch_enter(slot);
+		for (size_t i = 0; i < EPOCH_PLACES; i++)
+			assert_true(terrace__epoch_hold(slot, &held[i].node));
+		assert_false(terrace__epoch_hold(slot, &held[0].node));
+		terrace__epoch_exit(slot);
+		/* An odd step meets each once. */
+		for (size_t i = 0; i < EPOCH_PLACES; i++)
+			let_go(&held[i * step % EPOCH_PLACES]);
+	}
+	for (size_t i = 0; i < EPOCH_PLACES; i++)
+		assert_int_equal(held[i].counted, 0);
 }
 
 static void *hold_elsewhere(void *ctx)
@@ -1020,6 +1048,47 @@ static void test_held__large_values_do_not_wait_for_many(void **state)
 	terrace__memory_ops.close(memory);
 }
 
+/* Whoever lets go last of what was evicted meanwhile frees it there and then, in whichever order. */
+static void test_held__the_last_to_let_go_frees(void **state)
+{
+	enum { LARGE = 1 << 20, COUNT = 3 };
+	static const int orders[2][COUNT] = { { 2, 1, 0 }, { 0, 1, 2 } };
+	uint8_t *value = calloc(1, LARGE);
+	uint64_t none = allocated();
+
+	(void)state;
+	free(value);
+	if (allocated() == none) {
+		print_message("this malloc does not say what it has given out\n");
+		skip();
+	}
+	value = calloc(1, LARGE);
+	assert_non_null(value);
+	for (int turn = 0; turn < 2; turn++) {
+		struct memory *memory = open_memory("hits", 1);
+		uint64_t before = allocated();
+		struct entry *pinned[COUNT];
+
+		for (int i = 0; i < COUNT; i++) {
+			char text[8];
+
+			snprintf(text, sizeof text, "%d", i);
+			put(memory, text, value, LARGE);
+			pinned[i] = pin(memory, text);
+		}
+		evict(memory, COUNT);
+		terrace__epoch_drain();
+		for (int left = COUNT; left > 0; left--) {
+			assert_in_range(allocated(), before + left * (uint64_t)LARGE,
+			                before + (left + 1) * (uint64_t)LARGE - 1);
+			entry_unref(pinned[orders[turn][COUNT - left]]);
+		}
+		assert_in_range(allocated(), 0, before + LARGE - 1);
+		terrace__memory_ops.close(memory);
+	}
+	free(value);
+}
+
 /* --- threads --------------------------------------------------------------------------------------- */
 
 enum { STRESS_KEYS = 200, STRESS_THREADS = 8, STRESS_HELD = 3 * EPOCH_PLACES };
@@ -1217,6 +1286,7 @@ int main(void)
 		cmocka_unit_test(test_evict__everything_goes_when_everything_must),
 		cmocka_unit_test(test_evict__everything_goes_once_while_others_put),
 		cmocka_unit_test(test_held__nothing_is_freed_before_all_let_go),
+		cmocka_unit_test(test_held__places_come_back_in_any_order),
 		cmocka_unit_test(test_held__others_may_let_go),
 		cmocka_unit_test(test_held__what_it_holds_outlives_a_thread),
 		cmocka_unit_test(test_held__much_that_is_held_is_in_nobodys_way),
@@ -1224,6 +1294,7 @@ int main(void)
 		cmocka_unit_test(test_held__readers_fence_themselves_where_nobody_can_ask_for_it),
 		cmocka_unit_test(test_held__a_value_outlives_its_table),
 		cmocka_unit_test(test_held__large_values_do_not_wait_for_many),
+		cmocka_unit_test(test_held__the_last_to_let_go_frees),
 		cmocka_unit_test(test_threads__objects_are_not_destroyed_within_a_section),
 		cmocka_unit_test(test_threads__readers_never_see_what_is_not_there),
 	};

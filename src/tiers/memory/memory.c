@@ -131,12 +131,11 @@ static int memory_get(void *tier, const struct tier_key *key, bool hit, struct e
 }
 
 /* The bucket of a key's hash, to be read ahead. */
-static struct bucket *bucket_of(void *tier, const struct tier_key *key)
+static struct bucket *bucket_ahead(void *tier, const struct tier_key *key)
 {
 	struct shard *shard = shard_of(tier, key->hash);
-	struct table *table = atomic_load_explicit(shard->table, memory_order_acquire);
 
-	return &table->buckets[key->hash & table->mask];
+	return bucket_of(atomic_load_explicit(shard->table, memory_order_acquire), key->hash);
 }
 
 /* First all buckets, then, when those should be there, the entries that they may be. */
@@ -148,10 +147,10 @@ static void memory_soon(void *tier, const struct tier_key *keys, size_t count)
 		return;
 	terrace__epoch_enter(slot);
 	for (size_t i = 0; i < count; i++)
-		__builtin_prefetch(bucket_of(tier, &keys[i]));
+		__builtin_prefetch(bucket_ahead(tier, &keys[i]));
 	/* A single one would only be waited for. */
 	for (size_t i = 0; i < count && count > 1; i++)
-		bucket_read_ahead(bucket_of(tier, &keys[i]), &keys[i]);
+		bucket_read_ahead(bucket_ahead(tier, &keys[i]), &keys[i]);
 	terrace__epoch_exit(slot);
 }
 
@@ -296,7 +295,7 @@ static void shard_soon(const struct memory *memory, struct shard *shard, const s
 	memory->evict->soon(shard->policy, put->key.hash, may_go);
 	for (unsigned i = 0; i < EVICT_MAY_GO; i++) {
 		if (may_go[i])
-			__builtin_prefetch(&table->buckets[may_go[i]->hash & table->mask]);
+			__builtin_prefetch(bucket_of(table, may_go[i]->hash));
 	}
 }
 

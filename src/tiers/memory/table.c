@@ -27,13 +27,13 @@ struct table *terrace__table_new(uint64_t entries)
 	if (!table)
 		return NULL;
 	memset(table, 0, size);
-	table->mask = buckets - 1;
+	table->mask = (buckets - 1) * sizeof(struct bucket);
 	return table;
 }
 
 uint64_t terrace__table_capacity(const struct table *table)
 {
-	return capacity_of(table->mask + 1);
+	return capacity_of(table_buckets(table));
 }
 
 /* Which word of a bucket is this; BUCKET_WORDS when none is. */
@@ -59,8 +59,9 @@ static void bucket_passed(struct bucket *bucket, int change)
 
 void terrace__table_insert(struct table *table, struct entry *entry)
 {
-	for (uint64_t i = entry->hash & table->mask;; i = (i + 1) & table->mask) {
-		struct bucket *bucket = &table->buckets[i];
+	struct bucket *bucket = bucket_of(table, entry->hash);
+
+	for (;; bucket = bucket_next(table, bucket)) {
 		unsigned k = word_at(bucket, 0);
 		uint64_t tags;
 
@@ -80,10 +81,10 @@ void terrace__table_insert(struct table *table, struct entry *entry)
 
 void terrace__table_remove(struct table *table, const struct entry *entry)
 {
+	struct bucket *bucket = bucket_of(table, entry->hash);
 	uint64_t word = word_of(entry);
 
-	for (uint64_t i = entry->hash & table->mask;; i = (i + 1) & table->mask) {
-		struct bucket *bucket = &table->buckets[i];
+	for (;; bucket = bucket_next(table, bucket)) {
 		unsigned k = word_at(bucket, word);
 
 		if (k < BUCKET_WORDS) {
@@ -103,7 +104,7 @@ void terrace__table_retire(struct table *table)
 {
 	static const struct epoch_kind kind = { .free = free_table };
 
-	bool large = table->mask >= LARGE_BUCKETS;
+	bool large = table_buckets(table) > LARGE_BUCKETS;
 
 	table->retired.kind = &kind;
 	terrace__epoch_retire(&table->retired);

@@ -1,6 +1,6 @@
 /*
  * A hash table of entries that readers search without a lock. Buckets are cache
- * lines of seven words, each an entry's address with 16 bits of its hash, and
+ * lines of seven words, each an entry's address above 16 bits of its hash, and
  * before them a word of tags, eight other bits for each, so that one comparison
  * says which of them to look at. An entry that finds its bucket full goes to
  * the next one, and the buckets that it passed count it, so that a search knows
@@ -12,6 +12,10 @@
 #define MEMORY_TABLE_H
 
 #include "tiers/tier.h"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 enum { BUCKET_WORDS = 7 };
 
@@ -26,18 +30,37 @@ enum { PASSED_SHIFT = 56, PASSED_MANY = 255 };
 
 struct table {
 	struct epoch_node retired;
-	uint64_t mask;
+	uint64_t mask; /* of a hash: how far from the first its bucket begins */
 	struct bucket buckets[];
 };
 
+/* The place of a hash in a table: its lowest bits say nothing more, so that no shift is needed. */
+static inline struct bucket *bucket_of(struct table *table, uint64_t hash)
+{
+	return (struct bucket *)((char *)table->buckets + (hash & table->mask));
+}
+
+/* The one behind it, or the first. */
+static inline struct bucket *bucket_next(struct table *table, const struct bucket *bucket)
+{
+	uint64_t at = (uint64_t)((const char *)(bucket + 1) - (const char *)table->buckets);
+
+	return bucket_of(table, at);
+}
+
+static inline uint64_t table_buckets(const struct table *table)
+{
+	return table->mask / sizeof(struct bucket) + 1;
+}
+
 static inline uint64_t word_of(const struct entry *entry)
 {
-	return (uint64_t)(uintptr_t)entry | (entry->hash >> 48 << 48);
+	return (uint64_t)(uintptr_t)entry << 16 | entry->hash >> 48;
 }
 
 static inline struct entry *word_entry(uint64_t word)
 {
-	return (struct entry *)(uintptr_t)(word & UINT64_C(0xffffffffffff));
+	return (struct entry *)(uintptr_t)(word >> 16);
 }
 
 static inline uint64_t tag_of(uint64_t hash)
@@ -45,18 +68,30 @@ static inline uint64_t tag_of(uint64_t hash)
 	return hash >> 40 & 255;
 }
 
-/* The tags that are this one, a high bit for each; and now and then one that is not. */
+/* The tags that are this one, a bit for each; and without SSE2 now and then one that is not. */
 static inline uint64_t tags_find(uint64_t tags, uint64_t tag)
 {
-	uint64_t apart = tags ^ tag * UINT64_C(0x01010101010101);
+	uint64_t wanted = tag * UINT64_C(0x01010101010101);
+#ifdef __SSE2__
+	__m128i same = _mm_cmpeq_epi8(_mm_cvtsi64_si128((int64_t)tags),
+	                              _mm_cvtsi64_si128((int64_t)wanted));
+
+	return (uint64_t)_mm_movemask_epi8(same) & 0x7f;
+#else
+	uint64_t apart = tags ^ wanted;
 
 	return (apart - UINT64_C(0x01010101010101)) & ~apart & UINT64_C(0x80808080808080);
+#endif
 }
 
 /* Which word a bit of tags_find() is of. */
 static inline unsigned tag_word(uint64_t found)
 {
+#ifdef __SSE2__
+	return (unsigned)__builtin_ctzll(found);
+#else
 	return (unsigned)__builtin_ctzll(found) / 8;
+#endif
 }
 
 typedef uint64_t two_words __attribute__((vector_size(16)));
@@ -86,33 +121,40 @@ static inline bool same_few_bytes(const uint8_t *a, const uint8_t *b, size_t siz
 	return ((left[0] ^ right[0]) | (left[1] ^ right[1])) == 0;
 }
 
-/*
- * Mostly they are the same, and short: a call would cost more than to compare, and a
- * branch on the size more than to compare some bytes twice.
- */
+static inline bool is_nothing(two_words words)
+{
+#ifdef __SSE2__
+	__m128i bytes;
+
+	memcpy(&bytes, &words, sizeof bytes);
+	return _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128())) == 0xffff;
+#else
+	return (words[0] | words[1]) == 0;
+#endif
+}
+
+/* Mostly they are the same, and short: a call would cost more than to compare. */
 static inline bool same_bytes(const uint8_t *a, const uint8_t *b, size_t size)
 {
-	size_t step = (size_t)(32 - size) >> 59 & 16; /* 16 when it is more than 32 */
 	two_words apart;
 
 	if (__builtin_expect(size < 16, 0))
 		return same_few_bytes(a, b, size);
-	/* From both ends towards the middle. */
-	apart = apart_at(a, b, 0) | apart_at(a, b, step) | apart_at(a, b, size - 16 - step) |
-	        apart_at(a, b, size - 16);
-	for (size_t at = 32; __builtin_expect(at + 32 < size, 0); at += 16)
+	apart = apart_at(a, b, 0) | apart_at(a, b, size - 16);
+	for (size_t at = 16; at + 16 < size; at += 16)
 		apart |= apart_at(a, b, at);
-	return (apart[0] | apart[1]) == 0;
+	return is_nothing(apart);
 }
 
 static inline bool entry_is(const struct entry *entry, terrace_slice key)
 {
-	return entry->key_size == key.size && same_bytes(entry_key(entry), key.data, key.size);
+	return entry->key_size == (uint32_t)key.size &&
+	       same_bytes(entry_key(entry), key.data, key.size);
 }
 
 static inline bool word_fits(uint64_t word, uint64_t hash)
 {
-	return (word ^ hash) >> 48 == 0 && word_entry(word);
+	return (uint16_t)word == (uint16_t)(hash >> 48) && word_entry(word);
 }
 
 /* What a hit reads: some of the head, the key, and the value, which lies behind that. */
@@ -133,7 +175,7 @@ static inline void bucket_read_ahead(struct bucket *bucket, const struct tier_ke
 		uint64_t word = atomic_load_explicit(&bucket->words[tag_word(found)],
 		                                     memory_order_relaxed);
 
-		if (word && word >> 48 == key->hash >> 48)
+		if (word_fits(word, key->hash))
 			entry_read_ahead(word_entry(word), key->key.size);
 	}
 }
@@ -144,7 +186,7 @@ static inline void bucket_read_ahead(struct bucket *bucket, const struct tier_ke
  */
 static inline struct entry *table_find_fast(struct table *table, terrace_slice key, uint64_t hash)
 {
-	struct bucket *bucket = &table->buckets[hash & table->mask];
+	struct bucket *bucket = bucket_of(table, hash);
 	uint64_t tags = atomic_load_explicit(&bucket->tags, memory_order_acquire);
 	uint64_t found = tags_find(tags, tag_of(hash)), word;
 	struct entry *entry;
@@ -167,9 +209,10 @@ static inline struct entry *table_find_fast(struct table *table, terrace_slice k
 static inline _Atomic uint64_t *table_find(struct table *table, const struct tier_key *key,
                                            struct entry **ret)
 {
+	struct bucket *bucket = bucket_of(table, key->hash);
+
 	/* Once around at most: in a small table every bucket may have been passed. */
-	for (uint64_t n = 0; n <= table->mask; n++) {
-		struct bucket *bucket = &table->buckets[(key->hash + n) & table->mask];
+	for (uint64_t n = table_buckets(table); n > 0; n--, bucket = bucket_next(table, bucket)) {
 		uint64_t tags = atomic_load_explicit(&bucket->tags, memory_order_acquire);
 		uint64_t found = tags_find(tags, tag_of(key->hash));
 
@@ -195,7 +238,7 @@ static inline _Atomic uint64_t *table_find(struct table *table, const struct tie
 /* For walking over all words, under the lock; NULL where there is no entry. */
 static inline uint64_t table_words(const struct table *table)
 {
-	return (table->mask + 1) * BUCKET_WORDS;
+	return table_buckets(table) * BUCKET_WORDS;
 }
 
 static inline struct entry *table_at(struct table *table, uint64_t at)

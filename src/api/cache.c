@@ -109,7 +109,7 @@ static __attribute__((noinline)) int get_long(terrace_cache *cache, terrace_slic
 		return rc;
 	if (holds_nothing(cache))
 		return TERRACE_MISS;
-	rc = terrace__get_long(cache, key, &entry, &tier);
+	rc = terrace__get(cache, key, &entry, &tier);
 	return got(cache, key, rc, entry, tier, ret);
 }
 

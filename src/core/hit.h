@@ -1,7 +1,7 @@
 /*
  * A hit in L1 as it mostly is, in one piece: the fewer its instructions, the more of them
  * the processor has under way while it waits for memory. Whatever is not so simple goes the
- * long way: terrace__get_long().
+ * long way: terrace__get().
  */
 #ifndef CORE_HIT_H
 #define CORE_HIT_H

@@ -456,8 +456,8 @@ int terrace__get_near_hashed(struct terrace_cache *cache, terrace_slice key, uin
 	return get_near(cache, &hashed, found, ret, ret_tier);
 }
 
-int terrace__get_long(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
-                      unsigned *ret_tier)
+int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
+                 unsigned *ret_tier)
 {
 	const struct tier_key hashed = cache_key_soon(cache, key);
 
@@ -470,12 +470,6 @@ int terrace__get_hashed(struct terrace_cache *cache, terrace_slice key, uint64_t
 	const struct tier_key hashed = { key, hash, cache_slot(cache, hash), cache->number };
 
 	return get_hashed(cache, &hashed, found, ret, ret_tier);
-}
-
-int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
-                 unsigned *ret_tier)
-{
-	return terrace__get_long(cache, key, ret, ret_tier);
 }
 
 void terrace__get_some(struct terrace_cache *cache, const terrace_slice *keys, size_t count,

@@ -18,9 +18,7 @@ int terrace__get(struct terrace_cache *cache, terrace_slice key, struct entry **
 /* The same of L1 alone, where no miss is counted: one that counts is to follow. */
 int terrace__get_near(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
                       unsigned *ret_tier);
-/* The same, the long way: see hit.h. With `found`, pinned, L1 is not asked again; it may be NULL. */
-int terrace__get_long(struct terrace_cache *cache, terrace_slice key, struct entry **ret,
-                      unsigned *ret_tier);
+/* The same of a key that is hashed. With `found`, pinned, L1 is not asked again; it may be NULL. */
 int terrace__get_hashed(struct terrace_cache *cache, terrace_slice key, uint64_t hash,
                         struct entry *found, struct entry **ret, unsigned *ret_tier);
 int terrace__get_near_hashed(struct terrace_cache *cache, terrace_slice key, uint64_t hash,

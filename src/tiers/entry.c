@@ -182,16 +182,6 @@ static const struct epoch_kind entry_epochs = {
 	.refer = refer,
 };
 
-void terrace__entry_unref_any(struct entry *entry)
-{
-	uint32_t meta = atomic_load_explicit(&entry->meta, memory_order_relaxed);
-
-	if (!terrace__epoch_let_go(&entry->node))
-		entry_drop(entry, 0);
-	else if (UNLIKELY(meta & ENTRY_RETIRED))
-		terrace__epoch_nudge();
-}
-
 void terrace__entry_last(struct entry *entry)
 {
 	bool large;

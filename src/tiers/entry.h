@@ -247,9 +247,6 @@ static inline void entry_drop(struct entry *entry, uint32_t mark)
 		terrace__epoch_nudge();
 }
 
-/* Whoever found it, and when. */
-void terrace__entry_unref_any(struct entry *entry);
-
 /* NULL is fine. */
 static inline void entry_unref(struct entry *entry)
 {
@@ -258,8 +255,8 @@ static inline void entry_unref(struct entry *entry)
 	if (!entry)
 		return;
 	meta = atomic_load_explicit(&entry->meta, memory_order_relaxed);
-	if (!terrace__epoch_let_go_last(&entry->node))
-		terrace__entry_unref_any(entry);
+	if (!terrace__epoch_let_go(&entry->node))
+		entry_drop(entry, 0);
 	else if (__builtin_expect(meta & ENTRY_RETIRED, 0))
 		terrace__epoch_nudge();
 }

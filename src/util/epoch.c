@@ -96,25 +96,12 @@ static struct epoch_slot *slot_take(void)
 	return slot;
 }
 
-/* The last places that name nothing are free again. */
-static void settle(struct epoch_slot *slot)
+/* Which places are taken. */
+static void look_over(struct epoch_slot *slot)
 {
-	while (slot->high > 0 && epoch_names(slot, slot->high - 1, NULL))
-		slot->high--;
-}
-
-bool terrace__epoch_let_go(const struct epoch_node *node)
-{
-	struct epoch_slot *slot = terrace__epoch_mine;
-
-	for (uint32_t at = 0; slot && at < slot->high; at++) {
-		if (!epoch_names(slot, at, node))
-			continue;
-		atomic_store_explicit(&slot->places[at], NULL, memory_order_release);
-		settle(slot);
-		return true;
-	}
-	return false;
+	slot->taken = 0;
+	for (unsigned i = 0; i < EPOCH_PLACES; i++)
+		slot->taken |= (unsigned)(atomic_load(&slot->places[i]) != NULL) << i;
 }
 
 struct epoch_slot *terrace__epoch_join(void)
@@ -122,9 +109,7 @@ struct epoch_slot *terrace__epoch_join(void)
 	pthread_once(&once, start);
 	terrace__epoch_mine = slot_take();
 	if (terrace__epoch_mine) {
-		/* What another thread left there is held still. */
-		terrace__epoch_mine->high = EPOCH_PLACES;
-		settle(terrace__epoch_mine);
+		look_over(terrace__epoch_mine);
 		pthread_setspecific(slot_key, terrace__epoch_mine);
 	}
 	return terrace__epoch_mine;
@@ -269,7 +254,7 @@ void terrace__epoch_spill(struct epoch_slot *slot, const struct epoch_kind *kind
 		kind->refer(node);
 		atomic_store(&slot->places[i], NULL);
 	}
-	slot->high = 0;
+	slot->taken = 0;
 	pthread_mutex_unlock(&reclaim_lock);
 }
 

@@ -49,12 +49,12 @@ struct epoch_node {
 	const struct epoch_kind *kind;
 };
 
-enum { EPOCH_PLACES = 16 };
+enum { EPOCH_PLACES = 16, EPOCH_FULL = (1 << EPOCH_PLACES) - 1 };
 
 struct epoch_slot {
 	_Alignas(64) _Atomic uint64_t entered; /* 0: not reading */
 	_Atomic int used;
-	uint32_t high; /* behind the last place that may be taken, as the thread itself knows */
+	uint32_t taken; /* places, as the thread itself knows */
 	struct epoch_slot *next;
 	/* What the thread holds. It alone writes here, but for names of what is free. */
 	_Alignas(64) _Atomic(struct epoch_node *) places[EPOCH_PLACES];
@@ -114,40 +114,34 @@ void terrace__epoch_spill(struct epoch_slot *slot, const struct epoch_kind *kind
 /* Within the section in which the node was found; false when there is no place for it. */
 static inline bool terrace__epoch_hold(struct epoch_slot *slot, struct epoch_node *node)
 {
-	uint32_t at = slot->high;
+	unsigned at;
 
-	if (__builtin_expect(at == EPOCH_PLACES, 0))
+	if (__builtin_expect(slot->taken == EPOCH_FULL, 0))
 		return false;
-	slot->high = at + 1;
+	at = (unsigned)__builtin_ctz(~slot->taken);
+	slot->taken |= 1u << at;
 	/* Seen by who frees not later than that the section has ended. */
 	atomic_store_explicit(&slot->places[at], node, memory_order_relaxed);
 	return true;
 }
 
-static inline bool epoch_names(const struct epoch_slot *slot, uint32_t at,
-                               const struct epoch_node *node)
-{
-	return atomic_load_explicit(&slot->places[at], memory_order_relaxed) == node;
-}
-
 /* False when the calling thread does not hold it in one of its places. */
-bool terrace__epoch_let_go(const struct epoch_node *node);
-
-/* The same as it mostly is: the thread lets go of what it has found last. False says nothing. */
-static inline bool terrace__epoch_let_go_last(const struct epoch_node *node)
+static inline bool terrace__epoch_let_go(const struct epoch_node *node)
 {
 	struct epoch_slot *slot = terrace__epoch_mine;
 
-	uint32_t at;
+	if (!slot)
+		return false;
+	for (unsigned taken = slot->taken; taken; taken &= taken - 1) {
+		unsigned at = (unsigned)__builtin_ctz(taken);
 
-	if (!slot || slot->high == 0)
-		return false;
-	at = slot->high - 1;
-	if (!epoch_names(slot, at, node) || (at > 0 && epoch_names(slot, at - 1, NULL)))
-		return false;
-	slot->high = at;
-	atomic_store_explicit(&slot->places[at], NULL, memory_order_release);
-	return true;
+		if (atomic_load_explicit(&slot->places[at], memory_order_relaxed) == node) {
+			slot->taken &= ~(1u << at);
+			atomic_store_explicit(&slot->places[at], NULL, memory_order_release);
+			return true;
+		}
+	}
+	return false;
 }
 
 /* Free `node` as soon as no reader can find it and nobody holds it. Any thread. */

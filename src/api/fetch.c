@@ -360,11 +360,23 @@ static __attribute__((noinline)) int fetch_checked(terrace_cache *cache, terrace
                                                    terrace_load_fn *load, void *ctx,
                                                    terrace_value **ret)
 {
+	struct entry *entry;
+	unsigned tier;
 	int rc = terrace__check_cache(cache);
 
 	if (rc == TERRACE_OK)
 		rc = terrace__check_key(key);
-	return rc == TERRACE_OK ? fetch_long(cache, key, load, ctx, FLIGHT_OBJECT, ret) : rc;
+	if (rc != TERRACE_OK)
+		return rc;
+	/* Who computes may ask for that very key, and is to be told. */
+	if (!cache || !hits_are_simple(cache) || terrace__lease_any())
+		return fetch_long(cache, key, load, ctx, FLIGHT_OBJECT, ret);
+	rc = terrace__get_near(cache, key, &entry, &tier);
+	if (rc == TERRACE_MISS)
+		return fetch_long(cache, key, load, ctx, FLIGHT_OBJECT, ret);
+	if (rc == TERRACE_OK)
+		*ret = value_of(entry, tier);
+	return rc;
 }
 
 int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
@@ -373,7 +385,6 @@ int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load
 	uint64_t hash, version;
 	struct entry *entry;
 
-	/* Who computes may ask for that very key, and is to be told. */
 	if (UNLIKELY(!cache) || UNLIKELY(!hits_are_simple(cache)) || UNLIKELY(!hit_is_usual(key)) ||
 	    UNLIKELY(terrace__lease_any()))
 		return fetch_checked(cache, key, load, ctx, ret);

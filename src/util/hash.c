@@ -34,6 +34,9 @@ struct hash128 terrace__hash128(const void *data, size_t size, uint64_t seed)
 
 uint64_t terrace__hash64(const void *data, size_t size, uint64_t seed)
 {
+	/* Of what is long they are the lower half of the 128. */
+	if (UNLIKELY(size >= LONG))
+		return terrace__hash128(data, size, seed).low;
 	return XXH3_64bits_withSeed(data, size, seed);
 }
 

@@ -13,7 +13,9 @@
 
 #include "tiers/tier.h"
 
-#ifdef __SSE2__
+/* A test has the others compiled, too. */
+#if defined(__SSE2__) && !defined(TABLE_PORTABLE)
+#define TABLE_SSE2 1
 #include <emmintrin.h>
 #endif
 
@@ -72,7 +74,7 @@ static inline uint64_t tag_of(uint64_t hash)
 static inline uint64_t tags_find(uint64_t tags, uint64_t tag)
 {
 	uint64_t wanted = tag * UINT64_C(0x01010101010101);
-#ifdef __SSE2__
+#ifdef TABLE_SSE2
 	__m128i same = _mm_cmpeq_epi8(_mm_cvtsi64_si128((int64_t)tags),
 	                              _mm_cvtsi64_si128((int64_t)wanted));
 
@@ -87,7 +89,7 @@ static inline uint64_t tags_find(uint64_t tags, uint64_t tag)
 /* Which word a bit of tags_find() is of. */
 static inline unsigned tag_word(uint64_t found)
 {
-#ifdef __SSE2__
+#ifdef TABLE_SSE2
 	return (unsigned)__builtin_ctzll(found);
 #else
 	return (unsigned)__builtin_ctzll(found) / 8;
@@ -123,7 +125,7 @@ static inline bool same_few_bytes(const uint8_t *a, const uint8_t *b, size_t siz
 
 static inline bool is_nothing(two_words words)
 {
-#ifdef __SSE2__
+#ifdef TABLE_SSE2
 	__m128i bytes;
 
 	memcpy(&bytes, &words, sizeof bytes);

@@ -153,6 +153,29 @@ static void test_database__malformed_under_a_writer_is_set_aside_and_the_write_s
 	terrace_cache_close(cache);
 }
 
+/* What is missing may be no more than the end of a value: SQLite opens, and its check cannot read. */
+static void test_database__a_log_that_lost_its_end_is_set_aside(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = rows_alone(f);
+	static char value[40000];
+	struct stat st;
+
+	put_keys(cache, "value");
+	assert_ok(terrace_flush(f->store));
+	assert_ok(
+	    terrace_put(cache, TERRACE_KEY("large"), terrace_bytes(value, sizeof value), NULL));
+	assert_ok(terrace_flush(f->store));
+	assert_int_equal(stat(file_of(f, "db-1-wal"), &st), 0);
+	cut(file_of(f, "db-1-wal"), st.st_size - 1);
+	assert_misses(cache, "large");
+	assert_true(terrace_delete(cache, TERRACE_KEY("large")) >= 0);
+	assert_int_equal(count_files(f, "db-2"), 3);
+	put_keys(cache, "new");
+	assert_int_equal(count_gives(cache, "new"), KEYS);
+	terrace_cache_close(cache);
+}
+
 static void test_database__another_process_moves_with_it(void **state)
 {
 	struct fixture f;
@@ -694,6 +717,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 		TEST(test_database__malformed_under_a_reader_is_set_aside),
 		TEST(test_database__malformed_under_a_writer_is_set_aside_and_the_write_succeeds),
+		TEST(test_database__a_log_that_lost_its_end_is_set_aside),
 		cmocka_unit_test(test_database__another_process_moves_with_it),
 		TEST(test_database__copies_without_rows_go_with_an_invalidation),
 		TEST(test_database__removed_or_replaced_under_a_writer),

@@ -21,7 +21,7 @@ static const char *const sql[] = {
 #undef X
 };
 
-static int status_of(int code)
+int terrace__sqlite_status(int code)
 {
 	/* The log has lost its end; we make no links. */
 	if (code == SQLITE_IOERR_SHORT_READ || code == SQLITE_CANTOPEN_SYMLINK)
@@ -85,7 +85,7 @@ void terrace__suspect(struct disk *disk, sqlite3 *db, int code)
 int terrace__sqlite_failed(struct disk *disk, sqlite3 *db, const char *what)
 {
 	int code = db ? sqlite3_extended_errcode(db) : SQLITE_NOMEM;
-	int rc = status_of(code);
+	int rc = terrace__sqlite_status(code);
 	int err = db && (code & 0xff) == SQLITE_CANTOPEN ? sqlite3_system_errno(db) : 0;
 
 	if (err == ELOOP)

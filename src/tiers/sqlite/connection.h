@@ -183,7 +183,9 @@ struct disk {
 	struct renewal renewal;
 };
 
-/* The status for SQLite's code, with a message. What may be the database's fault is noted. */
+/* For SQLite's code, extended. */
+int terrace__sqlite_status(int code);
+/* The status of what has just failed, with a message. What may be the database's fault is noted. */
 int terrace__sqlite_failed(struct disk *disk, sqlite3 *db, const char *what);
 /* On every connection: whoever looks whether a database is sound prepares all statements. */
 int terrace__renew_prepare(struct disk *disk, sqlite3 *db);

@@ -284,9 +284,9 @@ bool terrace__could_not_read(const char *text)
 	static const char before[] = "error code=";
 
 	while ((text = strstr(text, before))) {
-		long code = strtol(text + sizeof before - 1, NULL, 10) & 0xff;
+		int code = (int)strtol(text + sizeof before - 1, NULL, 10);
 
-		if (code != SQLITE_CORRUPT && code != SQLITE_NOTADB)
+		if (terrace__sqlite_status(code) != TERRACE_ECORRUPT)
 			return true;
 		text++;
 	}

@@ -161,7 +161,7 @@ bool terrace__alone_put_simply(struct terrace_cache *cache, terrace_slice key, t
 	struct entry *entry;
 	int rc;
 
-	cache->memory_ops->soon(cache->memory, &put.key, 1);
+	cache->memory_ops->soon_put(cache->memory, &put.key);
 	if (terrace__memory_join(cache) != TERRACE_OK)
 		return false;
 	entry = put.entry = terrace__entry_new_plain(key, value.size);

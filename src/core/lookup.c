@@ -484,7 +484,7 @@ void terrace__get_some(struct terrace_cache *cache, const terrace_slice *keys, s
 	for (size_t i = 0; i < count; i++)
 		hashed[i] = cache_key_soon(cache, keys[i]);
 	if (cache->memory && count > 0)
-		cache->memory_ops->soon(cache->memory, hashed, count);
+		cache->memory_ops->soon_get(cache->memory, hashed, count);
 	for (size_t i = 0; i < count; i++) {
 		uint64_t version = hit_version(cache, hashed[i].hash);
 		struct entry *entry = simple ? hit_look(cache, keys[i], hashed[i].hash) : NULL;

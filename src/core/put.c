@@ -273,7 +273,7 @@ int terrace__put_packed(struct terrace_cache *cache, struct put_item *items, siz
 	for (size_t i = 0; i < count && rc == TERRACE_OK; i++) {
 		items[i].hashed = cache_key_soon(cache, items[i].key);
 		if (cache->memory)
-			cache->memory_ops->soon(cache->memory, &items[i].hashed, 1);
+			cache->memory_ops->soon_put(cache->memory, &items[i].hashed);
 		rc = terrace__entry_make(cache, &items[i].hashed, items[i].value, extra, ttl_ms,
 		                         idle_ms, cost_us, &items[i].entry);
 		if (rc == TERRACE_OK && items[i].absent)

@@ -153,8 +153,9 @@ struct tier_ops {
 	 * failure. With `hit` the entry's count goes up.
 	 */
 	int (*get)(void *tier, const struct tier_key *key, bool hit, struct entry **ret);
-	/* Memory: gets or puts of these will come: start reading what they look at first. */
-	void (*soon)(void *tier, const struct tier_key *keys, size_t count);
+	/* Memory: gets of these will come, or a put: start reading what they look at first. */
+	void (*soon_get)(void *tier, const struct tier_key *keys, size_t count);
+	void (*soon_put)(void *tier, const struct tier_key *key);
 	/* Replaces what is there; TERRACE_EXISTS when a condition did not hold. */
 	int (*put)(void *tier, const struct tier_put *put);
 	/* TERRACE_OK, or TERRACE_MISS when it was not there. */

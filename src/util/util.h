@@ -25,6 +25,18 @@ static inline uint64_t max_u64(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+/* Ask for a line that will be written, so that no other processor has it then. */
+static inline void prefetch_to_write(const void *at)
+{
+#ifdef __x86_64__
+	/* Compilers take the one for reading unless they are told of the processor; where this
+	 * one is not known it does nothing. */
+	__asm__ volatile("prefetchw %0" : : "m"(*(const char *)at));
+#else
+	__builtin_prefetch(at, 1);
+#endif
+}
+
 /* In sixteenths; straight between powers of two (Mitchell, 1962). */
 static inline int log2_16(uint64_t number)
 {

@@ -14,6 +14,7 @@
 /* Doubly linked, newest first. */
 struct evict_queue {
 	struct entry *newest, *oldest;
+	double first; /* the rank of the oldest, as its policy keeps it */
 };
 
 static inline void queue_add(struct evict_queue *queue, struct entry *entry)
@@ -60,6 +61,8 @@ struct evict_ops {
 	const char *name;
 	size_t size; /* of the state, which starts zeroed */
 	void (*start)(void *state, const struct evict_setting *setting);
+	/* Without the lock: an entry will be added. Ask for the lines of the state that are written then. */
+	void (*ahead)(const void *state);
 	/*
 	 * An entry of this hash may be added: ask for what is looked at then. The entries
 	 * that may go for it: NULL where nobody can say.

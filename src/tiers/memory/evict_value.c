@@ -69,20 +69,20 @@ struct ghost {
 };
 
 struct value_state {
+	/* What a put into a full cache writes lies together. */
 	struct evict_setting setting;
-	const struct aim *aim;
 	bool full;    /* something was evicted already */
 	uint8_t last; /* the queue that was found the lowest, the last time */
+	uint8_t ghost_clock;
+	const struct aim *aim;
 	uint64_t entries, bytes;
 	uint64_t window_entries, window_bytes; /* of them, in the window */
-	struct evict_queue queues[CLASSES];
-	double first[CLASSES];              /* the rank of each queue's oldest */
-	uint64_t used[(CLASSES + 63) / 64]; /* a bit for each queue that is not empty */
 	double level;
 	struct ghost *ghosts;
+	uint64_t used[(CLASSES + 63) / 64]; /* a bit for each queue that is not empty */
 	uint32_t ghost_mask;
-	uint8_t ghost_clock;
 	uint32_t ghost_fill; /* evictions since it ticked */
+	struct evict_queue queues[CLASSES];
 	struct trials trials;
 };
 
@@ -228,7 +228,7 @@ static void enqueue(struct value_state *s, struct entry *entry, uint8_t class)
 	if (class == WINDOW)
 		window_count(s, 1, entry_charge(entry));
 	if (!queue->oldest) {
-		s->first[class] = entry->rank;
+		s->queues[class].first = entry->rank;
 		s->used[class / 64] |= UINT64_C(1) << class % 64;
 	}
 	queue_add(queue, entry);
@@ -257,7 +257,7 @@ static void dequeue(struct value_state *s, struct entry *entry)
 	if (!queue->oldest) {
 		s->used[class / 64] &= ~(UINT64_C(1) << class % 64);
 	} else if (first) {
-		s->first[class] = queue->oldest->rank;
+		s->queues[class].first = queue->oldest->rank;
 		look_ahead(queue->oldest);
 	}
 }
@@ -277,6 +277,15 @@ static bool window_is_over(const struct value_state *s, unsigned times)
 		return false;
 	return s->setting.by_count ? s->window_entries * WINDOW_PART > s->entries * times :
 	                             s->window_bytes * WINDOW_PART > s->bytes * times;
+}
+
+static void value_ahead(const void *state)
+{
+	const struct value_state *s = state;
+
+	prefetch_to_write(s);
+	prefetch_to_write(&s->queues[WINDOW]);
+	prefetch_to_write(&s->trials);
 }
 
 /* The two that may have to fight for it were asked for when they came to their queues' ends. */
@@ -349,7 +358,7 @@ static unsigned lowest_class(const struct value_state *s, unsigned but)
 			unsigned class = word * 64 + (unsigned)__builtin_ctzll(used);
 
 			if (class != but &&
-			    (lowest == WINDOW || s->first[class] < s->first[lowest]))
+			    (lowest == WINDOW || s->queues[class].first < s->queues[lowest].first))
 				lowest = class;
 		}
 	}
@@ -495,8 +504,8 @@ static void bytes_start(void *state, const struct evict_setting *setting)
 #define BY_VALUE(its_name, its_start)                                                         \
 	{                                                                                     \
 		.name = (its_name), .size = sizeof(struct value_state), .start = (its_start), \
-		.soon = value_soon, .added = value_added, .removed = value_removed,           \
-		.victim = value_victim, .done = value_done,                                   \
+		.ahead = value_ahead, .soon = value_soon, .added = value_added,               \
+		.removed = value_removed, .victim = value_victim, .done = value_done,         \
 	}
 
 const struct evict_ops terrace__evict_hits = BY_VALUE("hits", hits_start);

@@ -16,9 +16,8 @@ struct gone {
 };
 
 struct shard {
-	_Alignas(64) pthread_mutex_t lock;
-	_Atomic(struct table *) *table; /* among the memory_tables */
-	void *policy;                   /* of the evict_ops */
+	_Alignas(64) pthread_mutex_t lock; /* two lines in all */
+	_Atomic(struct table *) *table;    /* among the memory_tables */
 	uint64_t entries, bytes;
 	/* What the counters that all shards share have not been told yet. */
 	uint64_t new_entries, new_bytes;
@@ -29,6 +28,8 @@ struct shard {
 struct memory {
 	struct memory_tables tables;
 	const struct evict_ops *evict;
+	char *policies; /* the state of each shard's, so many bytes from one to the next */
+	size_t policy_bytes;
 	struct tier_pool *pool;
 	unsigned shard_count;
 	bool by_count;     /* the limit is on entries */
@@ -42,6 +43,11 @@ struct memory {
 static struct shard *shard_of(struct memory *memory, uint64_t hash)
 {
 	return &memory->shards[memory_shard(&memory->tables, hash)];
+}
+
+static void *policy_of(const struct memory *memory, const struct shard *shard)
+{
+	return memory->policies + (size_t)(shard - memory->shards) * memory->policy_bytes;
 }
 
 static void memory_close(void *tier);
@@ -70,34 +76,28 @@ int terrace__memory_open(const struct evict_ops *evict, const struct evict_setti
 	memory->pool = pool;
 	memory->by_count = setting->by_count;
 	memory->tables.tables = aligned_alloc(64, (shards * sizeof(void *) + 63) & ~(size_t)63);
-	if (!memory->tables.tables) {
+	memory->tables.mask = shards - 1;
+	memory->policy_bytes = (evict->size + 63) & ~(size_t)63;
+	memory->policies = aligned_alloc(64, shards * memory->policy_bytes);
+	memory->gone = setting->backed ? NULL : calloc(GONE, sizeof *memory->gone);
+	if (!memory->tables.tables || !memory->policies || !(memory->gone || setting->backed)) {
 		memory_close(memory);
 		return no_memory("a cache in memory");
 	}
-	memory->tables.mask = shards - 1;
-	if (!setting->backed) {
-		memory->gone = calloc(GONE, sizeof *memory->gone);
-		if (!memory->gone) {
-			memory_close(memory);
-			return no_memory("a cache in memory");
-		}
-	}
+	memset(memory->policies, 0, shards * memory->policy_bytes);
 	for (unsigned i = 0; i < shards; i++) {
 		struct shard *shard = &memory->shards[i];
 		struct table *table = terrace__table_new(1);
 
 		lock_init(&shard->lock);
-		shard->policy = calloc(1, evict->size);
 		shard->table = &memory->tables.tables[i];
 		atomic_init(shard->table, table);
-		if (!table || !shard->policy) {
-			free(table);
-			free(shard->policy);
+		if (!table) {
 			pthread_mutex_destroy(&shard->lock);
 			memory_close(memory);
 			return no_memory("a cache in memory");
 		}
-		evict->start(shard->policy, setting);
+		evict->start(policy_of(memory, shard), setting);
 		memory->shard_count = i + 1;
 	}
 	*ret = memory;
@@ -133,13 +133,14 @@ static int memory_get(void *tier, const struct tier_key *key, bool hit, struct e
 /* The bucket of a key's hash, to be read ahead. */
 static struct bucket *bucket_ahead(void *tier, const struct tier_key *key)
 {
-	struct shard *shard = shard_of(tier, key->hash);
+	const struct memory_tables *tables = tier;
+	_Atomic(struct table *) *table = &tables->tables[memory_shard(tables, key->hash)];
 
-	return bucket_of(atomic_load_explicit(shard->table, memory_order_acquire), key->hash);
+	return bucket_of(atomic_load_explicit(table, memory_order_acquire), key->hash);
 }
 
 /* First all buckets, then, when those should be there, the entries that they may be. */
-static void memory_soon(void *tier, const struct tier_key *keys, size_t count)
+static void memory_soon_get(void *tier, const struct tier_key *keys, size_t count)
 {
 	struct epoch_slot *slot = terrace__epoch_slot();
 
@@ -152,6 +153,23 @@ static void memory_soon(void *tier, const struct tier_key *keys, size_t count)
 	for (size_t i = 0; i < count && count > 1; i++)
 		bucket_read_ahead(bucket_ahead(tier, &keys[i]), &keys[i]);
 	terrace__epoch_exit(slot);
+}
+
+/* One processor's lines are another's after every other put; so all of them are asked for at once. */
+static void memory_soon_put(void *tier, const struct tier_key *key)
+{
+	struct epoch_slot *slot = terrace__epoch_slot();
+	struct memory *memory = tier;
+	const struct shard *shard = shard_of(memory, key->hash);
+
+	if (UNLIKELY(!slot))
+		return;
+	terrace__epoch_enter(slot);
+	__builtin_prefetch(bucket_ahead(tier, key));
+	terrace__epoch_exit(slot);
+	prefetch_to_write(&shard->lock);
+	prefetch_to_write(&shard->counts);
+	memory->evict->ahead(policy_of(memory, shard));
 }
 
 /* Twice the room, when the next entry would not fit. Under the lock. */
@@ -217,7 +235,7 @@ static void shard_left(struct shard *shard, struct entry *entry)
 static void shard_joined(struct memory *memory, struct shard *shard, struct entry *entry)
 {
 	count(shard, 1, entry_charge(entry));
-	memory->evict->added(shard->policy, entry);
+	memory->evict->added(policy_of(memory, shard), entry);
 }
 
 static struct gone *gone_of(const struct memory *memory, const struct shard *shard)
@@ -229,7 +247,7 @@ static struct gone *gone_of(const struct memory *memory, const struct shard *sha
 static bool shard_evict(struct memory *memory, struct shard *shard, const struct tier_note *note,
                         struct tier_evicted *ret)
 {
-	struct entry *victim = memory->evict->victim(shard->policy);
+	struct entry *victim = memory->evict->victim(policy_of(memory, shard));
 
 	if (!victim)
 		return false;
@@ -292,7 +310,7 @@ static void shard_soon(const struct memory *memory, struct shard *shard, const s
 	struct table *table = atomic_load_explicit(shard->table, memory_order_relaxed);
 	const struct entry *may_go[EVICT_MAY_GO];
 
-	memory->evict->soon(shard->policy, put->key.hash, may_go);
+	memory->evict->soon(policy_of(memory, shard), put->key.hash, may_go);
 	for (unsigned i = 0; i < EVICT_MAY_GO; i++) {
 		if (may_go[i])
 			__builtin_prefetch(bucket_of(table, may_go[i]->hash));
@@ -328,7 +346,7 @@ static int shard_put(struct memory *memory, const struct tier_put *put, struct e
 	shard->counts.puts += put->whole;
 	entry_link(entry, put->whole);
 	if (old) {
-		memory->evict->removed(shard->policy, old);
+		memory->evict->removed(policy_of(memory, shard), old);
 		atomic_store_explicit(word, word_of(entry), memory_order_release);
 		shard_left(shard, old);
 	} else {
@@ -372,7 +390,7 @@ static int memory_remove(void *tier, const struct tier_key *key, const struct ti
 		pthread_mutex_unlock(&shard->lock);
 		return TERRACE_MISS;
 	}
-	memory->evict->removed(shard->policy, old);
+	memory->evict->removed(policy_of(memory, shard), old);
 	terrace__table_remove(atomic_load_explicit(shard->table, memory_order_relaxed), old);
 	shard_left(shard, old);
 	shard_unlock(memory, shard);
@@ -484,13 +502,12 @@ static void memory_close(void *tier)
 	for (unsigned i = 0; i < memory->shard_count; i++) {
 		struct shard *shard = &memory->shards[i];
 
-		if (shard->policy)
-			memory->evict->done(shard->policy);
-		free(shard->policy);
+		memory->evict->done(policy_of(memory, shard));
 		free(atomic_load(shard->table));
 		pthread_mutex_destroy(&shard->lock);
 	}
 	free(memory->gone);
+	free(memory->policies);
 	free(memory->tables.tables);
 	free(memory);
 	terrace__epoch_drain();
@@ -557,7 +574,8 @@ uint64_t terrace__memory_entries(const struct memory *memory)
 const struct tier_ops terrace__memory_ops = {
 	.name = "l1",
 	.get = memory_get,
-	.soon = memory_soon,
+	.soon_get = memory_soon_get,
+	.soon_put = memory_soon_put,
 	.put = memory_put,
 	.remove = memory_remove,
 	.each = memory_each,

@@ -16,7 +16,7 @@
  * time, so that nobody who retires one has to wait for all, and what the thread's slab
  * keeps at hand is handed out again; faster where many have gathered.
  */
-enum { RECLAIM_EVERY = 256, FREE_EVERY = 16, FREE_AT_ONCE = 16, READY_MANY = 1024 };
+enum { RECLAIM_EVERY = 512, FREE_EVERY = 16, FREE_AT_ONCE = 16, READY_MANY = 2048 };
 
 _Atomic uint64_t terrace__epoch_now = 1;
 _Atomic int terrace__epoch_fences = 1;

@@ -206,6 +206,15 @@ static uint64_t look_at(struct terrace *store, uint32_t slot, uint64_t version)
 	                                    version_look(store->shared, slot, version);
 }
 
+static bool beside(const void *ctx, terrace_slice key, struct tier_key *ret, uint64_t *ret_version)
+{
+	const struct terrace_cache *cache = ctx;
+
+	*ret = cache_key(cache, key);
+	*ret_version = version_load(cache->store->shared, ret->slot);
+	return !version_is_writing(*ret_version) && !version_is_behind(*ret_version);
+}
+
 /*
  * The row, or the value that waits to become it. *version was loaded before, and is loaded
  * again where something came in between.
@@ -217,7 +226,9 @@ static int read_row(struct terrace_cache *cache, const struct tier_key *key, uin
 	const struct disk_ops *ops = store->disk_ops;
 	enum { TRIES = 50, NAPS = 20 };
 	struct tier_stamp stamp = { .epoch = epoch,
-		                    .cleared = atomic_load(&cache->shared->cleared) };
+		                    .cleared = atomic_load(&cache->shared->cleared),
+		                    .beside = beside,
+		                    .ctx = cache };
 	int rc, tries = 0;
 
 	if (!terrace__present(store))

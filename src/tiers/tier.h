@@ -41,6 +41,13 @@ struct tier_stamp {
 	uint64_t version; /* of the key's slot */
 	uint64_t epoch;   /* of the cache */
 	uint32_t cleared; /* how often a tier of it was; of what is read where it was seen */
+	/*
+	 * Another key of the cache, whose row lies beside: hashed, and its version as it is now.
+	 * False where nothing may be remembered under that. NULL: nobody asks.
+	 */
+	bool (*beside)(const void *ctx, terrace_slice key, struct tier_key *ret,
+	               uint64_t *ret_version);
+	const void *ctx;
 };
 
 /* What memory may hold, alone and together with its like; 0: as much as it likes. */

@@ -412,6 +412,184 @@ static void test_place__does_not_outlive_its_time(void **state)
 	terrace_cache_close(cache);
 }
 
+/* --- rows of the same page ------------------------------------------------------------------- */
+
+enum { MANY = 40, ASKED = 20 };
+
+static const char *many_key(int i, char ret[16])
+{
+	snprintf(ret, 16, "many %d", i);
+	return ret;
+}
+
+static void put_rows(terrace_cache *cache)
+{
+	char key[16];
+
+	for (int i = 0; i < MANY; i++)
+		assert_ok(put_text(cache, many_key(i, key), key));
+}
+
+/* Of the other rows those that are known where they are, which is said of each; how many. */
+static int seen_beside(terrace_cache *cache, bool ret[MANY])
+{
+	char key[16];
+	int count = 0;
+
+	for (int i = 0; i < MANY; i++) {
+		struct entry *entry = i == ASKED ? NULL : at_place(cache, many_key(i, key));
+
+		ret[i] = entry != NULL;
+		count += ret[i];
+		if (entry)
+			assert_true(entry->value_size == strlen(key) &&
+			            memcmp(entry_value(entry), key, strlen(key)) == 0);
+		entry_unref(entry);
+	}
+	return count;
+}
+
+static void ask(terrace_cache *cache)
+{
+	char key[16];
+
+	assert_gives(cache, many_key(ASKED, key), key);
+	assert_true(has_place(cache, key));
+}
+
+static bool put_others(terrace *store, terrace_cache *cache)
+{
+	bool good = true;
+	char key[16];
+
+	(void)store;
+	for (int i = 0; i < MANY; i++)
+		good = good && put_text(cache, many_key(i, key), "new") == TERRACE_OK;
+	return good;
+}
+
+static void test_beside__rows_are_seen_with_the_one_that_is_asked_for(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	bool seen[MANY];
+	char key[16];
+
+	put_rows(cache);
+	settle(f);
+	ask(cache);
+	assert_int_equal(seen_beside(cache, seen), SEEN_BESIDE);
+	for (int i = 0; i < MANY; i++)
+		assert_gives(cache, many_key(i, key), key);
+	elsewhere(f, put_others);
+	assert_int_equal(seen_beside(cache, seen), 0);
+	for (int i = 0; i < MANY; i++)
+		assert_gives(cache, many_key(i, key), "new");
+	terrace_cache_close(cache);
+}
+
+/* A writer is about to commit, or a value waits to become the row. */
+static void test_beside__a_row_of_a_marked_version_is_not(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	struct shared *shared = f->store->shared;
+	bool seen[MANY];
+	char key[16];
+
+	put_rows(cache);
+	settle(f);
+	for (int i = 0; i < MANY; i++) {
+		uint32_t slot = cache_key(cache, terrace_str(many_key(i, key))).slot;
+		uint64_t mark = i % 2 ? VERSION_WRITING : VERSION_BEHIND;
+		uint64_t value = word_value(version_load(shared, slot));
+
+		if (i != ASKED)
+			atomic_store(&shared->versions[slot],
+			             word_make(shared, slot, value | mark));
+	}
+	ask(cache);
+	assert_int_equal(seen_beside(cache, seen), 0);
+	terrace_cache_close(cache);
+}
+
+/* With locks SQLite reads what was there when it began, whatever has been written since. */
+static void test_beside__rows_of_what_was_read_with_locks_are_not(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	struct disk *disk = f->store->disk;
+	const _Atomic uint64_t *commits = disk->commits;
+	bool seen[MANY];
+
+	put_rows(cache);
+	settle(f);
+	disk->commits = NULL;
+	ask(cache);
+	disk->commits = commits;
+	assert_int_equal(seen_beside(cache, seen), 0);
+	terrace_cache_close(cache);
+}
+
+static void test_beside__what_dies_unused_is_not_seen(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	terrace_put_options options = TERRACE_PUT_INIT;
+	bool seen[MANY];
+	char key[16];
+
+	options.idle_ms = 1000;
+	for (int i = 0; i < MANY; i++) {
+		many_key(i, key);
+		assert_ok(terrace_put(cache, terrace_str(key), terrace_str(key),
+		                      i == ASKED ? NULL : &options));
+	}
+	settle(f);
+	ask(cache);
+	assert_int_equal(seen_beside(cache, seen), 0);
+	terrace_cache_close(cache);
+}
+
+/* Who asks here and there would lose what is asked for again and again. */
+static void test_beside__what_was_asked_for_keeps_its_place(void **state)
+{
+	enum { SHARED_BY = 1 << 17 };
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	uint64_t wanted[MANY];
+	bool seen[MANY];
+	char key[16];
+	int found = -1;
+
+	put_rows(cache);
+	settle(f);
+	ask(cache);
+	assert_true(seen_beside(cache, seen) > 0);
+	for (int i = 0; i < MANY; i++)
+		wanted[i] = cache_key(cache, terrace_str(many_key(i, key))).hash % SHARED_BY;
+	/* One that shares its place with one of those. */
+	for (int n = 0; found < 0; n++) {
+		uint64_t at;
+
+		snprintf(key, sizeof key, "far/%d", n);
+		at = cache_key(cache, terrace_str(key)).hash % SHARED_BY;
+		for (int i = 0; i < MANY && found < 0; i++)
+			found = seen[i] && wanted[i] == at ? i : -1;
+	}
+	put_and_see(f, cache, key, "asked for");
+	{
+		char other[16];
+
+		assert_ok(put_text(cache, many_key(ASKED, other), other));
+	}
+	settle(f);
+	ask(cache);
+	assert_true(has_place(cache, key));
+	assert_false(has_place(cache, many_key(found, key)));
+	terrace_cache_close(cache);
+}
+
 /* Each byte of the row in turn is another one: what is given is right, or nothing. */
 static void test_place__of_damaged_bytes_gives_nothing(void **state)
 {
@@ -963,6 +1141,11 @@ int main(void)
 		WITH_STORE(test_place__is_not_kept_of_what_dies_unused),
 		WITH_STORE(test_place__does_not_outlive_its_time),
 		WITH_STORE(test_place__of_damaged_bytes_gives_nothing),
+		WITH_STORE(test_beside__rows_are_seen_with_the_one_that_is_asked_for),
+		WITH_STORE(test_beside__a_row_of_a_marked_version_is_not),
+		WITH_STORE(test_beside__rows_of_what_was_read_with_locks_are_not),
+		WITH_STORE(test_beside__what_dies_unused_is_not_seen),
+		WITH_STORE(test_beside__what_was_asked_for_keeps_its_place),
 	};
 	const struct CMUnitTest logs[] = {
 		WITH_STORE(test_log__that_begins_anew_does_not_give_what_lies_there),

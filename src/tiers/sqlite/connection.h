@@ -341,14 +341,21 @@ bool terrace__disk_checkpoint(void *tier, enum disk_checkpoint when);
 int terrace__disk_sync(void *tier);
 
 /* disk_places.c: a row that SQLite gave, and where it is. */
+enum { SEEN_BESIDE = 8 };
 struct seen_row {
 	uint64_t id, seq;
 	struct file_seen file; /* number 0: there is none */
 	uint64_t at, rest;     /* as in a place; `at` 0: not known */
+	/* Given where the snapshot is looked at again: rows of the same page are seen, too. */
+	const struct tier_stamp *stamp;
+	struct seen_beside {
+		uint64_t hash, version, at, seq;
+	} beside[SEEN_BESIDE];
+	size_t beside_count;
 };
 /* A statement is at the row, and has read its pages: `size` is of head and value. */
 void terrace__place_find(struct connection *connection, uint64_t size, struct seen_row *row);
-/* Remember where it is. */
+/* Remember where it is; and those beside it, for which there must have been no write since. */
 void terrace__place_note(struct disk *disk, struct connection *connection,
                          const struct tier_key *key, const struct tier_stamp *stamp,
                          const struct seen_row *row);

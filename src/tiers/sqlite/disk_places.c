@@ -16,6 +16,11 @@
  * of the file's head are remembered, wherever the row lay. A touch changes the row
  * alone: then the row is needed.
  *
+ * A page has other rows, too, and where those are is remembered with the one that was asked
+ * for: by keys that differ in a number, neighbours are what is asked for next. Of them
+ * the version is loaded after SQLite has read the page, and so is believed only if
+ * nobody has committed since: then a write that gave that version was there before.
+ *
  * The table is the process's own, and nothing of it is locked: a place that two
  * wrote at once does not have its check.
  *
@@ -172,17 +177,28 @@ static bool cell_read(const uint8_t *page, size_t at, struct cell *ret)
 	return ret->local + (ret->size > ret->local ? 4 : 0) <= (size_t)(end - ret->bytes);
 }
 
-/* The cell of a row, where the page is a leaf that has it. */
-static bool cell_find(const uint8_t *page, uint64_t id, struct cell *ret)
+/* Of a leaf; 0 of what is none. */
+static size_t cell_count(const uint8_t *page)
 {
 	size_t count = (size_t)page[3] << 8 | page[4];
 
-	if (page[0] != LEAF || CELLS_AT + 2 * count > USABLE)
-		return false;
-	for (size_t i = 0; i < count; i++) {
-		const uint8_t *at = page + CELLS_AT + 2 * i;
+	return page[0] == LEAF && CELLS_AT + 2 * count <= USABLE ? count : 0;
+}
 
-		if (!cell_read(page, (size_t)at[0] << 8 | at[1], ret))
+static bool cell_at(const uint8_t *page, size_t i, struct cell *ret)
+{
+	const uint8_t *at = page + CELLS_AT + 2 * i;
+
+	return cell_read(page, (size_t)at[0] << 8 | at[1], ret);
+}
+
+/* The cell of a row, where the page is a leaf that has it. */
+static bool cell_find(const uint8_t *page, uint64_t id, struct cell *ret, size_t *ret_i)
+{
+	size_t count = cell_count(page);
+
+	for (*ret_i = 0; *ret_i < count; ++*ret_i) {
+		if (!cell_at(page, *ret_i, ret))
 			return false;
 		if (ret->id == id)
 			return true;
@@ -237,19 +253,72 @@ static bool were_in_a_row(uint64_t pages, uint64_t *ret)
 	return true;
 }
 
+static uint64_t at_of(const struct vfs_read *read, const uint8_t *page, const struct cell *cell,
+                      size_t head)
+{
+	return (read->at + (uint64_t)(cell->bytes - page) + head) << SIZE_BITS |
+	       (cell->local - head);
+}
+
+/* A row that lies there whole, and may be remembered as it is. */
+static bool row_beside(const struct cell *cell, size_t head, uint32_t cache, struct record *ret)
+{
+	const uint8_t *bytes = cell->bytes + head;
+	size_t size = cell->local - head, of_head;
+
+	if (!head || cell->size > cell->local || cell->id >> DISK_ID_SHIFT != cache ||
+	    size < RECORD_HEAD_FIXED)
+		return false;
+	of_head = terrace__record_head_size(bytes);
+	return of_head && of_head <= size &&
+	       terrace__record_read(terrace_bytes(bytes, of_head), ret) == TERRACE_OK &&
+	       ret->cache == cache && !ret->idle && ret->payload_size == size - of_head;
+}
+
+static void see_beside(const struct vfs_read *read, const uint8_t *page, size_t i,
+                       struct seen_row *row)
+{
+	const struct tier_stamp *stamp = row->stamp;
+	struct record record;
+	struct tier_key key;
+	struct cell cell;
+	uint64_t version;
+	size_t head;
+
+	if (!cell_at(page, i, &cell))
+		return;
+	head = head_offset(&cell);
+	if (!row_beside(&cell, head, (uint32_t)(row->id >> DISK_ID_SHIFT), &record) ||
+	    !stamp->beside(stamp->ctx, record.key, &key, &version))
+		return;
+	row->beside[row->beside_count++] = (struct seen_beside){
+		.hash = key.hash,
+		.version = version,
+		.at = at_of(read, page, &cell, head),
+		.seq = record.seq,
+	};
+}
+
 /* The row in the page that was read before so many others. */
 static bool found_in(const struct vfs_read *read, const uint8_t *page, uint64_t behind,
                      struct seen_row *row)
 {
 	struct cell cell;
-	size_t head;
+	size_t head, i;
 
-	if (!cell_find(page, row->id, &cell) || overflow_pages(cell.size) != behind)
+	if (!cell_find(page, row->id, &cell, &i) || overflow_pages(cell.size) != behind)
 		return false;
 	head = head_offset(&cell);
-	row->at = (read->at + (uint64_t)(cell.bytes - page) + head) << SIZE_BITS |
-	          (cell.local - head);
-	return head && were_in_a_row(behind, &row->rest);
+	row->at = at_of(read, page, &cell, head);
+	if (!head || !were_in_a_row(behind, &row->rest))
+		return false;
+	for (size_t n = 1; row->stamp && row->stamp->beside && n <= SEEN_BESIDE / 2; n++) {
+		if (n <= i)
+			see_beside(read, page, i - n, row);
+		if (i + n < cell_count(page))
+			see_beside(read, page, i + n, row);
+	}
+	return true;
 }
 
 /*
@@ -290,6 +359,29 @@ void terrace__place_forget(struct disk *disk, uint64_t hash)
 		atomic_store_explicit(&places[hash % PLACES].check, 0, memory_order_relaxed);
 }
 
+static void place_set(struct place *place, const struct spot *spot, uint64_t check)
+{
+	atomic_store_explicit(&place->at, spot->at, memory_order_relaxed);
+	atomic_store_explicit(&place->rest, spot->rest, memory_order_relaxed);
+	atomic_store_explicit(&place->file, spot->file, memory_order_relaxed);
+	atomic_store_explicit(&place->seq, spot->seq, memory_order_relaxed);
+	atomic_store_explicit(&place->check, check, memory_order_relaxed);
+}
+
+/* Nobody has asked for it yet: what somebody has asked for stays in its place, until it is forgotten. */
+static void note_beside(struct place *places, uint32_t generation, uint32_t cache,
+                        const struct tier_stamp *stamp, const struct seen_beside *seen)
+{
+	struct place *place = &places[seen->hash % PLACES];
+	const struct spot spot = { .at = seen->at, .seq = seen->seq };
+	const struct tier_key key = { .hash = seen->hash, .cache = cache };
+	struct tier_stamp its = *stamp;
+
+	its.version = seen->version;
+	if (atomic_load_explicit(&place->check, memory_order_relaxed) == 0)
+		place_set(place, &spot, check_of(&key, &its, generation, &spot));
+}
+
 void terrace__place_note(struct disk *disk, struct connection *connection,
                          const struct tier_key *key, const struct tier_stamp *stamp,
                          const struct seen_row *row)
@@ -300,17 +392,14 @@ void terrace__place_note(struct disk *disk, struct connection *connection,
 		.file = row->file.sum,
 		.seq = row->seq,
 	};
-	struct place *place = spot.at ? places_of(disk, true) : NULL;
+	struct place *places = spot.at ? places_of(disk, true) : NULL;
 
-	if (!place)
+	if (!places)
 		return;
-	place += key->hash % PLACES;
-	atomic_store_explicit(&place->at, spot.at, memory_order_relaxed);
-	atomic_store_explicit(&place->rest, spot.rest, memory_order_relaxed);
-	atomic_store_explicit(&place->file, spot.file, memory_order_relaxed);
-	atomic_store_explicit(&place->seq, spot.seq, memory_order_relaxed);
-	atomic_store_explicit(&place->check, check_of(key, stamp, connection->generation, &spot),
-	                      memory_order_relaxed);
+	place_set(&places[key->hash % PLACES], &spot,
+	          check_of(key, stamp, connection->generation, &spot));
+	for (size_t i = 0; i < row->beside_count; i++)
+		note_beside(places, connection->generation, key->cache, stamp, &row->beside[i]);
 }
 
 /* --- reading --------------------------------------------------------------------------------------- */

@@ -49,18 +49,19 @@ static int row_entry(struct disk *disk, sqlite3_stmt *row, const struct tier_key
 }
 
 /* Where the row is that a GET is at, or the file that does without it. */
-static struct seen_row seen_row(struct connection *connection, sqlite3_stmt *row,
-                                const struct file_seen *file)
+static void see_row(struct connection *connection, sqlite3_stmt *row, const struct file_seen *file,
+                    struct seen_row *ret)
 {
-	struct seen_row seen = { .id = (uint64_t)sqlite3_column_int64(row, 0),
-		                 .seq = (uint64_t)sqlite3_column_int64(row, 1),
-		                 .file = *file };
 	int size = sqlite3_column_bytes(row, 3) + sqlite3_column_bytes(row, 4);
 
+	ret->id = (uint64_t)sqlite3_column_int64(row, 0);
+	ret->seq = (uint64_t)sqlite3_column_int64(row, 1);
+	ret->file = *file;
+	ret->at = ret->rest = 0;
+	ret->beside_count = 0;
 	/* Then SQLite has read the schema's pages, too. */
 	if (sqlite3_stmt_status(row, SQLITE_STMTSTATUS_REPREPARE, 1) == 0 && !file->sum)
-		terrace__place_find(connection, (uint64_t)size, &seen);
-	return seen;
+		terrace__place_find(connection, (uint64_t)size, ret);
 }
 
 /*
@@ -92,7 +93,7 @@ static int get_with(struct disk *disk, struct connection *connection, const stru
 		case SQLITE_ROW:
 			rc = row_entry(disk, get, key, ret, ret_blocks, &file, &lost);
 			if (rc == TERRACE_OK && ret_seen)
-				*ret_seen = seen_row(connection, get, &file);
+				see_row(connection, get, &file, ret_seen);
 			break;
 		case SQLITE_DONE:
 			rc = TERRACE_MISS;
@@ -151,8 +152,11 @@ static bool get_found(struct disk *disk, struct connection *reader, const struct
 	struct seen_row seen;
 	bool done = true;
 
+	seen.stamp = stamp;
 	terrace__limit_enter();
 	*ret_rc = get_held(disk, reader, key, ret, stamp ? &seen : NULL);
+	/* With locks what was read is of before the writes that others have done meanwhile. */
+	seen.stamp = NULL;
 	if (*ret_rc == TERRACE_EBUSY)
 		done = get_locked(disk, reader, key, ret, NULL, stamp ? &seen : NULL, ret_rc);
 	/* Of one that dies unused the head changes with its use, under the same version. */

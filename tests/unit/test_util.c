@@ -4,12 +4,16 @@
 #include "util/buf.h"
 #include "util/fs.h"
 #include "util/glob.h"
+#include "util/hash.h"
 #include "util/histogram.h"
 #include "util/text.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 static void test_buf__numbers_are_little_endian(void **state)
 {
@@ -275,9 +279,40 @@ static void test_histogram__buckets_are_within_their_bounds(void **state)
 	assert_int_equal(terrace__histogram_bucket(0), 0);
 }
 
+/* --- hashes ------------------------------------------------------------------------------ */
+
+/* One way for each kind of processor, and one for pieces. */
+static void test_hash__is_the_same_whichever_way_it_is_computed(void **state)
+{
+	enum { MOST = 70000 };
+	uint8_t *data = malloc(MOST + 64);
+
+	(void)state;
+	assert_non_null(data);
+	for (size_t i = 0; i < MOST + 64; i++)
+		data[i] = (uint8_t)(i * 31 + i / 251);
+	for (size_t size = 0; size <= MOST; size += size < 2100 ? 1 : 6133) {
+		const uint8_t *from = data + size % 64;
+		struct hash128 whole = terrace__hash128(from, size, 0), pieces;
+		struct hasher *hasher = terrace__hasher_new();
+
+		assert_non_null(hasher);
+		terrace__hasher_add(hasher, from, size / 3);
+		terrace__hasher_add(hasher, from + size / 3, size - size / 3);
+		pieces = terrace__hasher_sum(hasher);
+		terrace__hasher_free(hasher);
+		assert_true(whole.low == pieces.low && whole.high == pieces.high);
+	}
+	/* What is on disk is known by this. */
+	for (size_t size = 0; size <= MOST; size += size < 700 ? 1 : 6133)
+		assert_true(terrace__hash64(data, size, 7) == XXH3_64bits_withSeed(data, size, 7));
+	free(data);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_hash__is_the_same_whichever_way_it_is_computed),
 		cmocka_unit_test(test_buf__numbers_are_little_endian),
 		cmocka_unit_test(test_reader__never_reads_past_the_end),
 		cmocka_unit_test(test_buf__a_size_that_overflows_fails),

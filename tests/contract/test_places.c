@@ -488,6 +488,20 @@ static void test_beside__rows_are_seen_with_the_one_that_is_asked_for(void **sta
 	terrace_cache_close(cache);
 }
 
+/* Its pages have no sums: a row that an index has lost may lie there. */
+static void test_beside__rows_in_the_log_are_not_seen(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	bool seen[MANY];
+
+	put_rows(cache);
+	settle(f);
+	ask(cache);
+	assert_int_equal(seen_beside(cache, seen), 0);
+	terrace_cache_close(cache);
+}
+
 /* A writer is about to commit, or a value waits to become the row. */
 static void test_beside__a_row_of_a_marked_version_is_not(void **state)
 {
@@ -1141,6 +1155,8 @@ int main(void)
 		WITH_STORE(test_place__is_not_kept_of_what_dies_unused),
 		WITH_STORE(test_place__does_not_outlive_its_time),
 		WITH_STORE(test_place__of_damaged_bytes_gives_nothing),
+	};
+	const struct CMUnitTest beside[] = {
 		WITH_STORE(test_beside__rows_are_seen_with_the_one_that_is_asked_for),
 		WITH_STORE(test_beside__a_row_of_a_marked_version_is_not),
 		WITH_STORE(test_beside__rows_of_what_was_read_with_locks_are_not),
@@ -1148,6 +1164,7 @@ int main(void)
 		WITH_STORE(test_beside__what_was_asked_for_keeps_its_place),
 	};
 	const struct CMUnitTest logs[] = {
+		WITH_STORE(test_beside__rows_in_the_log_are_not_seen),
 		WITH_STORE(test_log__that_begins_anew_does_not_give_what_lies_there),
 		WITH_STORE(test_log__does_not_give_what_was_taken_back),
 	};
@@ -1169,6 +1186,7 @@ int main(void)
 	};
 
 	return cmocka_run_group_tests_name("rows", rows, NULL, NULL) |
+	       cmocka_run_group_tests_name("rows beside", beside, NULL, NULL) |
 	       cmocka_run_group_tests_name("files", files, NULL, NULL) |
 	       cmocka_run_group_tests_name("rows in the log", rows, leave_in_log, NULL) |
 	       cmocka_run_group_tests_name("the log", logs, leave_in_log, NULL);

@@ -312,7 +312,11 @@ static bool found_in(const struct vfs_read *read, const uint8_t *page, uint64_t 
 	row->at = at_of(read, page, &cell, head);
 	if (!head || !were_in_a_row(behind, &row->rest))
 		return false;
-	for (size_t n = 1; row->stamp && row->stamp->beside && n <= SEEN_BESIDE / 2; n++) {
+	/* An index that is damaged in the log, where pages have no sums, may have lost a row, and a
+	 * newer one was put beside it: of the older SQLite knows nothing any more. */
+	if (!row->stamp || !row->stamp->beside || read->at & VFS_IN_LOG)
+		return true;
+	for (size_t n = 1; n <= SEEN_BESIDE / 2; n++) {
 		if (n <= i)
 			see_beside(read, page, i - n, row);
 		if (i + n < cell_count(page))
@@ -339,7 +343,7 @@ void terrace__place_find(struct connection *connection, uint64_t size, struct se
 		struct vfs_read read = vfs_read_before(behind);
 		const uint8_t *page = read.page;
 
-		if (!read.at)
+		if (!read.at || !read.page)
 			continue;
 		if (least != most)
 			page = terrace__vfs_read(connection->db, again, PAGE_BYTES, read.at) ?

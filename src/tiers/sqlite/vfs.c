@@ -86,7 +86,8 @@ static int read_page(sqlite3_file *file, void *data, int size, sqlite3_int64 at)
 	const uint8_t *page = data;
 	uint8_t is[PAGE_SUM_BYTES];
 
-	note_read(at, data);
+	/* Parts go to buffers that are no longer than that. */
+	note_read(at, size == PAGE_BYTES ? data : NULL);
 	if (rc != SQLITE_OK || !is_page(size, at))
 		return rc;
 	sum(page, at, is);

@@ -32,8 +32,9 @@ enum { VFS_LOG_STEP = 24 + 4096 };
 struct vfs_reads {
 	uint64_t count;
 	struct vfs_read {
-		uint64_t at;         /* 0: it was no page, or the first */
-		const uint8_t *page; /* in SQLite's memory, which may hold another by now */
+		uint64_t at; /* 0: it was no page, or the first */
+		/* In SQLite's memory, which may hold another by now; NULL: part of a page. */
+		const uint8_t *page;
 	} last[VFS_READS];
 };
 extern _Thread_local struct vfs_reads terrace__vfs_reads;

@@ -1,9 +1,14 @@
-/* A hit in memory, pinned, among 100,000 entries, beside a table that does nothing else. */
+/*
+ * Memory: a hit, pinned, among 100,000 entries, beside a table that does nothing else
+ * and RocksDB's caches; puts with eviction; many gets at once. What is compared is run in turns.
+ */
 #include "harness.h"
+#include "peer_rocksdb.h"
+#include "unlocked.h"
 
 #include <terrace/terrace.h>
 
-#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -94,14 +99,15 @@ static void get_sixteen_together(void *ctx, uint64_t i)
 
 static void bench_many(terrace *store)
 {
-	struct bench bench = { .group = "l1",
-		               .name = "terrace",
-		               .operation = "get 16 of 2 million",
-		               .value_bytes = 100,
-		               .threads = 1,
-		               .operations = 100000,
-		               .limit = MANY_ENTRIES,
-		               .fn = get_sixteen_together };
+	struct bench together = { .group = "l1",
+		                  .name = "terrace",
+		                  .operation = "get 16 of 2 million",
+		                  .value_bytes = 100,
+		                  .threads = 1,
+		                  .operations = 100000,
+		                  .limit = MANY_ENTRIES,
+		                  .fn = get_sixteen_together };
+	struct bench singly = together;
 	terrace_policy policy = TERRACE_POLICY_INIT;
 	terrace_cache *cache;
 	char value[100] = "", text[48];
@@ -116,11 +122,10 @@ static void bench_many(terrace *store)
 		bench_require(terrace_put(cache, key, terrace_bytes(value, sizeof value), NULL) ==
 		              TERRACE_OK);
 	}
-	bench.ctx = cache;
-	bench_run(&bench);
-	bench.name = "single gets";
-	bench.fn = get_sixteen_singly;
-	bench_run(&bench);
+	singly.name = "single gets";
+	singly.fn = get_sixteen_singly;
+	singly.ctx = together.ctx = cache;
+	bench_run((struct bench[]){ together, singly }, 2);
 	terrace_cache_close(cache);
 	free(many_texts);
 }
@@ -138,8 +143,10 @@ static void *write_steadily(void *ctx)
 {
 	struct writer *writer = ctx;
 	char value[100] = "";
-	uint64_t next = bench_ns(), random = 5;
+	uint64_t next, random = 5;
 
+	bench_pin(1);
+	next = bench_ns();
 	while (!writer->stop) {
 		uint64_t i = bench_random(&random) % ENTRIES;
 		struct timespec nap = { 0, 50000 };
@@ -151,6 +158,17 @@ static void *write_steadily(void *ctx)
 			nanosleep(&nap, NULL);
 	}
 	return NULL;
+}
+
+static void beside_writer(void *ctx, bool begin)
+{
+	struct writer *writer = ctx;
+
+	writer->stop = !begin;
+	if (begin)
+		bench_require(pthread_create(&writer->thread, NULL, write_steadily, writer) == 0);
+	else
+		pthread_join(writer->thread, NULL);
 }
 
 /* What the process has of memory, whoever allocated it. */
@@ -204,92 +222,33 @@ static void put(void *ctx, uint64_t i)
 	                          terrace_bytes(value, sizeof value), NULL) == TERRACE_OK);
 }
 
-static void bench_ours(terrace *store, size_t value_bytes, unsigned threads)
-{
-	struct bench bench = { .group = "l1",
-		               .name = "terrace",
-		               .operation = "get pinned",
-		               .value_bytes = value_bytes,
-		               .threads = threads,
-		               .operations = 2000000,
-		               .limit = ENTRIES,
-		               .fn = get };
-	terrace_policy policy = TERRACE_POLICY_INIT;
-	char name[32], *value = malloc(value_bytes);
-	struct writer writer = { .stop = false };
-	terrace_cache *cache;
-
-	snprintf(name, sizeof name, "l1-%zu", value_bytes);
-	policy.tiers = TERRACE_L1;
-	bench_require(terrace_cache_open(store, name, &policy, &cache) == TERRACE_OK);
-	bench_fill(value, value_bytes, 1);
-	for (uint64_t i = 0; i < ENTRIES; i++)
-		bench_require(terrace_put(cache, terrace_bytes(keys.text[i], keys.size[i]),
-		                          terrace_bytes(value, value_bytes), NULL) == TERRACE_OK);
-	bench.ctx = writer.cache = cache;
-	bench_run(&bench);
-	if (threads == 1 && value_bytes == 100) {
-		bench.group = "fetch";
-		bench.operation = "hit";
-		bench.fn = fetch;
-		bench_run(&bench);
-		bench.group = "l1";
-		bench.fn = get;
-		pthread_create(&writer.thread, NULL, write_steadily, &writer);
-		bench.operation = "get beside a writer";
-		bench_run(&bench);
-		writer.stop = true;
-		pthread_join(writer.thread, NULL);
-	}
-	terrace_cache_close(cache);
-	free(value);
-}
-
-static void bench_put(terrace *store, unsigned threads)
-{
-	struct bench bench = { .group = "l1",
-		               .name = "terrace",
-		               .operation = "put with eviction",
-		               .value_bytes = 100,
-		               .threads = threads,
-		               .operations = 1000000,
-		               .fn = put };
-	terrace_policy policy = TERRACE_POLICY_INIT;
-	terrace_cache *cache;
-
-	policy.tiers = TERRACE_L1;
-	policy.memory_entries = ENTRIES;
-	bench_require(terrace_cache_open(store, "put", &policy, &cache) == TERRACE_OK);
-	bench.ctx = cache;
-	bench_run(&bench);
-	terrace_cache_close(cache);
-}
-
 /* --- beside another process that writes the cache --------------------------------------------------- */
 
 struct other {
 	pid_t pid;
-	int go; /* what is written here starts it; closed, it ends */
+	int said; /* each byte that is written here starts it or stops it; closed, it ends */
 };
 
 /* 1,000 puts a second of keys of its own, each committed. */
-static void write_in_process(const char *dir, int go)
+static void write_in_process(const char *dir, int said)
 {
 	char value[100] = "", key[48], byte;
 	terrace *store;
 	terrace_cache *cache;
 
-	if (read(go, &byte, 1) != 1)
+	if (read(said, &byte, 1) != 1)
 		_exit(0);
 	bench_require(terrace_open(dir, NULL, &store) == TERRACE_OK);
 	bench_require(terrace_cache_open(store, "shared", NULL, &cache) == TERRACE_OK);
-	fcntl(go, F_SETFL, O_NONBLOCK);
-	for (unsigned i = 0; read(go, &byte, 1) != 0; i++) {
-		struct timespec nap = { 0, 1000000 };
+	for (unsigned i = 0;; i++) {
+		struct pollfd ready = { .fd = said, .events = POLLIN };
 
+		/* Told to stop, it waits until it is told to go on. */
+		if (poll(&ready, 1, 1) == 1 &&
+		    (read(said, &byte, 1) != 1 || read(said, &byte, 1) != 1))
+			break;
 		snprintf(key, sizeof key, "other:%u", i % 10000);
 		terrace_put(cache, terrace_str(key), terrace_bytes(value, sizeof value), NULL);
-		nanosleep(&nap, NULL);
 	}
 	terrace_cache_close(cache);
 	terrace_close(store);
@@ -310,7 +269,7 @@ static struct other other_start(const char *dir)
 		write_in_process(dir, ends[0]);
 	}
 	close(ends[0]);
-	other.go = ends[1];
+	other.said = ends[1];
 	return other;
 }
 
@@ -318,14 +277,22 @@ static void other_end(const struct other *other)
 {
 	int status;
 
-	close(other->go);
+	close(other->said);
 	bench_require(waitpid(other->pid, &status, 0) == other->pid && status == 0);
 }
 
-/* Of a cache that is on disk too, so that the other process can void what is here. */
-static void bench_beside_process(terrace *store, const struct other *other)
+static void beside_process(void *ctx, bool begin)
 {
-	struct bench bench = { .group = "l1",
+	const struct other *other = ctx;
+
+	(void)begin;
+	bench_require(write(other->said, "", 1) == 1);
+}
+
+/* Of a cache that is on disk too, so that the other process can void what is here. */
+static void bench_beside_process(terrace *store, struct other *other)
+{
+	struct bench alone = { .group = "l1",
 		               .name = "terrace",
 		               .operation = "get of a shared cache",
 		               .value_bytes = 100,
@@ -333,6 +300,7 @@ static void bench_beside_process(terrace *store, const struct other *other)
 		               .operations = 1000000,
 		               .limit = ENTRIES / 10,
 		               .fn = get };
+	struct bench beside = alone;
 	terrace_cache *cache;
 	char value[100] = "";
 
@@ -346,90 +314,145 @@ static void bench_beside_process(terrace *store, const struct other *other)
 				                   terrace_bytes(value, sizeof value) };
 		bench_require(terrace_put_many(cache, items, 100, NULL) == TERRACE_OK);
 	}
-	bench.ctx = cache;
-	bench_run(&bench);
-	bench_require(write(other->go, "", 1) == 1);
-	bench.operation = "get beside a process";
-	bench_run(&bench);
+	beside.ctx = alone.ctx = cache;
+	beside.operation = "get beside a process";
+	beside.beside = beside_process;
+	beside.beside_ctx = other;
+	bench_run((struct bench[]){ alone, beside }, 2);
 	terrace_cache_close(cache);
 }
 
-/* --- the floor: a table of the same layout, without lock, eviction or counts -------------------- */
+/* --- one beside the other ----------------------------------------------------------------------- */
 
-struct floor_entry {
-	uint64_t hash;
-	uint32_t key_size;
-	char bytes[];
+/* What is run in turns. */
+struct set {
+	struct bench benches[16];
+	size_t count;
 };
 
-struct floor {
-	uint64_t mask;
-	struct floor_entry **slots;
-};
-
-static uint64_t floor_hash(const char *key, size_t size)
+static void set_add(struct set *set, const struct bench *like, const char *name, bench_fn *fn,
+                    void *ctx)
 {
-	uint64_t hash = UINT64_C(0x9e3779b97f4a7c15) ^ size;
+	struct bench *bench = &set->benches[set->count++];
 
-	for (; size >= 8; size -= 8, key += 8) {
-		uint64_t word;
-
-		memcpy(&word, key, 8);
-		hash = (hash ^ word) * UINT64_C(0xff51afd7ed558ccd);
-		hash ^= hash >> 32;
-	}
-	while (size--)
-		hash = (hash ^ (uint8_t)*key++) * UINT64_C(0xc4ceb9fe1a85ec53);
-	return hash ^ hash >> 29;
+	*bench = *like;
+	bench->name = name;
+	bench->fn = fn;
+	bench->ctx = ctx;
 }
 
-static void floor_get(void *ctx, uint64_t i)
+static terrace_cache *open_cache(terrace *store, const char *name, uint64_t entries)
 {
-	const struct floor *floor = ctx;
-	uint64_t hash = floor_hash(keys.text[i], keys.size[i]);
+	terrace_policy policy = TERRACE_POLICY_INIT;
+	terrace_cache *cache;
 
-	for (uint64_t at = hash & floor->mask;; at = (at + 1) & floor->mask) {
-		const struct floor_entry *entry = floor->slots[at];
-
-		bench_require(entry);
-		if (entry->hash == hash && entry->key_size == keys.size[i] &&
-		    memcmp(entry->bytes, keys.text[i], keys.size[i]) == 0) {
-			sink = entry->bytes[entry->key_size];
-			return;
-		}
-	}
+	policy.tiers = TERRACE_L1;
+	policy.memory_entries = entries;
+	bench_require(terrace_cache_open(store, name, &policy, &cache) == TERRACE_OK);
+	return cache;
 }
 
-static void bench_floor(size_t value_bytes, unsigned threads)
+static terrace_cache *open_filled(terrace *store, const char *name, size_t value_bytes)
 {
-	struct bench bench = { .group = "l1",
-		               .name = "unlocked table",
-		               .operation = "get pinned",
-		               .value_bytes = value_bytes,
-		               .threads = threads,
-		               .operations = 2000000,
-		               .limit = ENTRIES,
-		               .fn = floor_get };
-	struct floor floor = { .mask = (1 << 18) - 1 };
+	terrace_cache *cache = open_cache(store, name, 0);
+	char *value = malloc(value_bytes);
 
-	floor.slots = calloc(floor.mask + 1, sizeof *floor.slots);
-	for (uint64_t i = 0; i < ENTRIES; i++) {
-		struct floor_entry *entry = malloc(sizeof *entry + keys.size[i] + value_bytes);
-		uint64_t at;
+	bench_fill(value, value_bytes, 1);
+	for (uint64_t i = 0; i < ENTRIES; i++)
+		bench_require(terrace_put(cache, terrace_bytes(keys.text[i], keys.size[i]),
+		                          terrace_bytes(value, value_bytes), NULL) == TERRACE_OK);
+	free(value);
+	return cache;
+}
 
-		entry->hash = floor_hash(keys.text[i], keys.size[i]);
-		entry->key_size = (uint32_t)keys.size[i];
-		memcpy(entry->bytes, keys.text[i], keys.size[i]);
-		bench_fill(entry->bytes + keys.size[i], value_bytes, 1);
-		for (at = entry->hash & floor.mask; floor.slots[at]; at = (at + 1) & floor.mask)
-			;
-		floor.slots[at] = entry;
+enum { PEERS = 2 };
+
+static void open_peers(size_t capacity, size_t value_bytes, struct peer *ret[PEERS])
+{
+	for (unsigned i = 0; i < PEERS; i++)
+		ret[i] = peer_open(i == 0, capacity, value_bytes, &keys);
+}
+
+static void close_peers(struct peer *peers[PEERS])
+{
+	for (unsigned i = 0; i < PEERS; i++)
+		if (peers[i])
+			peer_close(peers[i]);
+}
+
+static void add_peers(struct set *set, const struct bench *like, bench_fn *fn,
+                      struct peer *peers[PEERS])
+{
+	static const char *const names[PEERS] = { "RocksDB HyperClockCache", "RocksDB LRUCache" };
+
+	for (unsigned i = 0; i < PEERS; i++)
+		if (peers[i])
+			set_add(set, like, names[i], fn, peers[i]);
+}
+
+static void bench_gets(terrace *store, size_t value_bytes)
+{
+	struct bench like = { .group = "l1",
+		              .operation = "get pinned",
+		              .value_bytes = value_bytes,
+		              .operations = 2000000,
+		              .limit = ENTRIES };
+	terrace_cache *cache = open_filled(store, value_bytes == 100 ? "small" : "large",
+	                                   value_bytes);
+	struct writer writer = { .cache = cache };
+	struct unlocked *unlocked = unlocked_open(value_bytes, &keys);
+	struct set set = { .count = 0 };
+	struct peer *peers[PEERS];
+
+	open_peers(ENTRIES * (value_bytes + 300) * 2, value_bytes, peers);
+	for (unsigned i = 0; i < PEERS; i++)
+		if (peers[i])
+			peer_fill(peers[i]);
+	for (like.threads = 1; like.threads <= 2; like.threads++) {
+		set_add(&set, &like, "terrace", get, cache);
+		set_add(&set, &like, "unlocked table", unlocked_get, unlocked);
+		add_peers(&set, &like, peer_get, peers);
 	}
-	bench.ctx = &floor;
-	bench_run(&bench);
-	for (uint64_t at = 0; at <= floor.mask; at++)
-		free(floor.slots[at]);
-	free(floor.slots);
+	if (value_bytes == 100) {
+		like.threads = 1;
+		like.operation = "get beside a writer";
+		like.beside = beside_writer;
+		like.beside_ctx = &writer;
+		set_add(&set, &like, "terrace", get, cache);
+		like.beside = NULL;
+		like.group = "fetch";
+		like.operation = "hit";
+		set_add(&set, &like, "terrace", fetch, cache);
+	}
+	bench_run(set.benches, set.count);
+	close_peers(peers);
+	unlocked_close(unlocked);
+	terrace_cache_close(cache);
+}
+
+static void bench_puts(terrace *store)
+{
+	struct bench like = { .group = "l1",
+		              .operation = "put with eviction",
+		              .value_bytes = 100,
+		              .operations = 1000000 };
+	terrace_cache *caches[2] = { open_cache(store, "put 1", ENTRIES),
+		                     open_cache(store, "put 2", ENTRIES) };
+	struct set set = { .count = 0 };
+	struct peer *peers[2][PEERS];
+
+	for (like.threads = 1; like.threads <= 2; like.threads++) {
+		unsigned at = like.threads - 1;
+
+		set_add(&set, &like, "terrace", put, caches[at]);
+		open_peers((size_t)ENTRIES * 164, 100, peers[at]);
+		add_peers(&set, &like, peer_put, peers[at]);
+	}
+	bench_run(set.benches, set.count);
+	for (unsigned at = 0; at < 2; at++) {
+		close_peers(peers[at]);
+		terrace_cache_close(caches[at]);
+	}
 }
 
 int main(void)
@@ -444,16 +467,12 @@ int main(void)
 	if (bench_wanted("bytes beside an entry"))
 		bench_weight(store);
 	bench_keys_make(&keys, ENTRIES);
-	for (unsigned threads = 1; threads <= 2; threads++) {
-		for (size_t bytes = 100; bytes <= 4096; bytes += 3996) {
-			if (bench_wanted("get pinned")) {
-				bench_ours(store, bytes, threads);
-				bench_floor(bytes, threads);
-			}
-		}
-		if (bench_wanted("put with eviction"))
-			bench_put(store, threads);
+	if (bench_wanted("get pinned")) {
+		bench_gets(store, 100);
+		bench_gets(store, 4096);
 	}
+	if (bench_wanted("put with eviction"))
+		bench_puts(store);
 	if (bench_wanted("get beside a process"))
 		bench_beside_process(store, &other);
 	if (bench_wanted("get 16 of 2 million"))

@@ -66,34 +66,6 @@ static void put_many(terrace_cache *cache)
 	bench_print(&bench, p50, p99, ENTRIES * 1e9 / (double)start);
 }
 
-static void bench_ours(void)
-{
-	struct bench bench = {
-		.group = "l2", .name = "terrace", .value_bytes = value_bytes, .threads = 1
-	};
-	terrace_policy policy = TERRACE_POLICY_INIT;
-	terrace *store;
-	terrace_cache *cache;
-
-	policy.tiers = TERRACE_L2;
-	bench_require(terrace_open(bench_directory("l2"), NULL, &store) == TERRACE_OK);
-	bench_require(terrace_cache_open(store, "bench", &policy, &cache) == TERRACE_OK);
-	put_many(cache);
-	bench.ctx = cache;
-	bench.operation = "get";
-	bench.limit = ENTRIES;
-	bench.operations = 100000;
-	bench.fn = get;
-	bench_run(&bench);
-	bench.operation = "put";
-	bench.limit = 0;
-	bench.operations = 5000;
-	bench.fn = put;
-	bench_run(&bench);
-	terrace_cache_close(cache);
-	terrace_close(store);
-}
-
 /* --- the peer: what people write by hand ------------------------------------------------------------ */
 
 struct raw {
@@ -199,26 +171,43 @@ static void raw_put_many(struct raw *raw)
 	bench_print(&bench, p50, p99, ENTRIES * 1e9 / (double)start);
 }
 
-static void bench_raw(void)
+/* Gets are run in turns; puts are not, for what waits becomes rows in the other's turn. */
+static void bench_both(void)
 {
-	struct bench bench = {
-		.group = "l2", .name = "raw SQLite", .value_bytes = value_bytes, .threads = 1
-	};
+	struct bench ours = { .group = "l2",
+		              .name = "terrace",
+		              .operation = "get",
+		              .value_bytes = value_bytes,
+		              .threads = 1,
+		              .operations = 100000,
+		              .limit = ENTRIES,
+		              .fn = get };
+	struct bench theirs = ours;
+	terrace_policy policy = TERRACE_POLICY_INIT;
 	struct raw raw;
+	terrace *store;
+	terrace_cache *cache;
 
+	policy.tiers = TERRACE_L2;
+	bench_require(terrace_open(bench_directory("l2"), NULL, &store) == TERRACE_OK);
+	bench_require(terrace_cache_open(store, "bench", &policy, &cache) == TERRACE_OK);
 	raw_open(&raw, bench_directory("raw"));
+	put_many(cache);
 	raw_put_many(&raw);
-	bench.ctx = &raw;
-	bench.operation = "get";
-	bench.limit = ENTRIES;
-	bench.operations = 100000;
-	bench.fn = raw_get;
-	bench_run(&bench);
-	bench.operation = "put";
-	bench.limit = 0;
-	bench.operations = 5000;
-	bench.fn = raw_put;
-	bench_run(&bench);
+	theirs.name = "raw SQLite";
+	theirs.fn = raw_get;
+	theirs.ctx = &raw;
+	ours.ctx = cache;
+	bench_run((struct bench[]){ ours, theirs }, 2);
+	ours.operation = theirs.operation = "put";
+	ours.limit = theirs.limit = 0;
+	ours.operations = theirs.operations = 5000;
+	ours.fn = put;
+	theirs.fn = raw_put;
+	bench_run(&ours, 1);
+	terrace_cache_close(cache);
+	terrace_close(store);
+	bench_run(&theirs, 1);
 	raw_close(&raw);
 }
 
@@ -380,8 +369,7 @@ int main(void)
 		value_bytes = sizes[i];
 		value = malloc(value_bytes);
 		bench_fill(value, value_bytes, 1);
-		bench_ours();
-		bench_raw();
+		bench_both();
 		if (value_bytes == 1024) {
 			bench_behind();
 			bench_mix("terrace", TERRACE_L2, mix_ours);

@@ -39,23 +39,15 @@ static void put(void *ctx, uint64_t i)
 	              TERRACE_OK);
 }
 
-static void bench_ours(const char *values)
+static terrace_cache *open_ours(const char *values, terrace **ret_store)
 {
-	struct bench bench = { .group = "l3",
-		               .name = "terrace",
-		               .operation = "get lz4",
-		               .value_bytes = value_bytes,
-		               .threads = 1,
-		               .limit = entries,
-		               .fn = get };
 	terrace_policy policy = TERRACE_POLICY_INIT;
-	terrace *store;
 	terrace_cache *cache;
 
 	policy.tiers = TERRACE_L3;
 	policy.codec = TERRACE_CODEC_LZ4;
-	bench_require(terrace_open(bench_directory("l3"), NULL, &store) == TERRACE_OK);
-	bench_require(terrace_cache_open(store, "bench", &policy, &cache) == TERRACE_OK);
+	bench_require(terrace_open(bench_directory("l3"), NULL, ret_store) == TERRACE_OK);
+	bench_require(terrace_cache_open(*ret_store, "bench", &policy, &cache) == TERRACE_OK);
 	for (uint64_t i = 0; i < entries; i++) {
 		char key[24];
 
@@ -63,16 +55,8 @@ static void bench_ours(const char *values)
 		bench_require(terrace_put(cache, TERRACE_KEY(key),
 		                          terrace_bytes(values, value_bytes), NULL) == TERRACE_OK);
 	}
-	bench.ctx = cache;
-	bench.operations = (UINT64_C(400) << 20) / value_bytes;
-	bench_run(&bench);
-	bench.operation = "put lz4";
-	bench.limit = 0;
-	bench.operations /= 8;
-	bench.fn = put;
-	bench_run(&bench);
-	terrace_cache_close(cache);
-	terrace_close(store);
+	bench_require(terrace_flush(*ret_store) == TERRACE_OK);
+	return cache;
 }
 
 /* --- by hand --------------------------------------------------------------------------------------- */
@@ -127,27 +111,45 @@ static void hand_put(void *ctx, uint64_t i)
 	hand_write(ctx, i % entries, value);
 }
 
-static void bench_hand(const char *values)
+static const char *open_hand(const char *values)
 {
-	struct bench bench = { .group = "l3",
-		               .name = "by hand",
-		               .operation = "get lz4",
-		               .value_bytes = value_bytes,
-		               .threads = 1,
-		               .limit = entries,
-		               .fn = hand_get };
 	const char *dir = bench_directory("hand");
 
 	for (uint64_t i = 0; i < entries; i++)
 		hand_write(dir, i, values);
-	bench.ctx = (void *)(uintptr_t)dir;
-	bench.operations = (UINT64_C(400) << 20) / value_bytes;
-	bench_run(&bench);
-	bench.operation = "put lz4";
-	bench.limit = 0;
-	bench.operations /= 8;
-	bench.fn = hand_put;
-	bench_run(&bench);
+	return dir;
+}
+
+/* Gets are run in turns; puts are not, for what waits becomes files in the other's turn. */
+static void bench_both(const char *values)
+{
+	struct bench ours = { .group = "l3",
+		              .name = "terrace",
+		              .operation = "get lz4",
+		              .value_bytes = value_bytes,
+		              .threads = 1,
+		              .operations = (UINT64_C(400) << 20) / value_bytes,
+		              .limit = entries,
+		              .fn = get };
+	struct bench hand = ours;
+	terrace *store;
+	terrace_cache *cache = open_ours(values, &store);
+
+	ours.ctx = cache;
+	hand.name = "by hand";
+	hand.fn = hand_get;
+	hand.ctx = (void *)(uintptr_t)open_hand(values);
+	bench_run((struct bench[]){ ours, hand }, 2);
+	ours.operation = hand.operation = "put lz4";
+	ours.limit = hand.limit = 0;
+	ours.operations /= 8;
+	hand.operations /= 8;
+	ours.fn = put;
+	hand.fn = hand_put;
+	bench_run(&ours, 1);
+	terrace_cache_close(cache);
+	terrace_close(store);
+	bench_run(&hand, 1);
 }
 
 int main(void)
@@ -161,8 +163,7 @@ int main(void)
 		entries = (UINT64_C(64) << 20) / value_bytes;
 		values = malloc(value_bytes);
 		bench_fill(values, value_bytes, 1);
-		bench_ours(values);
-		bench_hand(values);
+		bench_both(values);
 		free(values);
 	}
 	return 0;

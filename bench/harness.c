@@ -56,16 +56,32 @@ void bench_print(const struct bench *bench, uint64_t p50_ns, uint64_t p99_ns, do
 
 /* --- running --------------------------------------------------------------------------------------- */
 
-enum { SAMPLES = 200000 };
+enum { SAMPLES = 200000, TURNS = 10 };
 
-struct worker {
+/* One of those that are run in turns. */
+struct run {
 	const struct bench *bench;
+	uint64_t taken_ns;
+	uint64_t *samples;   /* ticks, of all its threads */
+	size_t sample_count; /* of each */
+};
+
+struct turns {
+	struct run *runs;
+	size_t count;
+	pthread_barrier_t barrier;
+	struct worker *workers;
+};
+
+/* A thread. Each takes part in all turns, if only to wait for those who work. */
+struct worker {
+	struct turns *turns;
 	pthread_t thread;
 	unsigned number;
-	pthread_barrier_t *start;
-	uint64_t started, ended;
-	uint64_t *samples; /* ticks */
-	size_t sample_count;
+	struct progress {
+		uint64_t random, next;
+	} * progress; /* of each run */
+	uint64_t taken_ns;
 };
 
 static double ticks_per_ns(void)
@@ -95,18 +111,18 @@ static uint64_t overhead(void)
 	return least;
 }
 
-static void pin(unsigned number)
+void bench_pin(unsigned processor)
 {
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
-	CPU_SET(number % (unsigned)sysconf(_SC_NPROCESSORS_ONLN), &set);
+	CPU_SET(processor % (unsigned)sysconf(_SC_NPROCESSORS_ONLN), &set);
 	pthread_setaffinity_np(pthread_self(), sizeof set, &set);
 }
 
-static uint64_t pick(const struct bench *bench, uint64_t *random, uint64_t count)
+static uint64_t pick(const struct bench *bench, struct progress *progress)
 {
-	return bench->limit ? bench_random(random) % bench->limit : count;
+	return bench->limit ? bench_random(&progress->random) % bench->limit : progress->next++;
 }
 
 /* On a machine that others use too: the time that the thread has run. */
@@ -120,60 +136,132 @@ static uint64_t worker_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+static void run_slice(struct worker *worker, const struct bench *bench, struct progress *progress,
+                      unsigned turn)
+{
+	uint64_t count = bench->operations * (turn + 1) / TURNS - bench->operations * turn / TURNS;
+	uint64_t started = worker_ns();
+
+	for (uint64_t i = 0; i < count; i++)
+		bench->fn(bench->ctx, pick(bench, progress));
+	worker->taken_ns = worker_ns() - started;
+}
+
+static void time_slice(const struct run *run, unsigned number, struct progress *progress,
+                       unsigned turn)
+{
+	const struct bench *bench = run->bench;
+	uint64_t *samples = run->samples + number * run->sample_count;
+
+	for (size_t i = run->sample_count * turn / TURNS;
+	     i < run->sample_count * (turn + 1) / TURNS; i++) {
+		uint64_t at = pick(bench, progress), before = bench_ticks();
+
+		bench->fn(bench->ctx, at);
+		samples[i] = bench_ticks() - before;
+	}
+}
+
+/* The slowest of its threads. */
+static uint64_t turn_ns(const struct turns *turns, const struct bench *bench)
+{
+	uint64_t most = 0;
+
+	for (unsigned i = 0; i < bench->threads; i++)
+		if (turns->workers[i].taken_ns > most)
+			most = turns->workers[i].taken_ns;
+	return most;
+}
+
+static void take_turn(struct worker *worker, size_t which, unsigned turn, bool timed)
+{
+	struct turns *turns = worker->turns;
+	struct run *run = &turns->runs[which];
+	const struct bench *bench = run->bench;
+
+	if (worker->number == 0 && bench->beside)
+		bench->beside(bench->beside_ctx, true);
+	pthread_barrier_wait(&turns->barrier);
+	if (worker->number < bench->threads && !timed)
+		run_slice(worker, bench, &worker->progress[which], turn);
+	else if (worker->number < bench->threads)
+		time_slice(run, worker->number, &worker->progress[which], turn);
+	pthread_barrier_wait(&turns->barrier);
+	if (worker->number == 0 && bench->beside)
+		bench->beside(bench->beside_ctx, false);
+	if (worker->number == 0 && !timed)
+		run->taken_ns += turn_ns(turns, bench);
+}
+
 static void *work(void *ctx)
 {
 	struct worker *worker = ctx;
-	const struct bench *bench = worker->bench;
-	uint64_t random = 1000 + worker->number, first = worker->number * bench->operations * 2;
+	const struct turns *turns = worker->turns;
 
-	pin(worker->number);
-	pthread_barrier_wait(worker->start);
-	worker->started = worker_ns();
-	for (uint64_t i = 0; i < bench->operations; i++)
-		bench->fn(bench->ctx, pick(bench, &random, first + i));
-	worker->ended = worker_ns();
-	pthread_barrier_wait(worker->start);
-	first += bench->operations;
-	for (size_t i = 0; i < worker->sample_count; i++) {
-		uint64_t at = pick(bench, &random, first + i), before = bench_ticks();
-
-		bench->fn(bench->ctx, at);
-		worker->samples[i] = bench_ticks() - before;
-	}
+	bench_pin(worker->number);
+	for (unsigned turn = 0; turn < 2 * TURNS; turn++)
+		for (size_t which = 0; which < turns->count; which++)
+			take_turn(worker, which, turn % TURNS, turn >= TURNS);
 	return NULL;
 }
 
-void bench_run(const struct bench *bench)
+static void print_run(struct run *run)
 {
-	struct worker *workers = calloc(bench->threads, sizeof *workers);
-	size_t count = bench->operations < SAMPLES ? bench->operations : SAMPLES;
-	uint64_t *samples = calloc(bench->threads * count, sizeof *samples), p50, p99;
-	uint64_t taken = 0, cost = overhead();
-	pthread_barrier_t start;
+	const struct bench *bench = run->bench;
+	uint64_t cost = overhead(), p50, p99;
 
-	pthread_barrier_init(&start, NULL, bench->threads);
-	for (unsigned i = 0; i < bench->threads; i++) {
-		workers[i] = (struct worker){ .bench = bench,
-			                      .number = i,
-			                      .start = &start,
-			                      .samples = samples + i * count,
-			                      .sample_count = count };
-		pthread_create(&workers[i].thread, NULL, work, &workers[i]);
-	}
-	for (unsigned i = 0; i < bench->threads; i++) {
-		pthread_join(workers[i].thread, NULL);
-		if (workers[i].ended - workers[i].started > taken)
-			taken = workers[i].ended - workers[i].started;
-	}
-	bench_percentiles(samples, bench->threads * count, &p50, &p99);
+	bench_percentiles(run->samples, bench->threads * run->sample_count, &p50, &p99);
 	p50 = p50 > cost ? p50 - cost : 0;
 	p99 = p99 > cost ? p99 - cost : 0;
 	bench_print(bench, (uint64_t)((double)p50 / ticks_per_ns()),
 	            (uint64_t)((double)p99 / ticks_per_ns()),
-	            (double)(bench->threads * bench->operations) * 1e9 / (double)taken);
-	pthread_barrier_destroy(&start);
-	free(samples);
-	free(workers);
+	            (double)(bench->threads * bench->operations) * 1e9 / (double)run->taken_ns);
+}
+
+static void worker_start(struct worker *worker, struct turns *turns, unsigned number)
+{
+	*worker = (struct worker){
+		.turns = turns,
+		.number = number,
+		.progress = calloc(turns->count, sizeof *worker->progress),
+	};
+	for (size_t i = 0; i < turns->count; i++)
+		worker->progress[i] = (struct progress){
+			.random = 1000 + number,
+			.next = number * turns->runs[i].bench->operations * 2,
+		};
+	bench_require(pthread_create(&worker->thread, NULL, work, worker) == 0);
+}
+
+void bench_run(const struct bench *benches, size_t count)
+{
+	struct turns turns = { .runs = calloc(count, sizeof *turns.runs), .count = count };
+	unsigned threads = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		const struct bench *bench = &benches[i];
+		struct run *run = &turns.runs[i];
+
+		run->bench = bench;
+		run->sample_count = bench->operations < SAMPLES ? bench->operations : SAMPLES;
+		run->samples = calloc(bench->threads * run->sample_count, sizeof *run->samples);
+		threads = bench->threads > threads ? bench->threads : threads;
+	}
+	turns.workers = calloc(threads, sizeof *turns.workers);
+	pthread_barrier_init(&turns.barrier, NULL, threads);
+	for (unsigned i = 0; i < threads; i++)
+		worker_start(&turns.workers[i], &turns, i);
+	for (unsigned i = 0; i < threads; i++) {
+		pthread_join(turns.workers[i].thread, NULL);
+		free(turns.workers[i].progress);
+	}
+	for (size_t i = 0; i < count; i++) {
+		print_run(&turns.runs[i]);
+		free(turns.runs[i].samples);
+	}
+	pthread_barrier_destroy(&turns.barrier);
+	free(turns.workers);
+	free(turns.runs);
 }
 
 /* --- data ------------------------------------------------------------------------------------------- */

@@ -38,14 +38,22 @@ struct bench {
 	uint64_t limit;      /* i is below this, at random; 0: i counts up */
 	bench_fn *fn;
 	void *ctx;
+	/* NULL, or called before each of its turns and after it: something runs beside it. */
+	void (*beside)(void *beside_ctx, bool begin);
+	void *beside_ctx;
 };
 
 /*
  * Two passes: one without looking at a clock, for the operations a second, and
  * one that times each operation, for the percentiles; what looking at the
  * clock costs is taken off. Threads are pinned to processors of their own.
+ * Those that are given together are run in turns, a tenth of each at a time, so
+ * that what disturbs one disturbs all.
  */
-void bench_run(const struct bench *bench);
+void bench_run(const struct bench *benches, size_t count);
+
+/* From here on the thread runs on that processor. Workers are on 0 and 1. */
+void bench_pin(unsigned processor);
 
 /* Is this one asked for? Without BENCH in the environment all are, else what begins with it. */
 bool bench_wanted(const char *operation);

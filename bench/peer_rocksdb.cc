@@ -1,37 +1,30 @@
-/* RocksDB's HyperClockCache and LRUCache, as a block cache would use them. */
-#include "harness.h"
+#include "peer_rocksdb.h"
 
 #include <rocksdb/cache.h>
 #include <rocksdb/version.h>
 
-#include <memory>
-#include <cstdio>
 #include <cstring>
-#include <string>
-#include <vector>
+#include <memory>
 
 #include <xxhash.h>
+
+struct peer {
+	std::shared_ptr<rocksdb::Cache> cache;
+	size_t value_bytes;
+	const struct bench_keys *keys;
+	bool hashed; /* it takes hashes for keys */
+};
 
 namespace
 {
 
-constexpr uint64_t entries = 100000;
-
-struct Peer {
-	std::shared_ptr<rocksdb::Cache> cache;
-	size_t value_bytes;
-	bool hashed; /* it takes hashes for keys */
-};
-
 thread_local volatile char sink;
-
-struct bench_keys keys;
 
 /*
  * HyperClockCache takes keys of 16 bytes and compares nothing else, so who has other
  * keys hashes them; LRUCache takes them as they are.
  */
-rocksdb::Slice given(const Peer *peer, const char *key, size_t size, XXH128_hash_t *hash)
+rocksdb::Slice given(const peer *peer, const char *key, size_t size, XXH128_hash_t *hash)
 {
 	if (!peer->hashed)
 		return rocksdb::Slice(key, size);
@@ -44,7 +37,7 @@ void delete_value(const rocksdb::Slice &, void *value)
 	delete[] static_cast<char *>(value);
 }
 
-void insert(Peer *peer, const char *key, size_t size)
+void insert(peer *peer, const char *key, size_t size)
 {
 	XXH128_hash_t hash;
 	char *value = new char[peer->value_bytes];
@@ -56,68 +49,47 @@ void insert(Peer *peer, const char *key, size_t size)
 		.ok());
 }
 
-void get(void *ctx, uint64_t i)
+} // namespace
+
+struct peer *peer_open(bool hyper_clock, size_t capacity, size_t value_bytes,
+                       const struct bench_keys *keys)
 {
-	Peer *peer = static_cast<Peer *>(ctx);
+	return new peer{ hyper_clock ?
+		             rocksdb::HyperClockCacheOptions(capacity, value_bytes + 64)
+		                 .MakeSharedCache() :
+		             rocksdb::NewLRUCache(capacity),
+		         value_bytes, keys, hyper_clock };
+}
+
+void peer_close(struct peer *peer)
+{
+	delete peer;
+}
+
+void peer_fill(struct peer *peer)
+{
+	for (uint64_t i = 0; i < peer->keys->count; i++)
+		insert(peer, peer->keys->text[i], peer->keys->size[i]);
+}
+
+void peer_get(void *ctx, uint64_t i)
+{
+	peer *peer = static_cast<struct peer *>(ctx);
 	XXH128_hash_t hash;
 	rocksdb::Cache::Handle *handle = peer->cache->Lookup(
-	    given(peer, keys.text[i], keys.size[i], &hash));
+	    given(peer, peer->keys->text[i], peer->keys->size[i], &hash));
 
 	bench_require(handle);
 	sink = *static_cast<char *>(peer->cache->Value(handle));
 	peer->cache->Release(handle);
 }
 
-/* The keys of bench_l1's puts. */
-void put(void *ctx, uint64_t i)
+/* The keys of our puts. */
+void peer_put(void *ctx, uint64_t i)
 {
 	char key[24] = "new:";
 
 	for (int at = sizeof key - 1; at >= 4; at--, i >>= 4)
 		key[at] = "0123456789abcdef"[i & 15];
-	insert(static_cast<Peer *>(ctx), key, sizeof key);
-}
-
-std::shared_ptr<rocksdb::Cache> make(const std::string &name, size_t capacity, size_t value_bytes)
-{
-	if (name == "HyperClockCache")
-		return rocksdb::HyperClockCacheOptions(capacity, value_bytes + 64)
-		    .MakeSharedCache();
-	return rocksdb::NewLRUCache(capacity);
-}
-
-} // namespace
-
-int main()
-{
-	bench_keys_make(&keys, entries);
-	for (const char *name : { "HyperClockCache", "LRUCache" }) {
-		std::string shown = std::string("RocksDB ") + name;
-		bool hashed = strcmp(name, "HyperClockCache") == 0;
-
-		for (unsigned threads = 1; threads <= 2; threads++) {
-			for (size_t bytes : { size_t(100), size_t(4096) }) {
-				if (!bench_wanted("get pinned"))
-					break;
-				Peer peer = { make(name, entries * (bytes + 300) * 2, bytes), bytes,
-					      hashed };
-				struct bench bench = { "l1",    shown.c_str(), "get pinned",
-					               bytes,   threads,       2000000,
-					               entries, get,           &peer };
-
-				for (uint64_t i = 0; i < entries; i++)
-					insert(&peer, keys.text[i], keys.size[i]);
-				bench_run(&bench);
-			}
-			if (!bench_wanted("put with eviction"))
-				continue;
-			Peer peer = { make(name, entries * 164, 100), 100, hashed };
-			struct bench bench = { "l1", shown.c_str(), "put with eviction",
-				               100,  threads,       1000000,
-				               0,    put,           &peer };
-			bench_run(&bench);
-		}
-	}
-	bench_keys_free(&keys);
-	return 0;
+	insert(static_cast<peer *>(ctx), key, sizeof key);
 }

@@ -21,10 +21,6 @@ def programs(build):
     """What there is to run; a peer that is not installed is left out, and said so."""
     yield [build + "/bench/bench_l1"]
     yield [build + "/bench/bench_fetch"]
-    if os.path.exists(build + "/bench/peer_rocksdb"):
-        yield [build + "/bench/peer_rocksdb"]
-    else:
-        print("RocksDB is not installed: its rows are missing", file=sys.stderr)
     yield [build + "/bench/bench_l2"]
     python = "/usr/bin/python3"
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peer_diskcache.py")

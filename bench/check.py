@@ -1,5 +1,6 @@
 """
-Hold the last benchmark's figures against the targets, a line each.
+Hold the last benchmark's figures against the targets, a line each: the median
+of the rounds, each of which is compared with itself.
 
 usage: check.py RESULT.tsv TARGETS.tsv
 
@@ -9,6 +10,7 @@ Exit status: 0 when all hold, 1 when one falls short or was not measured.
 import csv
 import operator
 import re
+import statistics
 import sys
 
 BOUNDS = {">=": operator.ge, "<=": operator.le, "<": operator.lt, ">": operator.gt}
@@ -32,12 +34,15 @@ def measured(rows, target):
     names = [target["ours"]] + ([] if base == "-" else [base])
     if any(name not in rows for name in names):
         return None
-    values = [float(rows[name][target["figure"]]) for name in names]
-    if len(values) == 1:
-        return values[0]
+    rounds = list(zip(*([float(figure) for figure in rows[name][target["figure"] + "_rounds"].split()]
+                        for name in names)))
+    if base == "-":
+        return statistics.median(ours for ours, in rounds)
     if base != target["base"]:
-        return values[0] - values[1]
-    return values[0] / values[1] if values[1] else None
+        return statistics.median(ours - theirs for ours, theirs in rounds)
+    if not all(theirs for _, theirs in rounds):
+        return None
+    return statistics.median(ours / theirs for ours, theirs in rounds)
 
 
 def main():

@@ -13,7 +13,7 @@ import sys
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 COLUMNS = ("group", "name", "operation", "value_bytes", "threads", "p50_ns", "p99_ns", "ops_per_s",
-           "peer", "ratio", "ratio_low", "ratio_high")
+           "peer", "ratio", "ratio_low", "ratio_high", "p50_ns_rounds", "p99_ns_rounds", "ops_per_s_rounds")
 OURS = "terrace"
 
 
@@ -62,20 +62,21 @@ def rows(results):
     for key, (p50, p99, ops) in medians.items():
         group, name, operation, size, threads = key
         base = [group, name, operation, size, threads, int(p50), int(p99), int(ops)]
+        rounds = [" ".join("%d" % figure for figure in column) for column in zip(*results[key])]
         peers = [other for other in medians
                  if other[0] == group and other[2:] == key[2:] and other[1] != OURS]
         if name != OURS or not peers:
-            yield base + ["-"] * 4, None
+            yield base + ["-"] * 4 + rounds, None
             continue
         for peer in peers:
             # Of the same round, so that what disturbs one disturbs both.
             ratios = [ours[2] / theirs[2] if theirs[2] else 0 for ours, theirs in zip(results[key], results[peer])]
             low, high = min(ratios), max(ratios)
-            yield base + [peer[1], "%.2f" % statistics.median(ratios), "%.2f" % low, "%.2f" % high], (low, high)
+            yield base + [peer[1], "%.2f" % statistics.median(ratios), "%.2f" % low, "%.2f" % high] + rounds, (low, high)
 
 
 def show(row, spread):
-    group, name, operation, size, threads, p50, p99, ops, peer, ratio, _, _ = row
+    group, name, operation, size, threads, p50, p99, ops, peer, ratio = row[:10]
     text = "%-8s %-24s %-20s %8d %2d %10d %10d %12d" % (group, name, operation, size, threads, p50, p99, ops)
     if spread:
         text += "  %sx %s (%.2f to %.2f)" % (ratio, peer, *spread)

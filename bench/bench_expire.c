@@ -2,6 +2,10 @@
  * The slowest call of a program while a million rows that have expired are
  * removed: a third by its own terrace_cleanup() on another thread, a third by
  * another process, and a third by its puts, because the store is at its limit.
+ *
+ * Two figures of each: what the clock says, and that without what the machine under this
+ * one took: a thread that neither slept nor made way for another, and yet ran for less time
+ * than passed, was stopped with its whole processor, which no program can do anything about.
  */
 #include "harness.h"
 
@@ -14,7 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -107,7 +113,44 @@ static struct samples {
 	size_t count, capacity;
 } samples;
 
-static uint64_t slowest; /* of all parts */
+/* Of all parts: by the clock, and by what of it was this system's. */
+static struct slowest {
+	uint64_t clock, own;
+} slowest;
+
+struct moment {
+	uint64_t clock, ran;
+	long switches;
+};
+
+/* The clock is asked last before a call and first after it. */
+static struct moment moment_before(void)
+{
+	struct rusage usage;
+	struct timespec ran;
+
+	bench_require(getrusage(RUSAGE_THREAD, &usage) == 0);
+	bench_require(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ran) == 0);
+	return (struct moment){ .switches = usage.ru_nvcsw + usage.ru_nivcsw,
+		                .ran = (uint64_t)ran.tv_sec * 1000000000 + (uint64_t)ran.tv_nsec,
+		                .clock = bench_ns() };
+}
+
+static struct slowest slowest_since(const struct moment *before)
+{
+	struct slowest took = { .clock = bench_ns() - before->clock };
+	struct moment after = moment_before();
+	uint64_t ran = after.ran - before->ran;
+
+	took.own = after.switches == before->switches && ran < took.clock ? ran : took.clock;
+	return took;
+}
+
+static void slowest_add(struct slowest *all, const struct slowest *one)
+{
+	all->clock = one->clock > all->clock ? one->clock : all->clock;
+	all->own = one->own > all->own ? one->own : all->own;
+}
 
 static void sample(uint64_t ns)
 {
@@ -125,34 +168,38 @@ static void work(terrace_cache *cache, const char *operation, uint64_t news)
 	struct bench bench = {
 		.group = "l2", .name = "terrace", .operation = operation, .threads = 1
 	};
-	uint64_t random = 3, first = samples.count, worst = 0, start = bench_ns(), p50, p99;
+	uint64_t random = 3, first = samples.count, start = bench_ns(), p50, p99;
+	struct slowest worst = { 0 };
 	char text[32], value[PUT_BYTES];
 
 	bench_fill(value, sizeof value, 2);
 	board->go = true;
 	for (uint64_t i = 0; news ? i < 2 * news : !board->done; i++) {
-		uint64_t which = bench_random(&random) % LIVE, before, ns;
+		uint64_t which = bench_random(&random) % LIVE;
+		struct moment before;
+		struct slowest took;
 		terrace_value *got;
 		terrace_slice key = news && i % 2 == 0 ? key_of(text, sizeof text, "new", i / 2) :
 		                                         key_of(text, sizeof text, "live", which);
 
 		value[i % sizeof value]++;
-		before = bench_ns();
+		before = moment_before();
 		if (i % 2 == 0)
 			bench_require(terrace_put(cache, key, terrace_bytes(value, sizeof value),
 			                          NULL) == TERRACE_OK);
 		else if (terrace_get(cache, key, &got) == TERRACE_OK)
 			terrace_release(got);
-		ns = bench_ns() - before;
-		sample(ns);
-		worst = ns > worst ? ns : worst;
+		took = slowest_since(&before);
+		sample(took.clock);
+		slowest_add(&worst, &took);
 		if (i % 2 == 0)
 			usleep(PAUSE_US);
 	}
 	start = bench_ns() - start;
-	slowest = worst > slowest ? worst : slowest;
+	slowest_add(&slowest, &worst);
 	bench_percentiles(samples.items + first, samples.count - first, &p50, &p99);
-	bench_print(&bench, p50, worst, (double)(samples.count - first) * 1e9 / (double)start);
+	bench_print(&bench, p50, worst.clock,
+	            (double)(samples.count - first) * 1e9 / (double)start);
 }
 
 /* --- who removes them ------------------------------------------------------------------------------- */
@@ -238,7 +285,9 @@ int main(void)
 	terrace_close(store);
 	bench_percentiles(samples.items, samples.count, &p50, &p99);
 	bench.operation = "slowest while a million expire";
-	bench_print(&bench, p50, slowest, 0);
+	bench_print(&bench, p50, slowest.own, 0);
+	bench.operation = "slowest by the clock alone";
+	bench_print(&bench, p50, slowest.clock, 0);
 	bench.operation = "p99.9 while a million expire";
 	bench_print(&bench, p50, samples.items[samples.count - samples.count / 1000], 0);
 	return 0;

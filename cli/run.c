@@ -3,6 +3,7 @@
 
 #include "builds/run.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,5 +70,10 @@ int verb_run(struct cli *cli, const struct args *args)
 	free((void *)(uintptr_t)spec.listings);
 	free((void *)(uintptr_t)spec.outputs);
 	free((void *)(uintptr_t)spec.env);
+	if (status == RUN_INTERRUPTED) {
+		signal(SIGINT, SIG_DFL);
+		raise(SIGINT);
+		status = 128 + SIGINT;
+	}
 	return status;
 }

@@ -9,6 +9,11 @@
  * inode stand. A file that was younger than a file system's time grain (2 s)
  * when it was fingerprinted is compared by content (XXH3, 128 bit) as well;
  * hashes of unchanged files are remembered.
+ *
+ * What is written through a mapping of a file (mmap) shows in its times when the kernel
+ * next has to look, which on a file system in memory may be never: whoever
+ * changes sources in that way says so himself, by utimensat() or by invalidating what was made
+ * from them.
  */
 #ifndef TERRACE_SOURCES_H
 #define TERRACE_SOURCES_H

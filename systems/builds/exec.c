@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* More than this is passed on, but not kept. */
@@ -123,12 +124,6 @@ static void become(const char *const *command)
 	execvp(command[0], (char *const *)(uintptr_t)command);
 }
 
-void command_become(const char *const *command)
-{
-	become(command);
-	cannot_start(command[0], errno);
-}
-
 static void in_child(const char *const *command, const struct pipes *pipes,
                      const struct sigaction old[FORWARDED], const sigset_t *mask, pid_t parent)
 {
@@ -160,6 +155,18 @@ static int open_input(int input)
 		fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	} while (fd < 0 && errno == EINTR);
 	return fd;
+}
+
+void command_become(const char *const *command, int input)
+{
+	int fd = input == COMMAND_OURS ? -1 : open_input(input);
+
+	if (fd >= 0)
+		dup2(fd, STDIN_FILENO);
+	else if (input == COMMAND_NOTHING)
+		close(STDIN_FILENO); /* what is ours to read is not for the command */
+	become(command);
+	cannot_start(command[0], errno);
 }
 
 static int open_pipes(struct pipes *pipes, int input)
@@ -270,6 +277,14 @@ static bool drain(int *fd, int stream, struct capture *capture)
 	return true;
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 /*
  * Until both streams end. A command that leaves something running behind it
  * which holds them open is over when it exits; what came by then is passed on,
@@ -277,25 +292,32 @@ static bool drain(int *fd, int stream, struct capture *capture)
  */
 static void stream(struct pipes *pipes, int pid_fd, struct capture *capture)
 {
+	int64_t until = 0; /* when it has exited */
 	bool exited = false;
 
 	while (pipes->out[0] >= 0 || pipes->err[0] >= 0) {
 		struct pollfd polls[] = { { pipes->out[0], POLLIN, 0 },
 			                  { pipes->err[0], POLLIN, 0 },
 			                  { exited ? -1 : pid_fd, POLLIN, 0 } };
-		int ready = poll(polls, 3, exited ? GRACE_MS : -1);
+		int64_t left = until - now_ms();
+		int ready = poll(polls, 3, exited ? (int)(left > 0 ? left : 0) : -1);
 
 		if (ready < 0 && errno == EINTR)
 			continue;
-		if (ready <= 0) {
+		if (ready <= 0 || (exited && left <= 0)) {
 			capture->whole = false;
+			note("the command left something running that writes to its output; what "
+			     "that writes from now on is lost");
 			return;
 		}
 		if (polls[0].revents)
 			drain(&pipes->out[0], 1, capture);
 		if (polls[1].revents)
 			drain(&pipes->err[0], 2, capture);
-		exited = exited || polls[2].revents;
+		if (polls[2].revents) {
+			exited = true;
+			until = now_ms() + GRACE_MS;
+		}
 	}
 }
 
@@ -305,8 +327,8 @@ static void reap(pid_t pid, struct capture *capture)
 
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	capture->killed = WIFSIGNALED(status);
-	capture->exit_status = capture->killed ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+	capture->killed = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+	capture->exit_status = capture->killed ? 128 + capture->killed : WEXITSTATUS(status);
 }
 
 int command_run(const char *const *command, int input, struct capture *ret)

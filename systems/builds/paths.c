@@ -121,6 +121,24 @@ int place_path(const struct place *place, const char *name, char ret[PATH_MAX])
 	return snprintf(ret, PATH_MAX, "%s/%s", place->base, name + 2) < PATH_MAX ? 0 : -1;
 }
 
+/* --- stamps --------------------------------------------------------------------------------------- */
+
+void stamp_take(const char *path, struct stamp *ret)
+{
+	struct stat st;
+
+	*ret = (struct stamp){ { 0 } };
+	if (stat(path, &st) == 0)
+		*ret = (struct stamp){ { (int64_t)st.st_dev, (int64_t)st.st_ino, st.st_size,
+			                 st.st_mtim.tv_sec, st.st_mtim.tv_nsec, st.st_ctim.tv_sec,
+			                 st.st_ctim.tv_nsec } };
+}
+
+bool stamp_same(const struct stamp *a, const struct stamp *b)
+{
+	return memcmp(a, b, sizeof *a) == 0;
+}
+
 /* --- sets of files -------------------------------------------------------------------------------- */
 
 void file_set_done(struct file_set *set)
@@ -170,19 +188,32 @@ void file_set_sort(struct file_set *set)
 	set->count = kept;
 }
 
-static int digest_one(const struct file_set *set, const struct file *file,
-                      const struct place *place, terrace *store, bool *ret_absent,
-                      terrace_digest *ret)
+bool file_set_same_names(const struct file_set *a, const struct file_set *b)
+{
+	if (a->count != b->count)
+		return false;
+	for (size_t i = 0; i < a->count; i++) {
+		if (strcmp(a->files[i].name, b->files[i].name) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* All of it but the name. What a directory's stamp says is of more than its names. */
+static int digest_one(const struct file_set *set, const char *name, const struct place *place,
+                      terrace *store, struct file *ret)
 {
 	char path[PATH_MAX];
 	int rc;
 
-	memset(ret, 0, sizeof *ret);
-	if (place_path(place, file->name, path) < 0)
+	*ret = (struct file){ .name = ret->name };
+	if (place_path(place, name, path) < 0)
 		return -1;
-	rc = set->listings ? terrace_listing_digest(path, ret) :
-	                     terrace_file_digest(store, path, ret);
-	*ret_absent = rc == TERRACE_MISS;
+	if (!set->listings)
+		stamp_take(path, &ret->stamp);
+	rc = set->listings ? terrace_listing_digest(path, &ret->digest) :
+	                     terrace_file_digest(store, path, &ret->digest);
+	ret->absent = rc == TERRACE_MISS;
 	return rc == TERRACE_OK || rc == TERRACE_MISS ? 0 : -1;
 }
 
@@ -191,7 +222,7 @@ int file_set_digest(struct file_set *set, const struct place *place, terrace *st
 	for (size_t i = 0; i < set->count; i++) {
 		struct file *file = &set->files[i];
 
-		if (digest_one(set, file, place, store, &file->absent, &file->digest) < 0)
+		if (digest_one(set, file->name, place, store, file) < 0)
 			return -1;
 	}
 	return 0;
@@ -202,13 +233,14 @@ int file_set_check(const struct file_set *set, const struct place *place, terrac
 {
 	for (size_t i = 0; i < set->count; i++) {
 		const struct file *file = &set->files[i];
-		terrace_digest now;
-		bool absent;
+		struct file now = { .name = NULL };
 
 		*ret_changed = file->name;
-		if (digest_one(set, file, place, store, &absent, &now) < 0)
+		if (digest_one(set, file->name, place, store, &now) < 0)
 			return -1;
-		if (absent != file->absent || memcmp(&now, &file->digest, sizeof now) != 0)
+		/* One that is as it was may have been another meanwhile: its times say so. */
+		if (now.absent != file->absent || !stamp_same(&now.stamp, &file->stamp) ||
+		    memcmp(&now.digest, &file->digest, sizeof now.digest) != 0)
 			return 1;
 	}
 	return 0;
@@ -219,7 +251,7 @@ int file_set_check(const struct file_set *set, const struct place *place, terrac
 struct expansion {
 	struct file_set *set;
 	const struct place *place;
-	bool failed;
+	int err;
 };
 
 static bool is_wild(const char *text, size_t size)
@@ -237,37 +269,72 @@ static void add_file(struct expansion *e, const char *path)
 {
 	char name[PATH_MAX];
 
-	if (place_name(e->place, path, name) < 0 || file_set_add(e->set, name) < 0)
-		e->failed = true;
+	if (place_name(e->place, path, name) < 0)
+		e->err = ENAMETOOLONG;
+	else if (file_set_add(e->set, name) < 0)
+		e->err = ENOMEM;
 }
 
-static bool is_dir(const char *path)
+/* Nothing is there, or it leads nowhere: that is no failure, and no match. */
+static bool is_nothing(int err)
 {
-	struct stat st;
-
-	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+	return err == ENOENT || err == ENOTDIR || err == ELOOP;
 }
 
-/* One entry of a directory that a wildcard has matched. */
+/* False where there is nothing, and where nobody can say. */
+static bool look_at(struct expansion *e, const char *path, struct stat *ret)
+{
+	if (stat(path, ret) == 0)
+		return true;
+	if (!is_nothing(errno))
+		e->err = errno;
+	return false;
+}
+
+/* NULL where there is no directory. One that may not be listed may hold anything. */
+static DIR *open_dir(struct expansion *e, const char *dir)
+{
+	DIR *stream = opendir(*dir ? dir : ".");
+
+	if (!stream && !is_nothing(errno))
+		e->err = errno;
+	return stream;
+}
+
+static struct dirent *read_dir(struct expansion *e, DIR *stream)
+{
+	struct dirent *item;
+
+	errno = 0;
+	item = readdir(stream);
+	if (!item && errno)
+		e->err = errno;
+	return item;
+}
+
+/* One entry of a directory, by its name or because a wildcard has matched it. */
 static void expand_match(struct expansion *e, const char *path, const char *rest)
 {
 	struct stat st;
 
-	if (*rest) {
-		if (is_dir(path))
-			expand(e, path, rest);
-	} else if (stat(path, &st) == 0 && S_ISREG(st.st_mode)) {
+	if (!look_at(e, path, &st))
+		return;
+	if (*rest && S_ISDIR(st.st_mode))
+		expand(e, path, rest);
+	else if (!*rest && S_ISREG(st.st_mode))
 		add_file(e, path);
-	}
 }
 
-static void join(char ret[PATH_MAX], const char *dir, const char *name, size_t name_size)
+static bool join(struct expansion *e, char ret[PATH_MAX], const char *dir, const char *name,
+                 size_t name_size)
 {
 	bool slash = *dir && dir[strlen(dir) - 1] != '/';
 
-	if (snprintf(ret, PATH_MAX, "%s%s%.*s", dir, slash ? "/" : "", (int)name_size, name) >=
+	if (snprintf(ret, PATH_MAX, "%s%s%.*s", dir, slash ? "/" : "", (int)name_size, name) <
 	    PATH_MAX)
-		ret[0] = '\0';
+		return true;
+	e->err = ENAMETOOLONG;
+	return false;
 }
 
 /* "**": the rest here, and in every directory below; links are not descended. */
@@ -277,15 +344,15 @@ static void expand_deep(struct expansion *e, const char *dir, const char *rest)
 	struct dirent *item;
 
 	expand(e, dir, *rest ? rest : "*");
-	stream = opendir(*dir ? dir : ".");
-	while (stream && (item = readdir(stream))) {
+	stream = open_dir(e, dir);
+	while (stream && (item = read_dir(e, stream))) {
 		char path[PATH_MAX];
 		struct stat st;
 
 		if (item->d_name[0] == '.')
 			continue;
-		join(path, dir, item->d_name, strlen(item->d_name));
-		if (*path && lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		if (join(e, path, dir, item->d_name, strlen(item->d_name)) &&
+		    lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
 			expand_deep(e, path, rest);
 	}
 	if (stream)
@@ -303,13 +370,15 @@ static void expand_wild(struct expansion *e, const char *dir, const char *part, 
 		return;
 	memcpy(pattern, part, size);
 	pattern[size] = '\0';
-	stream = opendir(*dir ? dir : ".");
-	while (stream && (item = readdir(stream))) {
-		if (fnmatch(pattern, item->d_name, FNM_PERIOD) != 0 ||
+	stream = open_dir(e, dir);
+	while (stream && (item = read_dir(e, stream))) {
+		/* "[id].c" may be a name, too. */
+		bool is_name = strcmp(pattern, item->d_name) == 0;
+
+		if ((!is_name && fnmatch(pattern, item->d_name, FNM_PERIOD) != 0) ||
 		    strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0)
 			continue;
-		join(path, dir, item->d_name, strlen(item->d_name));
-		if (*path)
+		if (join(e, path, dir, item->d_name, strlen(item->d_name)))
 			expand_match(e, path, rest);
 	}
 	if (stream)
@@ -323,15 +392,12 @@ static void expand(struct expansion *e, const char *dir, const char *rest)
 	const char *next = rest + size + strspn(rest + size, "/");
 	char path[PATH_MAX];
 
-	if (size == 2 && rest[0] == '*' && rest[1] == '*') {
+	if (size == 2 && rest[0] == '*' && rest[1] == '*')
 		expand_deep(e, dir, next);
-	} else if (is_wild(rest, size)) {
+	else if (is_wild(rest, size))
 		expand_wild(e, dir, rest, size, next);
-	} else {
-		join(path, dir, rest, size);
-		if (*path)
-			expand_match(e, path, next);
-	}
+	else if (join(e, path, dir, rest, size))
+		expand_match(e, path, next);
 }
 
 int inputs_expand(struct file_set *set, const struct place *place, const char *pattern)
@@ -344,5 +410,5 @@ int inputs_expand(struct file_set *set, const struct place *place, const char *p
 		expand(&e, "/", pattern + strspn(pattern, "/"));
 	else
 		expand(&e, "", pattern);
-	return e.failed ? -1 : 0;
+	return e.err;
 }

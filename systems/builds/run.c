@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -14,29 +13,6 @@
 enum { UNKNOWN_TTL_MS = 60 * 1000 };
 /* Sets of discovered inputs that are tried for one command line, the latest first. */
 enum { SETS_MAX = 8 };
-/* Whoever computes is alive, or replaced: there is nothing to time out. */
-#define WAIT_FOR_EVER (INT64_MAX / 4)
-/* Bytes of the command line that a key shows. */
-enum { KEY_TEXT_MAX = 100 };
-
-/* Everything about one call. */
-struct run {
-	const struct run_spec *spec;
-	terrace *store;
-	terrace_cache *results; /* by content */
-	terrace_cache *known;   /* by command line: the inputs that it was seen to have */
-	struct place place;
-	struct file_set inputs;   /* of --in, with their digests before the run */
-	struct file_set listings; /* of --list, the same */
-	terrace_digest program;
-	bool has_program;
-	int input_fd; /* of --stdin: a file in memory with all of it, or -1 */
-	void *input;  /* it, mapped */
-	size_t input_size;
-	terrace_slice command_key; /* the command line, whatever its inputs hold */
-	terrace_slice state_key;   /* and what they hold, as far as it is known beforehand */
-	bool has_inputs;
-};
 
 static void run_done(struct run *run)
 {
@@ -44,192 +20,13 @@ static void run_done(struct run *run)
 	terrace_cache_close(run->known);
 	file_set_done(&run->inputs);
 	file_set_done(&run->listings);
+	free(run->program.name);
 	if (run->input)
 		munmap(run->input, run->input_size);
 	if (run->input_fd >= 0)
 		close(run->input_fd);
 	terrace_key_free(run->command_key);
 	terrace_key_free(run->state_key);
-}
-
-static void explain(const struct run *run, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static void explain(const struct run *run, const char *format, ...)
-{
-	char text[PATH_MAX + 256];
-	va_list args;
-
-	if (!run->spec->explain)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof text, format, args);
-	va_end(args);
-	note("%s", text);
-}
-
-/* --- keys ----------------------------------------------------------------------------------------- */
-
-/* "gcc -c a.c", cut where it grows long. */
-static void command_text(const struct run_spec *spec, char ret[KEY_TEXT_MAX + 1])
-{
-	size_t at = 0;
-
-	ret[0] = '\0';
-	for (size_t i = 0; spec->command[i] && at < KEY_TEXT_MAX; i++)
-		at += (size_t)snprintf(ret + at, KEY_TEXT_MAX + 1 - at, "%s%s", i ? " " : "",
-		                       spec->command[i]);
-	for (char *c = ret; *c; c++) {
-		if ((unsigned char)*c < 0x20 || *c == 0x7f)
-			*c = ' ';
-	}
-}
-
-/* A list in which order and repetition count. */
-static int add_list(terrace_key_builder *key, const char *name, const char *const *items)
-{
-	size_t size = 0;
-	char *text = NULL;
-	FILE *out = open_memstream(&text, &size);
-	int rc;
-
-	if (!out)
-		return TERRACE_ENOMEM;
-	for (size_t i = 0; items[i]; i++)
-		pack_bytes(out, items[i], strlen(items[i]));
-	fclose(out);
-	rc = text ? terrace_key_builder_field(key, name, terrace_bytes(text, size)) :
-	            TERRACE_ENOMEM;
-	free(text);
-	return rc;
-}
-
-static int add_env(terrace_key_builder *key, const char *const *names)
-{
-	int rc = TERRACE_OK;
-
-	for (size_t i = 0; names[i] && rc == TERRACE_OK; i++) {
-		const char *value = getenv(names[i]);
-		char field[PATH_MAX];
-		bool again = false;
-
-		for (size_t before = 0; before < i; before++)
-			again = again || strcmp(names[before], names[i]) == 0;
-		if (again)
-			continue;
-		/* Unset and empty are different to the command. */
-		snprintf(field, sizeof field, "env%s %s", value ? "" : "-unset", names[i]);
-		rc = terrace_key_builder_field(key, field, terrace_str(value));
-	}
-	return rc;
-}
-
-/* Paths and patterns by their names: from another checkout they are the same. */
-static int add_names(terrace_key_builder *key, const struct run *run, const char *what,
-                     const char *const *paths)
-{
-	int rc = TERRACE_OK;
-
-	for (size_t i = 0; paths[i] && rc == TERRACE_OK; i++) {
-		char name[PATH_MAX], field[32];
-
-		if (place_name(&run->place, paths[i], name) < 0)
-			return TERRACE_EINVAL;
-		snprintf(field, sizeof field, "%s %zu", what, i);
-		rc = terrace_key_builder_field(key, field, terrace_str(name));
-	}
-	return rc;
-}
-
-/* What is asked, without the content of anything. */
-static int add_command(terrace_key_builder *key, const struct run *run)
-{
-	const struct run_spec *spec = run->spec;
-	const char *const depfile[] = { spec->depfile, NULL };
-	char cwd[PATH_MAX];
-	int rc;
-
-	if (place_name(&run->place, ".", cwd) < 0)
-		return TERRACE_EINVAL;
-	rc = add_list(key, "command", spec->command);
-	if (rc == TERRACE_OK)
-		rc = terrace_key_builder_field(key, "cwd", terrace_str(cwd));
-	if (rc == TERRACE_OK)
-		rc = add_names(key, run, "in", spec->inputs);
-	if (rc == TERRACE_OK)
-		rc = add_names(key, run, "list", spec->listings);
-	if (rc == TERRACE_OK)
-		rc = add_names(key, run, "out", spec->outputs);
-	if (rc == TERRACE_OK)
-		rc = add_names(key, run, "depfile", depfile);
-	if (rc == TERRACE_OK)
-		rc = terrace_key_builder_field(key, "stdin",
-		                               terrace_str(spec->use_stdin ? "yes" : "no"));
-	return rc;
-}
-
-static int add_files(terrace_key_builder *key, const char *field, const struct file_set *set)
-{
-	size_t size = 0;
-	char *text = NULL;
-	FILE *out = open_memstream(&text, &size);
-	int rc;
-
-	if (!out)
-		return TERRACE_ENOMEM;
-	for (size_t i = 0; i < set->count; i++) {
-		const struct file *file = &set->files[i];
-
-		pack_bytes(out, file->name, strlen(file->name));
-		pack_u64(out, file->absent);
-		pack_bytes(out, &file->digest, sizeof file->digest);
-	}
-	fclose(out);
-	rc = text ? terrace_key_builder_field(key, field, terrace_bytes(text, size)) :
-	            TERRACE_ENOMEM;
-	free(text);
-	return rc;
-}
-
-static int add_state(terrace_key_builder *key, const struct run *run)
-{
-	terrace_digest input = terrace_digest_bytes(terrace_bytes(run->input, run->input_size));
-	int rc = add_command(key, run);
-
-	if (rc == TERRACE_OK)
-		rc = add_env(key, run->spec->env);
-	if (rc == TERRACE_OK)
-		rc = terrace_key_builder_field(
-		    key, "program",
-		    terrace_bytes(&run->program, run->has_program ? sizeof run->program : 0));
-	if (rc == TERRACE_OK)
-		rc = terrace_key_builder_field(key, "input", terrace_bytes(&input, sizeof input));
-	if (rc == TERRACE_OK)
-		rc = add_files(key, "inputs", &run->inputs);
-	if (rc == TERRACE_OK && run->listings.count)
-		rc = add_files(key, "listings", &run->listings);
-	return rc;
-}
-
-/* The key of the command, of its state, or of its state with discovered inputs. */
-static int make_key(const struct run *run, bool state, const struct file_set *discovered,
-                    terrace_slice *ret)
-{
-	char text[KEY_TEXT_MAX + 1];
-	terrace_key_builder *key;
-	int rc;
-
-	command_text(run->spec, text);
-	rc = terrace_key_builder_new(text, &key);
-	if (rc != TERRACE_OK)
-		return rc;
-	rc = state ? add_state(key, run) : add_command(key, run);
-	if (rc == TERRACE_OK && discovered)
-		rc = add_files(key, "discovered", discovered);
-	if (rc == TERRACE_OK)
-		rc = terrace_key_builder_finish(key, ret);
-	terrace_key_builder_free(key);
-	return rc;
 }
 
 /* --- what a command line was seen to read ------------------------------------------------------------- */
@@ -258,17 +55,6 @@ static bool unpack_names(struct unpack *in, struct file_set *ret)
 	return !in->failed;
 }
 
-static bool same_names(const struct file_set *a, const struct file_set *b)
-{
-	if (a->count != b->count)
-		return false;
-	for (size_t i = 0; i < a->count; i++) {
-		if (strcmp(a->files[i].name, b->files[i].name) != 0)
-			return false;
-	}
-	return true;
-}
-
 /* Put `set` before the others that are known, without a second copy of it. */
 static void remember_set(struct run *run, const struct file_set *set)
 {
@@ -282,19 +68,17 @@ static void remember_set(struct run *run, const struct file_set *set)
 	pack_names(out, set);
 	if (terrace_exists(run->known, run->state_key) == TERRACE_OK &&
 	    terrace_get(run->known, run->state_key, &value) == TERRACE_OK) {
-		struct unpack in = { terrace_data(value),
-			             (const unsigned char *)terrace_data(value) +
-			                 terrace_size(value),
-			             false };
+		struct unpack in = unpack_value(value);
 		struct file_set other;
 
-		while (in.at < in.end && kept < SETS_MAX && unpack_names(&in, &other)) {
-			if (!same_names(set, &other)) {
+		while (kept < SETS_MAX && unpack_more(&in) && unpack_names(&in, &other)) {
+			if (!file_set_same_names(set, &other)) {
 				pack_names(out, &other);
 				kept++;
 			}
 			file_set_done(&other);
 		}
+		unpack_done(&in);
 		terrace_release(value);
 	}
 	fclose(out);
@@ -305,197 +89,102 @@ static void remember_set(struct run *run, const struct file_set *set)
 
 /* --- looking for a result -------------------------------------------------------------------------------- */
 
-/* With discovered inputs: any known set of them under whose content there is a result. */
-static int find_discovered(struct run *run, terrace_value **ret)
+/* TERRACE_EIO when it is there and cannot be given back. */
+static int replay(struct run *run, FILE *file, unsigned tier, int *ret_status)
 {
-	terrace_value *sets;
-	struct unpack in;
-	struct file_set set;
-	int rc = terrace_get(run->known, run->state_key, &sets);
+	int rc = file ? result_replay(file, &run->place, ret_status) : -1;
 
-	if (rc != TERRACE_OK)
+	if (file)
+		fclose(file);
+	if (rc == 0)
+		explain(run, "hit, from %s", terrace_tier_name(tier));
+	return rc == 0 ? TERRACE_OK : TERRACE_EIO;
+}
+
+/* Who says how long a result lives does not want an older one. */
+static bool is_too_old(struct run *run, terrace_reader *reader)
+{
+	terrace_info info = TERRACE_INFO_INIT;
+	bool old;
+
+	if (!run->spec->has_ttl || run->spec->ttl_ms < 0 ||
+	    terrace_inspect_reader(reader, &info) != TERRACE_OK)
+		return false;
+	old = info.age_ms >= run->spec->ttl_ms;
+	if (old)
+		explain(run, "the result that is kept is %lld s old",
+		        (long long)(info.age_ms / 1000));
+	terrace_info_free(&info);
+	return old;
+}
+
+/* Asked so, a miss is not counted: who then waits for the right to compute it counts. */
+static int look_at(struct run *run, terrace_slice key, int *ret_status)
+{
+	terrace_reader *reader;
+	int rc;
+
+	if (terrace_exists(run->results, key) != TERRACE_OK ||
+	    terrace_reader_open(run->results, key, &reader) != TERRACE_OK)
 		return TERRACE_MISS;
-	rc = TERRACE_MISS;
-	in = (struct unpack){ terrace_data(sets),
-		              (const unsigned char *)terrace_data(sets) + terrace_size(sets),
-		              false };
-	while (rc != TERRACE_OK && in.at < in.end && unpack_names(&in, &set)) {
-		terrace_slice key;
+	if (is_too_old(run, reader)) {
+		terrace_delete(run->results, key);
+		rc = TERRACE_MISS;
+	} else {
+		rc = replay(run, result_reader(reader), terrace_reader_tier(reader), ret_status);
+	}
+	terrace_reader_close(reader);
+	return rc;
+}
 
-		if (file_set_digest(&set, &run->place, run->store) == 0 &&
-		    make_key(run, true, &set, &key) == TERRACE_OK) {
-			rc = terrace_get(run->results, key, ret);
-			terrace_key_free(key);
-		}
+/* What is kept under the state, with these discovered inputs (may be NULL). */
+static int look_under(struct run *run, enum key_kind kind, const struct file_set *discovered,
+                      int *ret_status)
+{
+	terrace_slice key;
+	int rc;
+
+	if (make_key(run, kind, discovered, &key) != TERRACE_OK)
+		return TERRACE_MISS;
+	rc = look_at(run, key, ret_status);
+	terrace_key_free(key);
+	return rc;
+}
+
+/* With discovered inputs: any known set of them under whose content there is a result. */
+static int look_discovered(struct run *run, enum key_kind kind, int *ret_status)
+{
+	int rc = TERRACE_MISS;
+	terrace_value *sets;
+	struct file_set set;
+	struct unpack in;
+
+	if (terrace_exists(run->known, run->state_key) != TERRACE_OK ||
+	    terrace_get(run->known, run->state_key, &sets) != TERRACE_OK)
+		return TERRACE_MISS;
+	in = unpack_value(sets);
+	while (rc == TERRACE_MISS && unpack_more(&in) && unpack_names(&in, &set)) {
+		if (file_set_digest(&set, &run->place, run->store) == 0)
+			rc = look_under(run, kind, &set, ret_status);
 		file_set_done(&set);
 	}
+	unpack_done(&in);
 	terrace_release(sets);
-	return rc == TERRACE_OK ? rc : TERRACE_MISS;
+	return rc;
 }
 
-/*
- * What a run was made from, by name and digest, so that the next one can say
- * what differs: paths as they are; the rest under names that are no paths.
- */
-#define MARK_PROGRAM "//program"
-#define MARK_INPUT   "//input"
-#define MARK_ENV     "//env/"
-#define MARK_LISTING "//list/"
-
-static void pack_digest(FILE *out, const char *name, const terrace_digest *digest)
+/* TERRACE_OK: it was given back; TERRACE_MISS: there is none; TERRACE_EIO: it cannot be. */
+static int look(struct run *run, int *ret_status)
 {
-	pack_bytes(out, name, strlen(name));
-	pack_bytes(out, digest, digest ? sizeof *digest : 0);
-}
+	int rc = TERRACE_MISS;
 
-/* What the mark stands for now: TERRACE_OK, TERRACE_MISS when there is none. */
-static int mark_now(const struct run *run, const char *mark, terrace_digest *ret)
-{
-	char path[PATH_MAX];
-
-	if (strcmp(mark, MARK_PROGRAM) == 0) {
-		*ret = run->program;
-		return TERRACE_OK;
-	}
-	if (strcmp(mark, MARK_INPUT) == 0) {
-		*ret = terrace_digest_bytes(terrace_bytes(run->input, run->input_size));
-		return TERRACE_OK;
-	}
-	if (strncmp(mark, MARK_ENV, strlen(MARK_ENV)) == 0) {
-		const char *value = getenv(mark + strlen(MARK_ENV));
-
-		if (value)
-			*ret = terrace_digest_bytes(terrace_str(value));
-		return value ? TERRACE_OK : TERRACE_MISS;
-	}
-	if (strncmp(mark, MARK_LISTING, strlen(MARK_LISTING)) == 0)
-		return place_path(&run->place, mark + strlen(MARK_LISTING), path) < 0 ?
-		           TERRACE_EINVAL :
-		           terrace_listing_digest(path, ret);
-	if (place_path(&run->place, mark, path) < 0)
-		return TERRACE_EINVAL;
-	return terrace_file_digest(run->store, path, ret);
-}
-
-static void mark_text(const struct run *run, const char *mark, char *ret, size_t size)
-{
-	char path[PATH_MAX];
-
-	if (strcmp(mark, MARK_PROGRAM) == 0)
-		snprintf(ret, size, "the program %s", run->spec->command[0]);
-	else if (strcmp(mark, MARK_INPUT) == 0)
-		snprintf(ret, size, "the standard input");
-	else if (strncmp(mark, MARK_ENV, strlen(MARK_ENV)) == 0)
-		snprintf(ret, size, "the variable %s", mark + strlen(MARK_ENV));
-	else if (strncmp(mark, MARK_LISTING, strlen(MARK_LISTING)) == 0)
-		snprintf(ret, size, "the listing of %s",
-		         place_path(&run->place, mark + strlen(MARK_LISTING), path) < 0 ? mark :
-		                                                                          path);
-	else
-		snprintf(ret, size, "%s", place_path(&run->place, mark, path) < 0 ? mark : path);
-}
-
-/* True when it says what has happened to one mark. */
-static bool explain_mark(const struct run *run, const char *mark, terrace_slice then)
-{
-	char text[PATH_MAX + 32];
-	terrace_digest now;
-	const char *what;
-	int rc = mark_now(run, mark, &now);
-
-	if (rc == TERRACE_MISS && then.size > 0)
-		what = "is gone";
-	else if (rc == TERRACE_OK && then.size == 0)
-		what = "has appeared";
-	else if (rc == TERRACE_OK && memcmp(&now, then.data, sizeof now) != 0)
-		what = "changed";
-	else
-		return false;
-	if (strncmp(mark, MARK_ENV, strlen(MARK_ENV)) == 0)
-		what = "changed"; /* nobody speaks of variables that appear */
-	mark_text(run, mark, text, sizeof text);
-	explain(run, "miss: %s %s", text, what);
-	return true;
-}
-
-/* Say what differs from the last time, where there was one. */
-static void explain_miss(struct run *run)
-{
-	terrace_value *last;
-	struct unpack in;
-	bool said = false;
-
-	if (!run->spec->explain)
-		return;
-	if (terrace_exists(run->known, run->command_key) != TERRACE_OK ||
-	    terrace_get(run->known, run->command_key, &last) != TERRACE_OK) {
-		explain(run, "miss: this command has not been run before");
-		return;
-	}
-	in = (struct unpack){ terrace_data(last),
-		              (const unsigned char *)terrace_data(last) + terrace_size(last),
-		              false };
-	while (in.at < in.end) {
-		char mark[PATH_MAX];
-		terrace_slice then;
-
-		if (!unpack_path(&in, mark))
+	for (int kind = KEY_STATE; rc == TERRACE_MISS && kind <= KEY_FAILURE; kind++) {
+		if (kind == KEY_FAILURE && !run->spec->cache_failures)
 			break;
-		then = unpack_bytes(&in);
-		if (in.failed || (then.size && then.size != sizeof(terrace_digest)))
-			break;
-		said = explain_mark(run, mark, then) || said;
+		rc = run->spec->depfile ? look_discovered(run, kind, ret_status) :
+		                          look_under(run, kind, NULL, ret_status);
 	}
-	terrace_release(last);
-	if (!said)
-		explain(run,
-		        "miss: the result was not kept, or is gone; inputs that were known are "
-		        "as they were");
-}
-
-static void pack_file_marks(FILE *out, const struct file_set *set)
-{
-	for (size_t i = 0; i < set->count; i++) {
-		const struct file *file = &set->files[i];
-		char mark[PATH_MAX];
-
-		if (snprintf(mark, sizeof mark, "%s%s", set->listings ? MARK_LISTING : "",
-		             file->name) < PATH_MAX)
-			pack_digest(out, mark, file->absent ? NULL : &file->digest);
-	}
-}
-
-/* For explain_miss(): the inputs of this run. */
-static void remember_last(struct run *run, const struct file_set *discovered)
-{
-	terrace_digest digest;
-	size_t size = 0;
-	char *text = NULL;
-	FILE *out = open_memstream(&text, &size);
-
-	if (!out)
-		return;
-	digest = terrace_digest_bytes(terrace_bytes(run->input, run->input_size));
-	pack_digest(out, MARK_PROGRAM, &run->program);
-	pack_digest(out, MARK_INPUT, &digest);
-	for (size_t i = 0; run->spec->env[i]; i++) {
-		const char *value = getenv(run->spec->env[i]);
-		char mark[PATH_MAX];
-
-		if (snprintf(mark, sizeof mark, MARK_ENV "%s", run->spec->env[i]) >= PATH_MAX)
-			continue;
-		if (value)
-			digest = terrace_digest_bytes(terrace_str(value));
-		pack_digest(out, mark, value ? &digest : NULL);
-	}
-	pack_file_marks(out, &run->inputs);
-	pack_file_marks(out, &run->listings);
-	if (discovered)
-		pack_file_marks(out, discovered);
-	fclose(out);
-	if (text)
-		terrace_put(run->known, run->command_key, terrace_bytes(text, size), NULL);
-	free(text);
+	return rc;
 }
 
 /* --- running and keeping ------------------------------------------------------------------------------------ */
@@ -525,7 +214,10 @@ static int64_t start_mark(void)
 	return now;
 }
 
-/* A discovered input that changed while the command ran may not be what it read. */
+/*
+ * A discovered input that changed while the command ran may not be what it read. Every
+ * write shows in this one of its times, which nobody can set.
+ */
 static bool changed_since(const struct run *run, const struct file_set *set, int64_t start)
 {
 	for (size_t i = 0; i < set->count; i++) {
@@ -534,8 +226,7 @@ static bool changed_since(const struct run *run, const struct file_set *set, int
 
 		if (place_path(&run->place, set->files[i].name, path) < 0 || stat(path, &st) < 0)
 			return true;
-		if ((int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec >= start ||
-		    (int64_t)st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec >= start) {
+		if ((int64_t)st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec >= start) {
 			explain(run, "%s changed while the command ran; the result is not kept",
 			        path);
 			return true;
@@ -600,52 +291,126 @@ static bool worth_keeping(const struct run *run, const struct capture *capture)
 	return false;
 }
 
-static void keep_options(const struct run *run, int64_t cost_us, terrace_lease *lease,
-                         terrace_put_options *ret)
+/* What the operator wants of the cache. */
+struct configured {
+	char section[TERRACE_NAME_MAX + 8];
+	int64_t ttl_ms;
+};
+
+static int find_ttl(void *ctx, const terrace_setting *setting)
 {
-	ret->cost_us = (uint64_t)cost_us;
-	ret->lease = lease;
+	struct configured *configured = ctx;
+
+	return strcmp(setting->section, configured->section) == 0 &&
+	       strcmp(setting->name, "ttl") == 0 &&
+	       terrace_parse_duration(setting->value, &configured->ttl_ms) == TERRACE_OK;
+}
+
+/* For a put: 0 is the cache's. */
+static int64_t ttl_of(const struct run *run)
+{
+	struct configured configured = { .ttl_ms = TERRACE_TTL_FOREVER };
+
 	if (run->spec->has_ttl)
-		ret->ttl_ms = run->spec->ttl_ms ? run->spec->ttl_ms : TERRACE_TTL_NONE;
-	else
-		ret->ttl_ms = run->has_inputs ? TERRACE_TTL_FOREVER : UNKNOWN_TTL_MS;
+		return run->spec->ttl_ms ? run->spec->ttl_ms : TERRACE_TTL_NONE;
+	if (run->has_inputs)
+		return 0;
+	snprintf(configured.section, sizeof configured.section, "cache %s", run->spec->cache);
+	terrace_config_each(run->store, find_ttl, &configured);
+	return configured.ttl_ms >= 0 && configured.ttl_ms < UNKNOWN_TTL_MS ? 0 : UNKNOWN_TTL_MS;
+}
+
+/* The files that the options mean, and how many of those mean none. */
+static int expand_inputs(struct run *run, struct file_set *ret, size_t *ret_without)
+{
+	const char *const *inputs = run->spec->inputs;
+
+	*ret = (struct file_set){ 0 };
+	*ret_without = 0;
+	for (size_t i = 0; inputs[i]; i++) {
+		size_t before = ret->count;
+		int err = inputs_expand(ret, &run->place, inputs[i]);
+
+		if (err)
+			return terrace_fail(err == ENOMEM ? TERRACE_ENOMEM : TERRACE_EIO,
+			                    "cannot list the inputs %s: %s", inputs[i],
+			                    strerror(err));
+		*ret_without += ret->count == before;
+	}
+	file_set_sort(ret);
+	return TERRACE_OK;
+}
+
+/* Is all that was looked at before the command ran as it was? Says what is not. */
+static bool is_as_before(struct run *run)
+{
+	const char *changed = NULL;
+	struct file_set now;
+	size_t without;
+	bool same = expand_inputs(run, &now, &without) == TERRACE_OK &&
+	            file_set_same_names(&now, &run->inputs);
+
+	file_set_done(&now);
+	if (!same)
+		explain(run, "not kept: there are other inputs than before the command ran");
+	else if (!program_is_same(run->spec->command[0], run->store, &run->program))
+		changed = run->program.name;
+	else if (file_set_check(&run->inputs, &run->place, run->store, &changed) == 0 &&
+	         file_set_check(&run->listings, &run->place, run->store, &changed) == 0)
+		return true;
+	if (changed)
+		explain(run, "not kept: the input %s changed while the command ran", changed);
+	return false;
+}
+
+/* Under its key; what could not be is a warning. */
+static int put_result(struct run *run, const struct capture *capture, const struct outputs *outputs,
+                      terrace_slice key, const terrace_put_options *options)
+{
+	terrace_writer *writer;
+	int rc = terrace_writer_open(run->results, key, options, &writer), packed;
+	FILE *out;
+
+	if (rc == TERRACE_OK) {
+		out = result_writer(writer);
+		packed = out ? result_pack(out, capture, &run->place, outputs) : -1;
+		if (out)
+			fclose(out);
+		if (packed < 0) {
+			terrace_writer_drop(writer);
+			return TERRACE_EIO; /* it was said why */
+		}
+		rc = terrace_writer_commit(writer);
+	}
+	if (rc == TERRACE_MISS)
+		explain(run, "not kept: the cache was invalidated meanwhile");
+	else if (rc != TERRACE_OK)
+		note("warning: the result is not kept: %s", terrace_error_message());
+	return rc;
 }
 
 /* Store the result; a failure is a warning. Ends nothing. */
-static void keep(struct run *run, const struct capture *capture, int64_t start, int64_t cost_us,
-                 terrace_lease *lease)
+static void keep(struct run *run, const struct capture *capture, const struct outputs *outputs,
+                 int64_t start, int64_t cost_us, terrace_lease *lease)
 {
+	enum key_kind kind = capture->exit_status == 0 ? KEY_STATE : KEY_FAILURE;
 	terrace_put_options options = TERRACE_PUT_INIT;
 	struct file_set discovered = { 0 };
-	const char *changed;
+	const struct file_set *known = run->spec->depfile ? &discovered : NULL;
 	terrace_slice key = { NULL, 0 };
-	char *packed = NULL;
-	size_t size;
-	int rc;
 
-	if (!worth_keeping(run, capture))
+	if (!worth_keeping(run, capture) || !is_as_before(run))
 		return;
-	if (file_set_check(&run->inputs, &run->place, run->store, &changed) != 0 ||
-	    file_set_check(&run->listings, &run->place, run->store, &changed) != 0) {
-		explain(run, "not kept: the input %s changed while the command ran", changed);
-		return;
-	}
+	options.cost_us = (uint64_t)cost_us;
+	options.lease = lease;
+	options.ttl_ms = ttl_of(run);
 	if (discover(run, start, &discovered) == 0 &&
-	    result_pack(capture, &run->place, run->spec->outputs, run->spec->depfile, &packed,
-	                &size) == 0 &&
-	    make_key(run, true, run->spec->depfile ? &discovered : NULL, &key) == TERRACE_OK) {
-		keep_options(run, cost_us, lease, &options);
-		rc = terrace_put(run->results, key, terrace_bytes(packed, size), &options);
-		if (rc == TERRACE_MISS)
-			explain(run, "not kept: the cache was invalidated meanwhile");
-		else if (rc != TERRACE_OK)
-			note("warning: the result is not kept: %s", terrace_error_message());
-		if (rc == TERRACE_OK && run->spec->depfile)
-			remember_set(run, &discovered);
-		if (rc == TERRACE_OK)
-			remember_last(run, run->spec->depfile ? &discovered : NULL);
+	    make_key(run, kind, known, &key) == TERRACE_OK &&
+	    put_result(run, capture, outputs, key, &options) == TERRACE_OK) {
+		if (known)
+			remember_set(run, known);
+		remember_last(run, known);
 	}
-	free(packed);
 	terrace_key_free(key);
 	file_set_done(&discovered);
 }
@@ -658,69 +423,44 @@ static int64_t now_us(void)
 	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-/* As if there were no cache. */
+/* As if there were no cache: with the input that the options promise. */
 static int run_uncached(struct run *run)
 {
-	if (run->input_fd >= 0) {
-		lseek(run->input_fd, 0, SEEK_SET);
-		dup2(run->input_fd, STDIN_FILENO);
-	}
-	command_become(run->spec->command);
+	command_become(run->spec->command, run->input_fd >= 0   ? run->input_fd :
+	                                   run->spec->use_stdin ? COMMAND_OURS :
+	                                                          COMMAND_NOTHING);
 	return RUN_CANNOT_START;
 }
 
 /* Run it under the lease, keep what came out, and end the lease. */
 static int run_and_keep(struct run *run, terrace_lease *lease)
 {
-	int64_t start = run->spec->depfile ? start_mark() : 0, began = now_us();
+	struct outputs outputs;
 	struct capture capture;
+	int64_t start, began;
 	int status;
 
-	status = command_run(run->spec->command, run->input_fd, &capture);
-	if (status < 0) {
+	if (outputs_init(&outputs, run->spec) < 0) {
 		terrace_lease_drop(lease);
-		return status == COMMAND_UNTRIED ? run_uncached(run) : RUN_CANNOT_START;
+		return run_uncached(run);
 	}
-	keep(run, &capture, start, now_us() - began, lease);
+	start = run->spec->depfile ? start_mark() : 0;
+	began = now_us();
+	status = command_run(run->spec->command, run->input_fd, &capture);
+	if (status == 0)
+		keep(run, &capture, &outputs, start, now_us() - began, lease);
 	terrace_lease_drop(lease);
-	status = capture.lost ? output_lost(capture.exit_status, capture.lost) :
-	                        capture.exit_status;
+	outputs_done(&outputs);
+	if (status < 0)
+		return status == COMMAND_UNTRIED ? run_uncached(run) : RUN_CANNOT_START;
+	status = capture.lost             ? output_lost(capture.exit_status, capture.lost) :
+	         capture.killed == SIGINT ? RUN_INTERRUPTED :
+	                                    capture.exit_status;
 	capture_done(&capture);
 	return status;
 }
 
-static bool replay(struct run *run, terrace_value *value, int *ret_status)
-{
-	int rc = result_replay(terrace_slice_of(value), &run->place, ret_status);
-
-	if (rc == 0)
-		explain(run, "hit, from %s", terrace_tier_name(terrace_value_tier(value)));
-	terrace_release(value);
-	return rc == 0;
-}
-
 /* --- putting it together --------------------------------------------------------------------------------------- */
-
-/* The file that a command's name means; false when there is none. */
-static bool find_program(const char *name, char ret[PATH_MAX])
-{
-	const char *path = getenv("PATH");
-	struct stat st;
-
-	if (strchr(name, '/'))
-		return snprintf(ret, PATH_MAX, "%s", name) < PATH_MAX;
-	for (path = path ? path : "/usr/local/bin:/bin:/usr/bin"; *path;) {
-		size_t size = strcspn(path, ":");
-
-		if (snprintf(ret, PATH_MAX, "%.*s%s%s", (int)size, path, size ? "/" : "./", name) <
-		        PATH_MAX &&
-		    stat(ret, &st) == 0 && S_ISREG(st.st_mode) && access(ret, X_OK) == 0)
-			return true;
-		path += size;
-		path += *path == ':';
-	}
-	return false;
-}
 
 static int hold_input(struct run *run)
 {
@@ -790,25 +530,6 @@ static int open_caches(struct run *run)
 	return rc;
 }
 
-/*
- * What the program is. One that may be run but not read is told by what the
- * system says of it; false when not even that is known.
- */
-static bool digest_program(terrace *store, const char *path, terrace_digest *ret)
-{
-	struct stat st;
-
-	if (terrace_file_digest(store, path, ret) == TERRACE_OK)
-		return true;
-	if (stat(path, &st) < 0)
-		return false;
-	*ret = terrace_digest_bytes(terrace_bytes(
-	    (int64_t[]){ (int64_t)st.st_dev, (int64_t)st.st_ino, st.st_size, st.st_mtim.tv_sec,
-	                 st.st_mtim.tv_nsec, st.st_ctim.tv_sec, st.st_ctim.tv_nsec },
-	    7 * sizeof(int64_t)));
-	return true;
-}
-
 /* A directory that is absent is a state, too; one that is none is wrong usage. */
 static int prepare_listings(struct run *run)
 {
@@ -828,66 +549,86 @@ static int prepare_listings(struct run *run)
 	                                                                      TERRACE_OK;
 }
 
-/* Keys and digests. TERRACE_OK, TERRACE_EINVAL for a bad cache name, or another failure. */
-static int prepare(struct run *run)
+static int prepare_inputs(struct run *run)
 {
 	const struct run_spec *spec = run->spec;
-	char program[PATH_MAX];
+	size_t without;
+	int rc = expand_inputs(run, &run->inputs, &without);
+
+	if (rc == TERRACE_OK && file_set_digest(&run->inputs, &run->place, run->store) < 0)
+		rc = TERRACE_EIO;
+	run->has_inputs = without == 0 && (spec->inputs[0] || spec->listings[0] || spec->depfile ||
+	                                   spec->use_stdin);
+	if (rc == TERRACE_OK && without > 0)
+		note("warning: no file is what an --in says; the result is kept as one without "
+		     "inputs is");
+	return rc;
+}
+
+/*
+ * Keys and digests. TERRACE_OK, TERRACE_MISS when there is no program, TERRACE_EINVAL for a bad
+ * cache name, or another failure.
+ */
+static int prepare(struct run *run)
+{
 	int rc = open_caches(run);
 
 	if (rc == TERRACE_EINVAL)
 		return rc;
-	for (size_t i = 0; spec->inputs[i] && rc == TERRACE_OK; i++) {
-		if (inputs_expand(&run->inputs, &run->place, spec->inputs[i]) < 0)
-			rc = terrace_fail(TERRACE_ENOMEM, "cannot list the inputs %s",
-			                  spec->inputs[i]);
-	}
-	run->has_inputs = spec->inputs[0] || spec->listings[0] || spec->depfile || spec->use_stdin;
-	if (rc == TERRACE_OK) {
-		file_set_sort(&run->inputs);
-		if (file_set_digest(&run->inputs, &run->place, run->store) < 0)
-			rc = TERRACE_EIO;
-	}
+	if (rc == TERRACE_OK)
+		rc = prepare_inputs(run);
 	if (rc == TERRACE_OK)
 		rc = prepare_listings(run);
-	if (rc == TERRACE_OK && find_program(spec->command[0], program))
-		run->has_program = digest_program(run->store, program, &run->program);
+	if (rc == TERRACE_OK &&
+	    program_digest(run->spec->command[0], run->store, &run->program) < 0)
+		return TERRACE_MISS;
 	if (rc == TERRACE_OK)
-		rc = make_key(run, false, NULL, &run->command_key);
+		rc = make_key(run, KEY_COMMAND, NULL, &run->command_key);
 	if (rc == TERRACE_OK)
-		rc = make_key(run, true, NULL, &run->state_key);
+		rc = make_key(run, KEY_STATE, NULL, &run->state_key);
 	return rc == TERRACE_EINVAL ? TERRACE_EIO : rc;
+}
+
+/* What somebody else has stored while we waited for him. */
+static int replay_value(struct run *run, terrace_value *value, int *ret_status)
+{
+	FILE *file = fmemopen((void *)(uintptr_t)terrace_data(value), terrace_size(value), "r");
+	int rc = replay(run, file, terrace_value_tier(value), ret_status);
+
+	terrace_release(value);
+	return rc;
 }
 
 /*
  * Once, whoever else wants the same. With discovered inputs the result lies
- * under a key that is not known yet; then the lease is for a key that never
- * has a value, and who gets it looks again.
+ * under a key that is not known yet, as one of a failure does; then the lease is for a
+ * key that has no value, and who gets it looks again.
  */
 static int run_cached(struct run *run)
 {
-	const bool discovers = run->spec->depfile != NULL;
+	terrace_lease *lease = NULL;
 	terrace_value *value;
-	terrace_lease *lease;
-	int rc, status;
+	int status, rc = look(run, &status);
 
-	if (discovers && find_discovered(run, &value) == TERRACE_OK)
-		return replay(run, value, &status) ? status : run_uncached(run);
-	rc = terrace_lease_begin(run->results, run->state_key, WAIT_FOR_EVER, &lease, &value);
-	if (rc == TERRACE_OK)
-		return replay(run, value, &status) ? status : run_uncached(run);
-	if (rc != TERRACE_MISS) {
-		note("warning: %s; running uncached", terrace_error_message());
+	if (rc == TERRACE_MISS && runs_above(run)) {
+		explain(run, "miss: this command runs itself, and waits for it");
 		return run_uncached(run);
 	}
-	/* Where we had to wait, somebody has stored it meanwhile; asked so, a miss is not counted. */
-	if (discovers && terrace_exists(run->known, run->state_key) == TERRACE_OK &&
-	    find_discovered(run, &value) == TERRACE_OK) {
-		terrace_lease_drop(lease);
-		return replay(run, value, &status) ? status : run_uncached(run);
+	if (rc == TERRACE_MISS) {
+		rc = wait_for_lease(run, &lease, &value);
+		if (rc == TERRACE_OK)
+			rc = replay_value(run, value, &status);
+		else if (rc == TERRACE_MISS)
+			rc = look(run, &status);
+		else
+			note("warning: %s; running uncached", terrace_error_message());
 	}
-	explain_miss(run);
-	return run_and_keep(run, lease);
+	if (rc == TERRACE_MISS) {
+		explain_miss(run);
+		return run_and_keep(run, lease);
+	}
+	terrace_lease_drop(lease);
+	return rc == TERRACE_OK ? status : run_uncached(run);
 }
 
 int builds_run(terrace *store, const struct run_spec *spec)
@@ -913,6 +654,8 @@ int builds_run(terrace *store, const struct run_spec *spec)
 	rc = prepare(&run);
 	if (rc == TERRACE_OK) {
 		status = run_cached(&run);
+	} else if (rc == TERRACE_MISS) {
+		status = run_uncached(&run); /* which says that there is no such program */
 	} else if (rc == TERRACE_EINVAL) {
 		note("--cache: %s", terrace_error_message());
 		status = RUN_USAGE;

@@ -15,6 +15,9 @@ enum {
 	RUN_USAGE = 2,          /* called wrongly */
 	RUN_CANNOT_START = 125, /* Terrace itself could not start the command */
 	RUN_LOST = 125,         /* or write what the command wrote to standard output */
+	/* SIGINT ended the command. Who ran us and looks how we end (a shell's loop) wants us
+	 * to end by it, too; whoever closes the store does that. */
+	RUN_INTERRUPTED = -1,
 };
 
 struct run_spec {
@@ -34,7 +37,7 @@ struct run_spec {
 };
 
 /*
- * Run it or replay it; the command's exit status, RUN_CANNOT_START or RUN_LOST. Messages
+ * Run it or replay it; the command's exit status, RUN_CANNOT_START, RUN_LOST or RUN_INTERRUPTED. Messages
  * go to standard error as "terrace: run: …". store may be NULL: the command
  * takes this process's place.
  */

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import unittest
 
 TERRACE = os.environ["TERRACE_BIN"]
@@ -74,3 +75,40 @@ class CommandTest(unittest.TestCase):
         self.assertTrue(done.err.startswith("terrace: "), done.err)
         self.assertIn(says, done.err)
         return done
+
+
+class RunTest(CommandTest):
+    """For terrace run: its commands say that they ran, by a line in a file that is no input."""
+
+    def setUp(self):
+        super().setUp()
+        self.ran = self.path("ran")
+        self.count = "echo x >> %s; " % self.ran
+
+    def runs(self):
+        try:
+            with open(self.ran) as file:
+                return len(file.readlines())
+        except FileNotFoundError:
+            return 0
+
+    def run_sh(self, script, *options, **kwargs):
+        return self.run_terrace("run", *options, "--", "sh", "-c", self.count + script, **kwargs)
+
+    def start_waiting(self, *options, script="read x < fifo; echo result", **kwargs):
+        """A command that waits until a fifo is written to."""
+        if not os.path.exists(self.path("fifo")):
+            os.mkfifo(self.path("fifo"))
+        return subprocess.Popen(
+            [TERRACE, "--dir", self.dir, "run", *options, "--", "sh", "-c", self.count + script],
+            stdout=subprocess.PIPE, env=self.env, cwd=self.work, **kwargs)
+
+    def go_on(self):
+        with open(self.path("fifo"), "w") as fifo:
+            fifo.write("go\n")
+
+    def wait_for_runs(self, count):
+        deadline = time.monotonic() + 30
+        while self.runs() < count:
+            self.assertLess(time.monotonic(), deadline, "the command did not start")
+            time.sleep(0.005)

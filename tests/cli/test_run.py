@@ -9,28 +9,10 @@ import threading
 import time
 import unittest
 
-from support import TERRACE, CommandTest
-
-# Says that it ran, by a line in a file that is no input of it.
-COUNT = "echo x >> %s; "
+from support import TERRACE, RunTest
 
 
-class Run(CommandTest):
-    def setUp(self):
-        super().setUp()
-        self.ran = self.path("ran")
-        self.count = COUNT % self.ran
-
-    def runs(self):
-        try:
-            with open(self.ran) as file:
-                return len(file.readlines())
-        except FileNotFoundError:
-            return 0
-
-    def run_sh(self, script, *options, **kwargs):
-        return self.run_terrace("run", *options, "--", "sh", "-c", self.count + script, **kwargs)
-
+class Run(RunTest):
     def test_hit__gives_back_output_errors_and_status(self):
         script = "printf 'one\\0'; echo two >&2; printf three"
         first = self.run_sh(script)
@@ -391,21 +373,6 @@ class Run(CommandTest):
             fifo.write("go\n")
         self.assertEqual(process.communicate(timeout=60)[0], b"second\n")
         self.assertEqual(process.returncode, 0)
-
-    def start_waiting(self, *options):
-        """A command that waits until a fifo is written to."""
-        if not os.path.exists(self.path("fifo")):
-            os.mkfifo(self.path("fifo"))
-        return subprocess.Popen(
-            [TERRACE, "--dir", self.dir, "run", *options, "--", "sh", "-c",
-             self.count + "read x < fifo; echo result"],
-            stdout=subprocess.PIPE, env=self.env, cwd=self.work)
-
-    def wait_for_runs(self, count):
-        deadline = time.monotonic() + 30
-        while self.runs() < count:
-            self.assertLess(time.monotonic(), deadline, "the command did not start")
-            time.sleep(0.005)
 
     def test_program__is_not_a_directory_of_its_name(self):
         os.makedirs(self.path("first/tool"))

@@ -43,9 +43,10 @@ bool terrace__too_big_for_disk(const struct terrace_cache *cache, uint64_t store
 	if (!is_too_big(store, cache->number, cache->disk_bytes, stored_size) &&
 	    !is_too_big(store, DISK_ANY_CACHE, store->disk_bytes, stored_size))
 		return false;
-	terrace__message_set("a value of %llu bytes or more is over an eighth of the disk limit of cache "
-	                     "%s or of its store, and that much is not free; raise disk_bytes",
-	                     (unsigned long long)stored_size, cache->name);
+	terrace__message_set(
+	    "a value of %llu bytes or more is over an eighth of the disk limit of cache "
+	    "%s or of its store, and that much is not free; raise disk_bytes",
+	    (unsigned long long)stored_size, cache->name);
 	return true;
 }
 

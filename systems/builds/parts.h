@@ -41,7 +41,8 @@ struct file_set {
 	struct file {
 		char *name; /* of place_name() */
 		bool absent;
-		struct stamp stamp; /* of a file, from before it was read */
+		bool own;           /* the command writes it, too: its times say nothing */
+		struct stamp stamp; /* of any other file, from before it was read */
 		terrace_digest digest;
 	} * files;
 	size_t count, capacity;
@@ -51,6 +52,7 @@ void file_set_done(struct file_set *set);
 /* Add a name once; the digest is taken later. */
 int file_set_add(struct file_set *set, const char *name);
 void file_set_sort(struct file_set *set);
+/* But for those of the command's own. */
 bool file_set_same_names(const struct file_set *a, const struct file_set *b);
 /*
  * Take or check the digests: 0; 1 when a file was written since, be it with what it held;

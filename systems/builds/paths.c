@@ -188,15 +188,22 @@ void file_set_sort(struct file_set *set)
 	set->count = kept;
 }
 
+static size_t skip_own(const struct file_set *set, size_t i)
+{
+	while (i < set->count && set->files[i].own)
+		i++;
+	return i;
+}
+
 bool file_set_same_names(const struct file_set *a, const struct file_set *b)
 {
-	if (a->count != b->count)
-		return false;
-	for (size_t i = 0; i < a->count; i++) {
-		if (strcmp(a->files[i].name, b->files[i].name) != 0)
-			return false;
+	size_t i = skip_own(a, 0), j = skip_own(b, 0);
+
+	while (i < a->count && j < b->count && strcmp(a->files[i].name, b->files[j].name) == 0) {
+		i = skip_own(a, i + 1);
+		j = skip_own(b, j + 1);
 	}
-	return true;
+	return i == a->count && j == b->count;
 }
 
 /* All of it but the name. What a directory's stamp says is of more than its names. */
@@ -206,10 +213,10 @@ static int digest_one(const struct file_set *set, const char *name, const struct
 	char path[PATH_MAX];
 	int rc;
 
-	*ret = (struct file){ .name = ret->name };
+	*ret = (struct file){ .name = ret->name, .own = ret->own };
 	if (place_path(place, name, path) < 0)
 		return -1;
-	if (!set->listings)
+	if (!set->listings && !ret->own)
 		stamp_take(path, &ret->stamp);
 	rc = set->listings ? terrace_listing_digest(path, &ret->digest) :
 	                     terrace_file_digest(store, path, &ret->digest);
@@ -233,7 +240,7 @@ int file_set_check(const struct file_set *set, const struct place *place, terrac
 {
 	for (size_t i = 0; i < set->count; i++) {
 		const struct file *file = &set->files[i];
-		struct file now = { .name = NULL };
+		struct file now = { .own = file->own };
 
 		*ret_changed = file->name;
 		if (digest_one(set, file->name, place, store, &now) < 0)

@@ -235,21 +235,29 @@ static bool changed_since(const struct run *run, const struct file_set *set, int
 	return false;
 }
 
+static bool is_named(const struct run *run, const char *path, const char *name)
+{
+	char its[PATH_MAX];
+
+	return path && place_name(&run->place, path, its) == 0 && strcmp(its, name) == 0;
+}
+
+static bool is_output(const struct run *run, const char *name)
+{
+	bool output = is_named(run, run->spec->depfile, name);
+
+	for (size_t i = 0; run->spec->outputs[i] && !output; i++)
+		output = is_named(run, run->spec->outputs[i], name);
+	return output;
+}
+
 /* What the command itself has made is no input of it. */
 static void drop_outputs(struct run *run, struct file_set *set)
 {
 	size_t kept = 0;
 
 	for (size_t i = 0; i < set->count; i++) {
-		bool output = false;
-
-		for (size_t o = 0; run->spec->outputs[o] && !output; o++) {
-			char name[PATH_MAX];
-
-			output = place_name(&run->place, run->spec->outputs[o], name) == 0 &&
-			         strcmp(name, set->files[i].name) == 0;
-		}
-		if (output)
+		if (is_output(run, set->files[i].name))
 			free(set->files[i].name);
 		else
 			set->files[kept++] = set->files[i];
@@ -266,13 +274,12 @@ static int discover(struct run *run, int64_t start, struct file_set *ret)
 	if (depfile_read(ret, &run->place, run->spec->depfile) < 0)
 		return -1;
 	drop_outputs(run, ret);
-	if (changed_since(run, ret, start))
-		return -1;
 	if (file_set_digest(ret, &run->place, run->store) < 0) {
 		note("%s; the result is not kept", terrace_error_message());
 		return -1;
 	}
-	return 0;
+	/* Now, so that what was digested is what the command had. */
+	return changed_since(run, ret, start) ? -1 : 0;
 }
 
 static bool worth_keeping(const struct run *run, const struct capture *capture)
@@ -338,6 +345,8 @@ static int expand_inputs(struct run *run, struct file_set *ret, size_t *ret_with
 		*ret_without += ret->count == before;
 	}
 	file_set_sort(ret);
+	for (size_t i = 0; i < ret->count; i++)
+		ret->files[i].own = is_output(run, ret->files[i].name);
 	return TERRACE_OK;
 }
 

@@ -136,6 +136,18 @@ class RunInputs(RunTest):
             self.write("out", "mine")
         self.assertEqual(self.read("out"), "mine")
 
+    def test_out__may_be_what_an_in_matches(self):
+        # found among the inputs, it is a state of its own
+        for expected in (1, 2, 2):
+            self.write("src/a", "a")
+            done = self.run_sh("cat src/a > src/out", "--in", "src/*", "--out", "src/out")
+            self.assertEqual((done.err, self.runs()), ("", expected))
+        # and what is formatted in its place, and was before, is kept
+        for text, expected in (("b", 3), ("B", 4), ("B", 4), ("b", 5)):
+            self.write("text", text)
+            self.run_sh("tr a-z A-Z < text > text2; cat text2 > text", "--in", "text", "--out", "text")
+            self.assertEqual((self.read("text"), self.runs()), ("B", expected))
+
     def test_explain__files_below_the_base_are_no_marks(self):
         for name in ("program", "input"):
             self.write(name, "1")

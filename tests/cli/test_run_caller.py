@@ -52,7 +52,7 @@ class RunCaller(RunTest):
         self.assertEqual((outs, self.runs()), ((b"result\n", b"result\n"), 1))
 
     def test_large_files_and_output_take_little_memory(self):
-        big = 96 << 20
+        big = 192 << 20
         script = "head -c %d /dev/zero > big; head -c 1000000 /dev/zero" % big
         for _ in range(2):
             process = subprocess.Popen(

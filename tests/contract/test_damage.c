@@ -315,6 +315,69 @@ static void test_verify__finds_and_repairs(void **state)
 	terrace_cache_close(cache);
 }
 
+/* What an invalidation by tag, source or prefix goes by, each cut off from its row. */
+static void put_linked(terrace_cache *cache, const char *key, const char *tag, const char *path)
+{
+	terrace_put_options options = TERRACE_PUT_INIT;
+
+	options.tags = &tag;
+	options.tag_count = tag != NULL;
+	if (path) {
+		terrace_sources *sources;
+
+		assert_ok(terrace_sources_new(&sources));
+		assert_ok(terrace_sources_file(sources, path, 0));
+		options.sources = sources;
+		assert_ok(terrace_put(cache, terrace_str(key), TERRACE_KEY("v"), &options));
+		terrace_sources_free(sources);
+		return;
+	}
+	assert_ok(terrace_put(cache, terrace_str(key), TERRACE_KEY("v"), &options));
+}
+
+static void test_verify__finds_rows_that_nothing_leads_to(void **state)
+{
+	static const char *const cuts[] = {
+		"DELETE FROM link WHERE entry = (SELECT min(entry) FROM link)",
+		"DELETE FROM link WHERE entry = (SELECT max(entry) FROM link)",
+		"DELETE FROM name WHERE entry = (SELECT min(entry) FROM name)",
+	};
+	enum { ROWS = 600 }; /* so many that a look names some */
+	struct fixture *f = *state;
+	terrace_match nothing = terrace_match_text(TERRACE_MATCH_PREFIX, "x/");
+	terrace_verify_report report = TERRACE_VERIFY_INIT;
+	terrace_cache *cache = cache_on(f, TERRACE_L2);
+	char seen[16] = "", key[16], path[600];
+	uint64_t count;
+
+	for (int i = 0; i < ROWS; i++) {
+		snprintf(key, sizeof key, "row %d", i);
+		assert_ok(put_text(cache, key, "v"));
+	}
+	assert_ok(terrace_invalidate(cache, &nothing, &count));
+	put_linked(cache, "tagged", "tag", NULL);
+	snprintf(path, sizeof path, "%s", scratch_path(&f->scratch, "source"));
+	write_file(path, "what it was made from");
+	put_linked(cache, "of a file", NULL, path);
+	assert_ok(terrace_verify(f->store, false, note_fault, seen, &report));
+	for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+		change_row(f, cuts[i]);
+		for (int repair = 0; repair < 2; repair++) {
+			seen[0] = '\0';
+			assert_status(terrace_verify(f->store, repair, note_fault, seen, &report),
+			              repair ? TERRACE_OK : TERRACE_ECORRUPT);
+			assert_string_equal(seen, "E");
+		}
+	}
+	assert_ok(terrace_verify(f->store, false, note_fault, seen, &report));
+	assert_int_equal(report.entries, ROWS - 1);
+	assert_misses(cache, "tagged");
+	assert_misses(cache, "of a file");
+	assert_misses(cache, "row 0");
+	assert_gives(cache, "row 1", "v");
+	terrace_cache_close(cache);
+}
+
 /* --- a full disk -------------------------------------------------------------------------------------- */
 
 /* A store on a file system of 8 MiB; false where that cannot be mounted. */
@@ -669,6 +732,7 @@ int main(void)
 		WITH_STORE(test_row__a_newer_versions_entry_is_a_miss_and_left_alone),
 		WITH_STORE(test_file__a_newer_versions_entry_is_a_miss_and_left_alone),
 		WITH_STORE(test_verify__finds_and_repairs),
+		WITH_STORE(test_verify__finds_rows_that_nothing_leads_to),
 		WITH_STORE(test_full__put_makes_room_among_our_own),
 		WITH_STORE(test_full__a_number_is_counted_once),
 		WITH_STORE(test_full__rows_make_room_for_rows),

@@ -45,6 +45,7 @@
 	X(DELETE, "DELETE FROM entry WHERE id = ?1")                                           \
 	X(LINK, "INSERT OR IGNORE INTO link(name, entry) VALUES(?1, ?2)")                      \
 	X(UNLINK, "DELETE FROM link WHERE name = ?1 AND entry = ?2")                           \
+	X(IS_LINKED, "SELECT 1 FROM link WHERE name = ?1 AND entry = ?2")                      \
 	X(LINKED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM link "         \
 	          "CROSS JOIN entry ON id = link.entry WHERE name = ?1 AND link.entry > ?2 "   \
 	          "ORDER BY link.entry")                                                       \
@@ -61,6 +62,7 @@
 	X(NAMED_SET, "INSERT INTO named(cache, upto) VALUES(?1, ?2) "                          \
 	             "ON CONFLICT(cache) DO UPDATE SET upto = ?2")                             \
 	X(NAMES, "SELECT entry FROM name WHERE cache = ?1 AND key >= ?2 AND key < ?3")         \
+	X(IS_NAMED, "SELECT 1 FROM name WHERE cache = ?1 AND key = ?2 AND entry = ?3")         \
 	X(NAME_ADD, "INSERT OR IGNORE INTO name(cache, key, entry) VALUES(?1, ?2, ?3)")        \
 	X(NAME_REMOVE, "DELETE FROM name WHERE cache = ?1 AND key = ?2 AND entry = ?3")        \
 	X(CLEARED, "SELECT id, hash, cache, seq, bytes, expires, file, head FROM entry "       \
@@ -396,19 +398,22 @@ int terrace__disk_verify(void *tier, const _Atomic uint32_t *open,
                          bool (*fault)(void *ctx, const struct disk_fault *fault), void *ctx,
                          uint64_t *ret_entries, uint64_t *ret_bytes);
 
+/* disk_names.c. Within a transaction: up to which id rows have names. */
+int terrace__named_upto(struct disk *disk, uint32_t cache, uint64_t *ret);
+/* A row goes: so does its name, if it has one. */
+int terrace__name_remove(struct disk *disk, uint32_t cache, terrace_slice key, uint64_t id);
+/* Is a row found by its key, or need not be? Asked of a connection that reads. */
+int terrace__name_leads(struct disk *disk, struct connection *connection,
+                        const struct tier_row *row, bool *ret);
+void terrace__disk_names(void *tier, uint32_t cache, const terrace_match *match,
+                         struct disk_names *ret);
+int terrace__disk_names_add(void *tier, uint32_t cache, size_t most, size_t *ret_count);
+
 /*
  * Rows by ascending id that do not ascend: pages of a damaged database refer to
  * each other, and who goes on behind the last row would go on for ever. Sets the
  * message; TERRACE_ECORRUPT.
  */
-/* disk_names.c. Within a transaction: up to which id rows have names. */
-int terrace__named_upto(struct disk *disk, uint32_t cache, uint64_t *ret);
-/* A row goes: so does its name, if it has one. */
-int terrace__name_remove(struct disk *disk, uint32_t cache, terrace_slice key, uint64_t id);
-void terrace__disk_names(void *tier, uint32_t cache, const terrace_match *match,
-                         struct disk_names *ret);
-int terrace__disk_names_add(void *tier, uint32_t cache, size_t most, size_t *ret_count);
-
 int terrace__rows_in_a_circle(struct disk *disk, struct connection *connection);
 
 /* Does SQLite's check say that it could not read a page, instead of what is wrong with it? */

@@ -134,6 +134,30 @@ void terrace__disk_names(void *tier, uint32_t cache, const terrace_match *match,
 	terrace__reader_give(tier, reader);
 }
 
+int terrace__name_leads(struct disk *disk, struct connection *connection,
+                        const struct tier_row *row, bool *ret)
+{
+	CLEANUP(terrace__statement_done) sqlite3_stmt *name = NULL;
+	terrace_slice text = cut(row->key);
+	uint64_t upto;
+	int rc = upto_of(disk, connection, row->cache, &upto), step = SQLITE_ERROR;
+
+	*ret = rc == TERRACE_OK && row->id > upto;
+	if (rc != TERRACE_OK || *ret)
+		return rc;
+	name = terrace__statement(connection, DO_IS_NAMED);
+	if (name) {
+		sqlite3_bind_int64(name, 1, row->cache);
+		sqlite3_bind_blob64(name, 2, text.data, text.size, SQLITE_STATIC);
+		sqlite3_bind_int64(name, 3, (sqlite3_int64)row->id);
+		step = sqlite3_step(name);
+	}
+	*ret = step == SQLITE_ROW;
+	return step == SQLITE_ROW || step == SQLITE_DONE ?
+	           TERRACE_OK :
+	           terrace__sqlite_failed(disk, connection->db, "look for the name of a row");
+}
+
 /* --- writing ------------------------------------------------------------------------- */
 
 int terrace__named_upto(struct disk *disk, uint32_t cache, uint64_t *ret)

@@ -2,6 +2,7 @@
 #include "tiers/sqlite/connection.h"
 
 #include "codec/codec.h"
+#include "tiers/extra.h"
 #include "util/message.h"
 #include "util/util.h"
 
@@ -58,6 +59,50 @@ static void keep_failure(struct verify *v, int rc, const char *why)
 	snprintf(v->why, sizeof v->why, "%s", why);
 }
 
+static bool is_linked(struct verify *v, uint64_t name, uint64_t id)
+{
+	CLEANUP(terrace__statement_done)
+	sqlite3_stmt *link = terrace__statement(v->connection, DO_IS_LINKED);
+	int step = SQLITE_ERROR;
+
+	if (link) {
+		sqlite3_bind_int64(link, 1, (sqlite3_int64)name);
+		sqlite3_bind_int64(link, 2, (sqlite3_int64)id);
+		step = sqlite3_step(link);
+	}
+	if (step == SQLITE_ROW || step == SQLITE_DONE)
+		return step == SQLITE_ROW;
+	keep_failure(v, terrace__sqlite_failed(v->disk, v->connection->db, "look for a link"),
+	             terrace__message());
+	return true;
+}
+
+/*
+ * Who removes by tag, source or prefix goes by these: a row that they do not lead to would
+ * outlive it. SQLite knows nothing of that. What is wrong; NULL when nothing is.
+ */
+static const char *lead_fault(struct verify *v, const struct tier_row *row, terrace_slice extra)
+{
+	struct extra_walk walk;
+	struct source_mark mark;
+	terrace_slice tag;
+	bool leads;
+
+	terrace__extra_start(&walk, extra);
+	while (terrace__extra_next_tag(&walk, &tag)) {
+		if (!is_linked(v, terrace__link_name(row->cache, LINK_TAG, tag), row->id))
+			return "it is not found by one of its tags";
+	}
+	while (terrace__extra_next_source(&walk, &mark)) {
+		if (!is_linked(v, terrace__link_name(row->cache, LINK_SOURCE, mark.path), row->id))
+			return "it is not found by one of its sources";
+	}
+	if (terrace__name_leads(v->disk, v->connection, row, &leads) == TERRACE_OK)
+		return leads ? NULL : "it is not found by its key's beginning";
+	keep_failure(v, TERRACE_EIO, terrace__message());
+	return NULL;
+}
+
 /* One row of ALL: what is wrong with it, NULL when nothing is. */
 static const char *row_fault(struct verify *v, sqlite3_stmt *row, const struct tier_row *seen,
                              terrace_fault_kind *kind)
@@ -85,7 +130,7 @@ static const char *row_fault(struct verify *v, sqlite3_stmt *row, const struct t
 	v->bytes += record.payload_size;
 	switch (rc) {
 	case TERRACE_OK:
-		return NULL;
+		return lead_fault(v, seen, record.extra);
 	case TERRACE_MISS:
 		*kind = TERRACE_FAULT_NO_FILE;
 		return "its file is gone";

@@ -256,7 +256,9 @@ TERRACE_API int terrace_explain(terrace_cache *cache, terrace_slice key, terrace
 /* --- the whole store ------------------------------------------------------------ */
 
 typedef enum terrace_fault_kind {
-	TERRACE_FAULT_ENTRY = 1,    /* a row or file whose checksum does not hold */
+	/* A row or file whose checksum does not hold; or one that is not found by its tags, its
+	 * sources or the beginning of its key, and so would outlive an invalidation by those. */
+	TERRACE_FAULT_ENTRY = 1,
 	TERRACE_FAULT_NO_FILE = 2,  /* a row whose file is gone */
 	TERRACE_FAULT_ORPHAN = 3,   /* a file without a row */
 	TERRACE_FAULT_DATABASE = 4, /* what SQLite's own check says */
@@ -285,8 +287,8 @@ TERRACE_DEFINE_INIT(terrace_verify_report)
 #define TERRACE_VERIFY_INIT terrace_verify_report_init()
 
 /**
- * Read every entry of L2 and L3 and check every checksum, while others go on
- * working; with `repair`, remove what is damaged.
+ * Read every entry of L2 and L3, check every checksum, and whether tags, sources and
+ * keys lead to it, while others go on working; with `repair`, remove what is damaged.
  *
  * fn:      called for each fault; may be NULL. Strings are valid during the call.
  * Returns: TERRACE_OK when nothing is wrong (any more), TERRACE_ECORRUPT when
@@ -302,7 +304,8 @@ TERRACE_API int terrace_verify(terrace *store, bool repair,
 typedef struct terrace_scrub_options {
 	size_t size;               /* set by TERRACE_SCRUB_INIT; new fields come last */
 	uint64_t bytes_per_second; /* of values read, on the average; 0 = as fast as it goes */
-	uint64_t position;         /* where an earlier call has stopped; 0 = the start */
+	uint64_t position;         /* where an earlier call has stopped; 0 = the start; anything
+	                              else may be TERRACE_EINVAL, and does no harm */
 	uint64_t most_bytes;       /* stop when so much was read; 0 = at the end */
 	bool repair;               /* remove what is damaged */
 } terrace_scrub_options;

@@ -116,8 +116,8 @@ int terrace__check_writing(struct terrace_cache *cache)
 
 int terrace__check_key_again(terrace_slice key)
 {
-	return terrace_fail(TERRACE_EINVAL, "a key has 1 to %u bytes, not %zu", TERRACE_KEY_MAX,
-	                    key.size);
+	return terrace_fail(TERRACE_EINVAL, "a key has 1 to %u bytes, not %zu%s", TERRACE_KEY_MAX,
+	                    key.size, key.data ? "" : " at address NULL");
 }
 
 int terrace__check_match(const terrace_match *match, terrace_match *ret, char *path,
@@ -131,11 +131,17 @@ int terrace__check_match(const terrace_match *match, terrace_match *ret, char *p
 		return TERRACE_OK;
 	}
 	*ret = *match;
+	if (match->kind == TERRACE_MATCH_ALL)
+		return TERRACE_OK;
+	if (match->kind == TERRACE_MATCH_KEY)
+		return terrace__check_key(match->text);
+	if (!match->text.data && match->text.size > 0)
+		return terrace_fail(TERRACE_EINVAL,
+		                    "what is to match, %zu bytes, is at address NULL",
+		                    match->text.size);
 	switch (match->kind) {
 	case TERRACE_MATCH_ALL:
-		return TERRACE_OK;
 	case TERRACE_MATCH_KEY:
-		return terrace__check_key(match->text);
 	case TERRACE_MATCH_PREFIX:
 		return TERRACE_OK;
 	case TERRACE_MATCH_GLOB:
@@ -153,7 +159,8 @@ int terrace__check_match(const terrace_match *match, terrace_match *ret, char *p
 	case TERRACE_MATCH_SOURCE:
 		if (match->text.size >= sizeof given)
 			return terrace_fail(TERRACE_EINVAL, "the source's path is too long");
-		memcpy(given, match->text.data, match->text.size);
+		if (match->text.size > 0)
+			memcpy(given, match->text.data, match->text.size);
 		given[match->text.size] = '\0';
 		err = terrace__absolute_path(given, path, path_size);
 		if (err < 0)

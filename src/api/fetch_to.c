@@ -107,6 +107,8 @@ int terrace_fetch_to(terrace_cache *cache, terrace_slice key, terrace_load_fn *l
 
 	if (rc == TERRACE_OK)
 		rc = terrace__check_key(key);
+	if (rc == TERRACE_OK && !sink)
+		rc = terrace_fail(TERRACE_EINVAL, "there is no function to give the value to");
 	if (rc != TERRACE_OK)
 		return rc;
 	if (!cache)

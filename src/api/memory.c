@@ -10,12 +10,16 @@
 int terrace_memory_usage(terrace *store, terrace_memory *ret)
 {
 	terrace_memory memory = TERRACE_MEMORY_INIT;
-	int rc = terrace__check_store(store);
+	int rc = store ? terrace__check_store(store) : TERRACE_OK;
 
 	if (rc != TERRACE_OK)
 		return rc;
 	if (ret->size < sizeof memory)
 		return terrace_fail(TERRACE_EINVAL, "the memory struct is of an older version");
+	if (!store) {
+		*ret = memory;
+		return TERRACE_OK;
+	}
 	memory.bytes = atomic_load(&store->pool.bytes);
 	memory.entries = atomic_load(&store->pool.entries);
 	memory.limit_bytes = atomic_load(&store->memory.now);
@@ -33,10 +37,10 @@ int terrace_memory_usage(terrace *store, terrace_memory *ret)
 
 int terrace_resize(terrace *store, uint64_t bytes)
 {
-	int rc = terrace__check_store(store);
+	int rc = store ? terrace__check_store(store) : TERRACE_OK;
 	uint64_t promised;
 
-	if (rc != TERRACE_OK)
+	if (rc != TERRACE_OK || !store)
 		return rc;
 	promised = terrace__memory_promised(store, NULL);
 	if (bytes == 0 || bytes < promised)
@@ -89,10 +93,10 @@ int terrace_processes_each(terrace *store, int (*fn)(void *ctx, const terrace_pr
                            void *ctx)
 {
 	struct process_record records[PROCESSES_MAX];
-	int rc = terrace__check_store(store);
+	int rc = store ? terrace__check_store(store) : TERRACE_OK;
 	size_t count;
 
-	if (rc != TERRACE_OK || store->disabled)
+	if (rc != TERRACE_OK || !store || store->disabled)
 		return rc;
 	if (!fn)
 		return terrace_fail(TERRACE_EINVAL, "there is no function to call for processes");

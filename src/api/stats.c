@@ -10,6 +10,7 @@
 #include "util/message.h"
 #include "util/util.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 /* --- latencies ------------------------------------------------------------------------------- */
@@ -420,6 +421,10 @@ int terrace_scrub(terrace *store, const terrace_scrub_options *options,
 	if (!terrace__struct_in(&ours, sizeof ours, options))
 		return terrace_fail(TERRACE_EINVAL,
 		                    "the options have fields that this version does not know");
+	if (ours.position > INT64_MAX)
+		return terrace_fail(TERRACE_EINVAL,
+		                    "%" PRIu64 " is no position that a scrub stops at",
+		                    ours.position);
 	if (store && !store->disabled) {
 		rc = terrace__check_store(store);
 		if (rc == TERRACE_OK && ours.repair && store->read_only)

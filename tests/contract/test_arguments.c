@@ -413,6 +413,22 @@ static void test_options__with_values_that_cannot_be(void **state)
 	terrace_cache_close(other);
 }
 
+/* Bytes that are nowhere, of a match of each kind. */
+static void test_match__of_text_that_is_nowhere_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	terrace_cache *cache = fixture_cache(f, "a", NULL);
+
+	for (int kind = TERRACE_MATCH_KEY; kind <= TERRACE_MATCH_SOURCE; kind++) {
+		terrace_match match = { (terrace_match_kind)kind, { NULL, 5 } };
+		uint64_t count;
+
+		assert_status(terrace_invalidate(cache, &match, &count), TERRACE_EINVAL);
+		assert_non_null(strstr(terrace_error_message(), "NULL"));
+	}
+	terrace_cache_close(cache);
+}
+
 /* --- what holds nothing -------------------------------------------------------------------------- */
 
 static void test_null__every_verb_works_and_keeps_nothing(void **state)
@@ -445,6 +461,10 @@ static void test_null__every_verb_works_and_keeps_nothing(void **state)
 			fail_msg("%s: %s", cache_verbs[i].name, terrace_error_message());
 		assert_int_equal(out.count, 0);
 		terrace_keys_close(out.keys);
+	}
+	for (size_t i = 0; i < COUNT(store_verbs); i++) {
+		if (store_verbs[i].call(NULL, TERRACE_KEY("k")) != TERRACE_OK)
+			fail_msg("%s: %s", store_verbs[i].name, terrace_error_message());
 	}
 	assert_string_equal(terrace_cache_name(NULL), "");
 	assert_int_equal(terrace_slice_of(NULL).size, 0);
@@ -749,6 +769,8 @@ int main(void)
 		                                teardown),
 		cmocka_unit_test_setup_teardown(test_options__with_values_that_cannot_be, setup,
 		                                teardown),
+		cmocka_unit_test_setup_teardown(test_match__of_text_that_is_nowhere_is_refused,
+		                                setup, teardown),
 		cmocka_unit_test(test_null__every_verb_works_and_keeps_nothing),
 		cmocka_unit_test(test_handle__that_is_none_aborts_and_says_so),
 		cmocka_unit_test(test_names__of_statuses_tiers_and_reasons),

@@ -286,6 +286,10 @@ static void test_fetch__a_sinks_failure_is_no_miss(void **state)
 		                             &code, &given),
 		              codes[i]);
 	}
+	/* Nobody takes it: then nothing is computed. */
+	assert_status(terrace_fetch_to(cache, TERRACE_KEY("other"), load, &work, NULL, NULL),
+	              TERRACE_EINVAL);
+	assert_int_equal(work.runs, 1);
 	terrace_cache_close(cache);
 }
 

@@ -708,6 +708,13 @@ static void test_scrub__goes_on_where_it_stopped_and_removes_what_is_damaged(voi
 	options.bytes_per_second = UINT64_MAX / 4;
 	assert_ok(terrace_scrub(f->store, &options, NULL, NULL, &report, NULL));
 	assert_int_equal(report.entries, KEYS - KEYS / 10);
+	/* A place that is none costs nothing. */
+	options.position = (uint64_t)INT64_MAX + 1;
+	options.repair = true;
+	assert_status(terrace_scrub(f->store, &options, NULL, NULL, &report, NULL), TERRACE_EINVAL);
+	options.position = 0;
+	assert_ok(terrace_scrub(f->store, &options, NULL, NULL, &report, NULL));
+	assert_int_equal(report.entries, KEYS - KEYS / 10);
 	terrace_cache_close(cache);
 }
 

@@ -369,7 +369,7 @@ static __attribute__((noinline)) int fetch_checked(terrace_cache *cache, terrace
 	if (rc != TERRACE_OK)
 		return rc;
 	/* Who computes may ask for that very key, and is to be told. */
-	if (!cache || !hits_are_simple(cache) || terrace__lease_any())
+	if (!cache || !hits_are_simple(cache) || terrace__leases_held)
 		return fetch_long(cache, key, load, ctx, FLIGHT_OBJECT, ret);
 	rc = terrace__get_near(cache, key, &entry, &tier);
 	if (rc == TERRACE_MISS)
@@ -386,7 +386,7 @@ int terrace_fetch(terrace_cache *cache, terrace_slice key, terrace_load_fn *load
 	struct entry *entry;
 
 	if (UNLIKELY(!cache) || UNLIKELY(!hits_are_simple(cache)) || UNLIKELY(!hit_is_usual(key)) ||
-	    UNLIKELY(terrace__lease_any()))
+	    UNLIKELY(terrace__leases_held))
 		return fetch_checked(cache, key, load, ctx, ret);
 	hash = hash_key(key.data, key.size, cache->seed);
 	version = hit_version(cache, hash);

@@ -17,13 +17,7 @@
 /* How soon another process's death is noticed. */
 enum { LOOK_AGAIN_MS = 20 };
 
-/* The leases that this thread holds, innermost first. */
-static _Thread_local struct terrace_lease *held;
-
-bool terrace__lease_any(void)
-{
-	return held != NULL;
-}
+__attribute__((tls_model("initial-exec"))) _Thread_local struct terrace_lease *terrace__leases_held;
 
 static bool same_key(const struct terrace_cache *cache, terrace_slice key,
                      const struct terrace_cache *other, terrace_slice other_key)
@@ -34,7 +28,7 @@ static bool same_key(const struct terrace_cache *cache, terrace_slice key,
 
 static bool holds(const struct terrace_cache *cache, terrace_slice key)
 {
-	for (struct terrace_lease *lease = held; lease; lease = lease->outer) {
+	for (struct terrace_lease *lease = terrace__leases_held; lease; lease = lease->outer) {
 		if (same_key(cache, key, lease->cache, lease->key))
 			return true;
 	}
@@ -310,14 +304,14 @@ static int lease_new(struct terrace_cache *cache, terrace_slice key, struct flig
 		.key = terrace_bytes(lease + 1, key.size),
 		.flight = flight,
 		.shape = shape,
-		.outer = held,
+		.outer = terrace__leases_held,
 		.started_ns = terrace__now_ns(),
 	};
 	/* Known to those who write before it looks at what is there. */
 	lease_register(lease);
 	lease->lease = terrace__lease_take(cache, key);
 	lease->lease.outdated = &lease->outdated;
-	held = lease;
+	terrace__leases_held = lease;
 	*ret = lease;
 	return TERRACE_MISS;
 }
@@ -407,9 +401,10 @@ static int own_flight(struct terrace_cache *cache, struct flight *flight,
 
 	if (cache->on_disk && !store->read_only) {
 		/* Two processes that each hold what the other wants would wait for ever. */
-		rc = take_byte(store, hashed.hash,
-		               held || may_give_stale(cache, flight->key.key) ? 0 : deadline,
-		               ret_code);
+		rc = take_byte(
+		    store, hashed.hash,
+		    terrace__leases_held || may_give_stale(cache, flight->key.key) ? 0 : deadline,
+		    ret_code);
 		has_byte = rc == TERRACE_OK;
 		if (rc == FLIGHT_FAILED) {
 			flight_land(&store->flights, flight, NULL, *ret_code, terrace__message());
@@ -539,7 +534,7 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 		}
 		/* Who holds one key and waits for another may wait for themselves in
 		 * the end; they compute alongside. */
-		if (held) {
+		if (terrace__leases_held) {
 			pthread_mutex_unlock(&flights->lock);
 			return lease_new(cache, key, NULL, shape, ret_lease);
 		}
@@ -561,7 +556,7 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 
 void terrace__lease_leave(struct terrace_lease *lease)
 {
-	struct terrace_lease **at = &held;
+	struct terrace_lease **at = &terrace__leases_held;
 
 	while (*at && *at != lease)
 		at = &(*at)->outer;
@@ -571,8 +566,8 @@ void terrace__lease_leave(struct terrace_lease *lease)
 
 void terrace__lease_enter(struct terrace_lease *lease)
 {
-	lease->outer = held;
-	held = lease;
+	lease->outer = terrace__leases_held;
+	terrace__leases_held = lease;
 }
 
 int terrace__lease_watch(struct terrace_cache *cache, terrace_slice key, struct terrace_lease **ret)

@@ -88,8 +88,9 @@ void terrace__lease_enter(struct terrace_lease *lease);
  */
 void terrace__lease_end(struct terrace_lease *lease, struct entry *entry, int code);
 
-/* Does this thread compute anything? */
-bool terrace__lease_any(void);
+/* The leases that this thread holds, innermost first: what it computes. */
+extern __attribute__((
+    tls_model("initial-exec"))) _Thread_local struct terrace_lease *terrace__leases_held;
 
 /* Was nothing invalidated since it began? Under flights.lock where it has `outdated`. */
 bool terrace__lease_holds(struct terrace_cache *cache, const struct tier_key *key,

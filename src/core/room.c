@@ -138,7 +138,7 @@ static int usage_of(struct terrace *store, uint32_t cache, struct tier_usage *re
 
 uint64_t terrace__room_used(const struct terrace *store, uint32_t cache)
 {
-	struct tier_usage l2, l3;
+	struct tier_usage l2 = { 0 }, l3 = { 0 };
 	uint64_t beside = sizeof *store->shared + SMALL_FILES;
 
 	if (charges_of(store, cache, &l2, &l3) != TERRACE_OK)

@@ -152,7 +152,8 @@ typedef struct terrace_item {
 
 /**
  * Store many values in one transaction, or of those that have files of their own 64 in
- * each; of equal keys the last one wins.
+ * each; in memory alone and where values wait to be written, one after the other, so that
+ * others may see some without the rest. Of equal keys the last one wins.
  *
  * Returns: as terrace_put(); after a failure some items may have been stored.
  */

@@ -180,7 +180,7 @@ void terrace_lease_drop(terrace_lease *lease)
 
 /* --- fetch -------------------------------------------------------------------------------------------- */
 
-static int no_value(terrace_slice key)
+int terrace__no_value(terrace_slice key)
 {
 	return terrace_fail(TERRACE_EINVAL, "the loader of \"%.*s\" returned 0 without a value",
 	                    (int)min_u64(key.size, 100), (const char *)key.data);
@@ -198,7 +198,7 @@ int terrace__load_alone(struct terrace_cache *cache, terrace_slice key, enum fli
 	if (loaded.absent)
 		return TERRACE_ABSENT;
 	if (!loaded.given)
-		return no_value(key);
+		return terrace__no_value(key);
 	rc = terrace__unstored(cache, key, terrace_bytes(loaded.data, loaded.size), NULL, shape,
 	                       &entry);
 	if (rc == TERRACE_OK)
@@ -229,7 +229,7 @@ int terrace__load(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
 	if (rc != 0)
 		count_add(&cache->counts, COUNT_load_errors, 1);
 	else if (!loaded->given && !loaded->absent)
-		rc = no_value(lease->key);
+		rc = terrace__no_value(lease->key);
 	if (rc == 0)
 		terrace__loaded_check(cache, loaded);
 	terrace__load_shared(lease, loaded, rc);

@@ -81,6 +81,8 @@ static int load_alone(terrace_slice key, terrace_load_fn *load, void *ctx,
 	struct terrace_loaded loaded = { .sink = target->sink, .sink_ctx = target->ctx };
 	int rc = load(ctx, key, &loaded);
 
+	if (rc == 0 && !loaded.given && !loaded.absent)
+		rc = terrace__no_value(key);
 	if (rc == 0)
 		rc = give_rest(&loaded);
 	return rc == 0 && loaded.absent ? TERRACE_ABSENT : rc;

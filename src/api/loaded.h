@@ -36,6 +36,8 @@ void terrace__loaded_check(const struct terrace_cache *cache, struct terrace_loa
 
 /* --- fetch.c ---------------------------------------------------------------------------- */
 
+/* Sets the message: a loader that returned 0 gave none. TERRACE_EINVAL. */
+int terrace__no_value(terrace_slice key);
 /* Run it, counted and timed; a loader that gave nothing has failed. */
 int terrace__load(struct terrace_lease *lease, terrace_load_fn *load, void *ctx,
                   struct terrace_loaded *loaded);

@@ -72,6 +72,12 @@ static int pump(terrace_writer *writer, terrace_source_fn *source, void *ctx, in
 		*ret_source = source(ctx, piece, PIECE_BYTES, &size);
 		if (*ret_source != 0)
 			break;
+		if (size > PIECE_BYTES) {
+			*ret_source = terrace_fail(
+			    TERRACE_EINVAL, "a source gave %zu bytes where %d were asked for", size,
+			    PIECE_BYTES);
+			break;
+		}
 		rc = terrace_writer_write(writer, terrace_bytes(piece, size));
 	}
 	free(piece);

@@ -250,6 +250,17 @@ bool terrace__lease_holds(struct terrace_cache *cache, const struct tier_key *ke
 	       !(lease->outdated && atomic_load(lease->outdated));
 }
 
+void terrace__lease_outdate_others(struct terrace_cache *cache, terrace_slice key,
+                                   const struct write_lease *own)
+{
+	for (struct terrace_lease *lease = cache->store->flights.leases; lease;
+	     lease = lease->next) {
+		if (same_key(cache, key, lease->cache, lease->key) &&
+		    (!own || &lease->outdated != own->outdated))
+			atomic_store(&lease->outdated, true);
+	}
+}
+
 void terrace__lease_outdate(struct terrace_cache *cache, terrace_slice key)
 {
 	struct flights *flights = &cache->store->flights;
@@ -257,10 +268,7 @@ void terrace__lease_outdate(struct terrace_cache *cache, terrace_slice key)
 	if (atomic_load(&flights->lease_count) == 0)
 		return;
 	pthread_mutex_lock(&flights->lock);
-	for (struct terrace_lease *lease = flights->leases; lease; lease = lease->next) {
-		if (same_key(cache, key, lease->cache, lease->key))
-			atomic_store(&lease->outdated, true);
-	}
+	terrace__lease_outdate_others(cache, key, NULL);
 	pthread_mutex_unlock(&flights->lock);
 }
 

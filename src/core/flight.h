@@ -101,5 +101,8 @@ bool terrace__lease_holds(struct terrace_cache *cache, const struct tier_key *ke
  * for it now must not be stored afterwards.
  */
 void terrace__lease_outdate(struct terrace_cache *cache, terrace_slice key);
+/* The same, under flights.lock, where it is written under a lease: that one goes on. */
+void terrace__lease_outdate_others(struct terrace_cache *cache, terrace_slice key,
+                                   const struct write_lease *own);
 
 #endif

@@ -168,6 +168,7 @@ static int put_leased(struct terrace_cache *cache, void *tier, struct tier_put *
 	    (alone || atomic_compare_exchange_strong(version, &seen, stamp))) {
 		atomic_store(&put->entry->stamp, stamp);
 		rc = cache->memory_ops->put(tier, put);
+		terrace__lease_outdate_others(cache, put->key.key, lease);
 	}
 	pthread_mutex_unlock(&store->flights.lock);
 	put->replaced = NULL;

@@ -264,6 +264,12 @@ static int sink_says(void *ctx, terrace_slice bytes)
 	return *(int *)ctx;
 }
 
+static int gives_nothing(void *ctx, terrace_slice key, terrace_loaded *loaded)
+{
+	(void)ctx, (void)key, (void)loaded;
+	return 0;
+}
+
 /* A sink may fail with any number but 0, those of Terrace as well. */
 static void test_fetch__a_sinks_failure_is_no_miss(void **state)
 {
@@ -286,6 +292,10 @@ static void test_fetch__a_sinks_failure_is_no_miss(void **state)
 		                             &code, &given),
 		              codes[i]);
 	}
+	for (int i = 0; i < 2; i++)
+		assert_status(terrace_fetch_to(i ? cache : NULL, TERRACE_KEY("none"), gives_nothing,
+		                               NULL, sink_says, &(int){ 0 }),
+		              TERRACE_EINVAL);
 	/* Nobody takes it: then nothing is computed. */
 	assert_status(terrace_fetch_to(cache, TERRACE_KEY("other"), load, &work, NULL, NULL),
 	              TERRACE_EINVAL);

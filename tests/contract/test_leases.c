@@ -103,6 +103,75 @@ static void test_lease__another_process_outdates_what_is_being_computed(void **s
 	}
 }
 
+/* --- what was stored under a condition itself ------------------------------------------------- */
+
+static terrace_writer *writer_of(terrace_cache *cache, const char *text)
+{
+	terrace_writer *writer;
+
+	assert_ok(terrace_writer_open(cache, TERRACE_KEY("k"), NULL, &writer));
+	assert_ok(terrace_writer_write(writer, terrace_str(text)));
+	return writer;
+}
+
+/* Is begun before `newer` is there, and ended after it. */
+enum older { OLDER_WRITER, OLDER_LEASE, OLDERS };
+enum newer { NEWER_WRITER, NEWER_FETCH, NEWERS };
+
+static void store_newer(terrace_cache *cache, enum newer newer)
+{
+	struct meanwhile meanwhile = { .text = "newer" };
+
+	if (newer == NEWER_FETCH)
+		fetch(cache, &meanwhile);
+	else
+		assert_ok(terrace_writer_commit(writer_of(cache, "newer")));
+}
+
+static void assert_newer_stays(terrace_cache *cache, enum older older, enum newer newer)
+{
+	terrace_writer *writer = NULL;
+	terrace_lease *lease = NULL;
+	terrace_value *value;
+
+	/* Who has the lease would be told that it asks for what it computes. */
+	if (older == OLDER_LEASE && newer == NEWER_FETCH)
+		return;
+	if (older == OLDER_WRITER)
+		writer = writer_of(cache, "older");
+	else
+		assert_status(terrace_lease_begin(cache, TERRACE_KEY("k"), 0, &lease, &value),
+		              TERRACE_MISS);
+	store_newer(cache, newer);
+	if (writer)
+		assert_status(terrace_writer_commit(writer), TERRACE_MISS);
+	else
+		assert_ok(terrace_lease_put(lease, terrace_str("older"), NULL, NULL));
+	assert_gives(cache, "k", "newer");
+	assert_ok(terrace_delete(cache, TERRACE_KEY("k")));
+}
+
+static void test_lease__what_another_stored_meanwhile_counts(void **state)
+{
+	(void)state;
+	for (size_t w = 0; w < sizeof wheres / sizeof *wheres; w++) {
+		terrace_policy policy = TERRACE_POLICY_INIT;
+		terrace_cache *cache;
+		struct fixture f;
+
+		memset(&f, 0, sizeof f);
+		fixture_open(&f);
+		policy.tiers = wheres[w].tiers;
+		policy.write = wheres[w].write;
+		policy.inline_bytes = wheres[w].inline_bytes;
+		cache = fixture_cache(&f, "a", &policy);
+		for (unsigned i = 0; i < OLDERS * NEWERS; i++)
+			assert_newer_stays(cache, i / NEWERS, i % NEWERS);
+		terrace_cache_close(cache);
+		fixture_close(&f);
+	}
+}
+
 /* A change that happened in between, and was replaced again, leaves no trace but the version. */
 static void test_lease__a_value_that_came_and_went_counts(void **state)
 {
@@ -186,6 +255,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lease__another_process_outdates_what_is_being_computed),
+		cmocka_unit_test(test_lease__what_another_stored_meanwhile_counts),
 		cmocka_unit_test(test_lease__a_value_that_came_and_went_counts),
 		cmocka_unit_test(test_lease__a_put_without_a_lock_outdates_it_to_the_last),
 	};

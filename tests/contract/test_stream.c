@@ -856,6 +856,15 @@ static int fails_half_way(void *ctx, void *buffer, size_t size, size_t *ret)
 	return *at > BLOCK_BYTES ? 4711 : short_pieces(ctx, buffer, size, ret);
 }
 
+/* More than there is room for. */
+static int overdoes(void *ctx, void *buffer, size_t size, size_t *ret)
+{
+	(void)ctx;
+	memset(buffer, 'x', size);
+	*ret = size + 1;
+	return 0;
+}
+
 static int sink_fails(void *ctx, terrace_slice bytes)
 {
 	(void)bytes;
@@ -877,6 +886,9 @@ static void test_transfer__descriptors_and_callbacks(void **state)
 	/* A source that fails changes nothing; a sink's failure is the caller's. */
 	at = 0;
 	assert_status(terrace_put_from(cache, TERRACE_KEY("k"), fails_half_way, &at, NULL), 4711);
+	assert_reads(cache, "k", size, 1 << 20, 1);
+	assert_status(terrace_put_from(cache, TERRACE_KEY("k"), overdoes, NULL, NULL),
+	              TERRACE_EINVAL);
 	assert_reads(cache, "k", size, 1 << 20, 1);
 	assert_status(
 	    terrace_get_to(cache, TERRACE_KEY("k"), 0, UINT64_MAX, sink_fails, &calls, NULL), 4712);

@@ -31,8 +31,10 @@ extern "C" {
  *
  * Owns:    the caller closes *ret with terrace_cache_close().
  * Returns: TERRACE_OK; TERRACE_EINVAL (an empty or over-long name, '/', control
- *          characters, a contradictory policy); TERRACE_ECONFIG; TERRACE_EFULL
- *          (1,024 caches exist), TERRACE_EIO, TERRACE_ENOMEM.
+ *          characters, a contradictory policy); TERRACE_ECONFIG (settings that
+ *          contradict each other, wherever they are from); TERRACE_EACCESS (a new one, where
+ *          the store may only be read); TERRACE_EFULL (1,024 caches exist), TERRACE_EIO,
+ *          TERRACE_ENOMEM.
  * Threads: safe.
  */
 TERRACE_API int terrace_cache_open(terrace *store, const char *name, const terrace_policy *policy,
@@ -204,7 +206,8 @@ TERRACE_API int terrace_touch(terrace_cache *cache, terrace_slice key, int64_t t
  * Remove every entry from the given tiers (0: all of them). Clearing L1 alone
  * drops this process's memory only.
  *
- * Returns: TERRACE_OK with the number of entries in *ret_count (may be NULL).
+ * Returns: TERRACE_OK with the number of entries in *ret_count (may be NULL), as of
+ *          terrace_invalidate().
  */
 TERRACE_API int terrace_clear(terrace_cache *cache, unsigned tiers, uint64_t *ret_count);
 
@@ -237,7 +240,8 @@ static inline terrace_match terrace_match_text(terrace_match_kind kind, const ch
  *
  * match:   NULL means all.
  * Returns: TERRACE_OK with the number of entries in *ret_count (may be NULL;
- *          none is no error); TERRACE_EINVAL (a malformed glob), or as
+ *          none is no error; where the cache has a disk, values that are in memory alone
+ *          go without being counted); TERRACE_EINVAL (a malformed glob), or as
  *          terrace_delete().
  * Cost:    KEY, TAG, SOURCE and ALL go by index. PREFIX, and GLOB that begins
  *          with plain text, look at every key that is in no index yet, and put an

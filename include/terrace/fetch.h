@@ -74,7 +74,8 @@ TERRACE_API void terrace_loaded_keep_out(terrace_loaded *loaded);
  * Owns:    on TERRACE_OK the caller releases *ret.
  * Returns: TERRACE_OK; TERRACE_ABSENT (see terrace_loaded_absent()); what `load`
  *          returned when that is not 0; TERRACE_ECYCLE
- *          when `load` runs for this very key further up on this thread's stack;
+ *          when `load` runs for this very key further up on this thread's stack (of NULL caches nobody can tell
+ *          one from another, so there it recurses);
  *          TERRACE_EINVAL; TERRACE_ENOMEM. Never a failure of the cache itself.
  * Threads: safe; `load` runs on the calling thread.
  * Cost:    on a hit that of terrace_get().

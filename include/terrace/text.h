@@ -11,10 +11,10 @@ extern "C" {
 #endif
 
 /**
- * Read a size in bytes: digits, an optional fraction, and an optional unit of
- * B, K, M, G, T (powers of 1,024; "KB" and "KiB" mean the same).
+ * Read a size in bytes: digits, a fraction where a unit of K or more follows, and an
+ * optional unit of B, K, M, G, T (powers of 1,024; "KB" and "KiB" mean the same).
  *
- * Returns: TERRACE_OK; TERRACE_EINVAL for anything else, or over 2^63.
+ * Returns: TERRACE_OK; TERRACE_EINVAL for anything else, or from 2^63 on.
  */
 TERRACE_API int terrace_parse_size(const char *text, uint64_t *ret_bytes);
 

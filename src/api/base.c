@@ -5,6 +5,7 @@
 #include "util/message.h"
 #include "util/text.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -187,13 +188,14 @@ int terrace__check_strategy(const terrace_cache *cache, terrace_strategy strateg
 int terrace__check_put_options(const terrace_cache *cache, const terrace_put_options *options,
                                terrace_put_options *ret)
 {
-	if (!terrace__struct_in(ret, sizeof *ret, options))
-		return terrace_fail(TERRACE_EINVAL,
-		                    "the put options have fields that this version does not know");
+	int rc = terrace__struct_in(ret, sizeof *ret, options, "the put's struct of options");
+
+	if (rc != TERRACE_OK)
+		return rc;
 	if (ret->ttl_ms < TERRACE_TTL_NONE)
-		return terrace_fail(TERRACE_EINVAL, "ttl_ms is negative");
+		return terrace_fail(TERRACE_EINVAL, "ttl_ms is negative: %" PRId64, ret->ttl_ms);
 	if (ret->idle_ms < TERRACE_TTL_FOREVER)
-		return terrace_fail(TERRACE_EINVAL, "idle_ms is negative");
+		return terrace_fail(TERRACE_EINVAL, "idle_ms is negative: %" PRId64, ret->idle_ms);
 	return terrace__check_strategy(cache, ret->strategy);
 }
 

@@ -32,9 +32,9 @@ int terrace_subscribe(terrace_cache *cache, const terrace_subscribe_options *opt
 
 	if (rc != TERRACE_OK)
 		return rc;
-	if (!terrace__struct_in(&ours, sizeof ours, options))
-		return terrace_fail(TERRACE_EINVAL,
-		                    "the options have fields that this version does not know");
+	rc = terrace__struct_in(&ours, sizeof ours, options, "the subscription's struct");
+	if (rc != TERRACE_OK)
+		return rc;
 	if (!fn)
 		return terrace_fail(TERRACE_EINVAL, "a subscription needs a function to call");
 	if (ours.kinds & ~(unsigned)TERRACE_EVENT_ALL || ours.queue > QUEUE_MAX ||

@@ -172,6 +172,12 @@ static int await(struct job *job, terrace_slice key, const terrace_fetch_options
 }
 
 /* With the lease of the key. */
+static void let_go(const terrace_fetch_options *options, void *ctx)
+{
+	if (options->release)
+		options->release(ctx);
+}
+
 static int compute_aside(struct terrace_lease *lease, terrace_slice key, terrace_load_fn *load,
                          void *ctx, const terrace_fetch_options *options, int64_t start,
                          terrace_value **ret)
@@ -198,8 +204,7 @@ static int compute_aside(struct terrace_lease *lease, terrace_slice key, terrace
 		free(job);
 	}
 	rc = terrace__compute(lease, load, ctx, ret);
-	if (options->release)
-		options->release(ctx);
+	let_go(options, ctx);
 	return rc;
 }
 
@@ -208,8 +213,7 @@ static int without_lease(struct terrace_cache *cache, terrace_slice key, terrace
 {
 	int rc = terrace__load_alone(cache, key, FLIGHT_OBJECT, load, ctx, ret);
 
-	if (options->release)
-		options->release(ctx);
+	let_go(options, ctx);
 	return rc;
 }
 
@@ -245,24 +249,36 @@ static int begin_in_time(struct terrace_cache *cache, terrace_slice key,
 	                            ret, ret_code);
 }
 
+static int check(const terrace_cache *cache, terrace_slice key,
+                 const terrace_fetch_options *options)
+{
+	int rc = terrace__check_cache(cache);
+
+	if (rc == TERRACE_OK)
+		rc = terrace__check_key(key);
+	if (rc == TERRACE_OK && (options->soft_ms < 0 || options->hard_ms < 0))
+		rc = terrace_fail(TERRACE_EINVAL, "soft_ms and hard_ms must not be negative");
+	if (rc == TERRACE_OK)
+		rc = terrace__check_strategy(cache, options->strategy);
+	return rc;
+}
+
 int terrace_fetch_with(terrace_cache *cache, terrace_slice key, terrace_load_fn *load, void *ctx,
                        const terrace_fetch_options *options, terrace_value **ret)
 {
 	int64_t start = terrace__clock_ms(CLOCK_MONOTONIC);
 	terrace_fetch_options ours;
 	struct terrace_lease *lease;
-	int rc = terrace__check_cache(cache), code;
+	int rc = terrace__struct_in(&ours, sizeof ours, options, "the fetch's struct of options");
+	int code;
 
-	if (rc == TERRACE_OK)
-		rc = terrace__check_key(key);
-	if (rc == TERRACE_OK && !terrace__struct_in(&ours, sizeof ours, options))
-		rc = terrace_fail(TERRACE_EINVAL, "the fetch options are of a newer version");
-	if (rc == TERRACE_OK && (ours.soft_ms < 0 || ours.hard_ms < 0))
-		rc = terrace_fail(TERRACE_EINVAL, "soft_ms and hard_ms must not be negative");
-	if (rc == TERRACE_OK)
-		rc = terrace__check_strategy(cache, ours.strategy);
 	if (rc != TERRACE_OK)
 		return rc;
+	rc = check(cache, key, &ours);
+	if (rc != TERRACE_OK) {
+		let_go(&ours, ctx);
+		return rc;
+	}
 	if (ours.hard_ms)
 		ours.soft_ms = earlier(ours.soft_ms, ours.hard_ms);
 	if (!cache)
@@ -270,8 +286,7 @@ int terrace_fetch_with(terrace_cache *cache, terrace_slice key, terrace_load_fn 
 	rc = begin_in_time(cache, key, &ours, start, &lease, ret, &code);
 	asked_for(cache, key, ours.strategy, rc, rc == TERRACE_OK ? terrace_value_tier(*ret) : 0);
 	if (rc != TERRACE_MISS) {
-		if (ours.release)
-			ours.release(ctx);
+		let_go(&ours, ctx);
 		return rc == FLIGHT_FAILED ? code : rc;
 	}
 	if (!lease)

@@ -425,10 +425,12 @@ int terrace_jobs_open(const terrace_jobs_options *options, terrace_jobs **ret)
 	pthread_condattr_t monotonic;
 	int rc;
 
-	if (!ret || !terrace__struct_in(&ours, sizeof ours, options))
+	if (!ret)
 		return terrace_fail(TERRACE_EINVAL,
-		                    "the options of jobs have fields that this version does not "
-		                    "know, or there is no place for the engine");
+		                    "terrace_jobs_open() needs a place for the jobs");
+	rc = terrace__struct_in(&ours, sizeof ours, options, "the jobs' struct of options");
+	if (rc != TERRACE_OK)
+		return rc;
 	if (ours.workers > THREADS_MAX || ours.bulk_workers > THREADS_MAX)
 		return terrace_fail(TERRACE_EINVAL, "jobs take at most %d threads of a kind",
 		                    THREADS_MAX);
@@ -499,13 +501,16 @@ int terrace_jobs_submit(terrace_jobs *jobs, const terrace_job_spec *spec, terrac
 	struct terrace_job *job, **at;
 	terrace_job_spec ours;
 	bool closing;
+	int rc;
 
-	if (!jobs || jobs->magic != JOBS_MAGIC || !spec ||
-	    !terrace__struct_in(&ours, sizeof ours, spec) || !ours.run ||
-	    (unsigned)ours.priority > TERRACE_BULK)
-		return terrace_fail(TERRACE_EINVAL,
-		                    "a job needs an engine, something to run and a priority, and "
-		                    "no fields that this version does not know");
+	if (!jobs || jobs->magic != JOBS_MAGIC || !spec)
+		return terrace_fail(TERRACE_EINVAL, "a job needs an engine, and a struct that says "
+		                                    "what is to be run");
+	rc = terrace__struct_in(&ours, sizeof ours, spec, "the job's struct");
+	if (rc != TERRACE_OK)
+		return rc;
+	if (!ours.run || (unsigned)ours.priority > TERRACE_BULK)
+		return terrace_fail(TERRACE_EINVAL, "a job needs something to run and a priority");
 	if (is_inherited(jobs))
 		return inherited();
 	job = calloc(1, sizeof *job);

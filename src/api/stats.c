@@ -416,11 +416,10 @@ int terrace_scrub(terrace *store, const terrace_scrub_options *options,
 	terrace_verify_report report = TERRACE_VERIFY_INIT;
 	terrace_scrub_options ours;
 	uint64_t position = 0;
-	int rc = TERRACE_OK;
+	int rc = terrace__struct_in(&ours, sizeof ours, options, "the scrub's struct of options");
 
-	if (!terrace__struct_in(&ours, sizeof ours, options))
-		return terrace_fail(TERRACE_EINVAL,
-		                    "the options have fields that this version does not know");
+	if (rc != TERRACE_OK)
+		return rc;
 	if (ours.position > INT64_MAX)
 		return terrace_fail(TERRACE_EINVAL,
 		                    "%" PRIu64 " is no position that a scrub stops at",

@@ -347,16 +347,16 @@ static struct terrace *find_open(const char *dir)
 
 int terrace_open(const char *dir, const terrace_options *options, terrace **ret)
 {
-	char given[PATH_MAX], path[PATH_MAX];
+	char given[PATH_MAX], path[PATH_MAX], before[512];
 	terrace_options ours;
 	struct terrace *store;
 	int rc = TERRACE_OK;
 
 	if (!ret)
 		return terrace_fail(TERRACE_EINVAL, "terrace_open() needs a place for the store");
-	if (!terrace__struct_in(&ours, sizeof ours, options))
-		return terrace_fail(TERRACE_EINVAL,
-		                    "the options have fields that this version does not know");
+	rc = terrace__struct_in(&ours, sizeof ours, options, "the store's struct of options");
+	if (rc != TERRACE_OK)
+		return rc;
 	terrace__watch_forks();
 	if (!dir) {
 		rc = default_dir(given, sizeof given);
@@ -371,6 +371,8 @@ int terrace_open(const char *dir, const terrace_options *options, terrace **ret)
 	pthread_mutex_lock(&registry_lock);
 	close_inherited();
 	store = find_open(path);
+	/* What is missing because nobody has made it yet has not failed. */
+	snprintf(before, sizeof before, "%s", terrace__message());
 	if (!store) {
 		rc = store_new(path, &ours, &store);
 		if (rc == TERRACE_OK) {
@@ -380,6 +382,7 @@ int terrace_open(const char *dir, const terrace_options *options, terrace **ret)
 		}
 	}
 	if (rc == TERRACE_OK) {
+		terrace__message_set("%s", before);
 		store->handles++;
 		*ret = store;
 	}

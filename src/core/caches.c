@@ -14,23 +14,29 @@
 #include <ctype.h>
 #include <stdlib.h>
 
-bool terrace__struct_in(void *ours, size_t our_size, const void *theirs)
+int terrace__struct_in(void *ours, size_t our_size, const void *theirs, const char *what)
 {
 	size_t their_size;
 
 	memset(ours, 0, our_size);
 	if (theirs) {
 		memcpy(&their_size, theirs, sizeof their_size);
-		if (their_size < sizeof their_size)
-			return false;
+		if (their_size < sizeof their_size) {
+			terrace__message_set("%s has %zu as its size: begin with what "
+			                     "its _INIT gives",
+			                     what, their_size);
+			return TERRACE_EINVAL;
+		}
 		memcpy(ours, theirs, their_size < our_size ? their_size : our_size);
 		for (size_t i = our_size; i < their_size; i++) {
-			if (((const char *)theirs)[i])
-				return false;
+			if (!((const char *)theirs)[i])
+				continue;
+			terrace__message_set("%s has fields that this version does not know", what);
+			return TERRACE_EINVAL;
 		}
 	}
 	memcpy(ours, &our_size, sizeof our_size);
-	return true;
+	return TERRACE_OK;
 }
 
 /* --- names and numbers ------------------------------------------------------------------------ */
@@ -390,13 +396,10 @@ int terrace__cache_open(struct terrace *store, const char *name, const terrace_p
 {
 	struct terrace_cache *cache, *made = NULL;
 	terrace_policy ours;
-	int rc;
+	int rc = terrace__struct_in(&ours, sizeof ours, policy, "the policy");
 
-	if (!terrace__struct_in(&ours, sizeof ours, policy)) {
-		terrace__message_set("the policy has fields that this version does not know");
-		return TERRACE_EINVAL;
-	}
-	rc = check_name(name, own);
+	if (rc == TERRACE_OK)
+		rc = check_name(name, own);
 	if (rc == TERRACE_OK)
 		rc = check_policy(&ours);
 	if (rc != TERRACE_OK)

@@ -6,9 +6,10 @@
 
 /*
  * Copy a caller's struct of another age: what it lacks becomes zero, what it
- * has beyond ours must be zero. Both begin with their size.
+ * has beyond ours must be zero. Both begin with their size. TERRACE_EINVAL, and
+ * the message says it of `what`.
  */
-bool terrace__struct_in(void *ours, size_t our_size, const void *theirs);
+int terrace__struct_in(void *ours, size_t our_size, const void *theirs, const char *what);
 
 /*
  * Open the directory (absolute). The store has its settings, log and clock; on

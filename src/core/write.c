@@ -347,7 +347,7 @@ static int number_inside(struct transaction *transaction, struct write *write)
 	return rc;
 }
 
-/* Delete or touch; TERRACE_MISS when what is there was dead already. */
+/* Delete or touch; TERRACE_MISS when what is there was dead already, or says that there is nothing. */
 static int change_inside(struct transaction *transaction, struct write *write)
 {
 	struct terrace *store = transaction->store;
@@ -367,7 +367,7 @@ static int change_inside(struct transaction *transaction, struct write *write)
 		return rc;
 	if (write->until && row.seq > write->until)
 		return TERRACE_MISS;
-	dead = is_outdated(transaction, write) ||
+	dead = row.absent || is_outdated(transaction, write) ||
 	       terrace__times_reason(write->cache, 0, row.expires, row.seq) != TERRACE_REASON_LIVE;
 	if (write->kind == WRITE_DELETE)
 		rc = ops->tier.remove(store->disk, key, &write->note);

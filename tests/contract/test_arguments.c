@@ -259,6 +259,7 @@ static void test_struct__that_asks_for_what_is_not_known_is_refused(void **state
 		/* and without the macro that sets its size */
 		put.ours.size = fetch.ours.size = options.ours.size = policy.ours.size = 0;
 		jobs_options.ours.size = 0;
+		assert_non_null(strstr(terrace_error_message(), i ? "_INIT" : "not know"));
 	}
 	assert_int_equal(loads, 0);
 	assert_misses(cache, "k");

@@ -306,6 +306,11 @@ static void test_freshness__that_there_is_nothing_is_remembered(void **state)
 		assert_status(terrace_exists(cache, TERRACE_KEY("k")), TERRACE_MISS);
 		assert_status(terrace_explain(cache, TERRACE_KEY("k"), &why), TERRACE_MISS);
 		assert_int_equal(why.reason, TERRACE_REASON_ABSENT);
+		/* there is nothing to keep for longer, nor to delete, but it ends that */
+		assert_status(terrace_touch(cache, TERRACE_KEY("k"), 5000), TERRACE_MISS);
+		assert_status(terrace_delete(cache, TERRACE_KEY("k")), TERRACE_MISS);
+		assert_string_equal(fetched(cache, &loader, NULL), "TERRACE_ABSENT");
+		assert_int_equal(loader.calls, 2);
 		assert_ok(terrace_keys_open(cache, NULL, &keys));
 		assert_status(terrace_keys_next(keys, &key), TERRACE_MISS);
 		terrace_keys_close(keys);
@@ -315,7 +320,7 @@ static void test_freshness__that_there_is_nothing_is_remembered(void **state)
 			fixture_reopen(f);
 			cache = fixture_cache(f, name, &policy);
 			assert_string_equal(fetched(cache, &loader, NULL), "TERRACE_ABSENT");
-			assert_int_equal(loader.calls, 1);
+			assert_int_equal(loader.calls, 2);
 		}
 		pass(f, 1000);
 		loader.absent = false;
@@ -392,6 +397,11 @@ static void test_freshness__past_the_hard_limit_the_caller_goes_and_the_loader_g
 	options.hard_ms = 0;
 	assert_string_equal(fetched(cache, &loader, &options), "late");
 	assert_int_equal(loader.calls, 1);
+	assert_int_equal(loader.releases, 3);
+	/* and of a call that is refused */
+	options.hard_ms = -1;
+	assert_string_equal(fetched(cache, &loader, &options), "TERRACE_EINVAL");
+	assert_int_equal(loader.releases, 4);
 	terrace_cache_close(cache);
 }
 

@@ -1,6 +1,8 @@
 /* Opening stores: the registry, the directory, settings, disabled stores. */
 #include "core/locks.h"
 #include "support/support.h"
+
+#include "util/message.h"
 #include "util/lock.h"
 
 #include <fcntl.h>
@@ -460,6 +462,21 @@ static void assert_holds_nothing(terrace_cache *cache)
 	assert_status(put_text(cache, "", "v"), TERRACE_EINVAL);
 }
 
+/* What is not there yet is made, and that is no failure to be told of. */
+static void test_open__that_succeeds_leaves_the_message_alone(void **state)
+{
+	struct fixture *f = *state;
+	terrace *store;
+
+	for (int i = 0; i < 2; i++) {
+		terrace__message_set("%s", i ? "what failed before" : "");
+		assert_ok(terrace_open(scratch_path(&f->scratch, i ? "one" : "two"), &f->options,
+		                       &store));
+		assert_string_equal(terrace_error_message(), i ? "what failed before" : "");
+		terrace_close(store);
+	}
+}
+
 static void test_null__is_a_cache_that_holds_nothing(void **state)
 {
 	terrace_cache *cache = (void *)1;
@@ -707,6 +724,7 @@ int main(void)
 		WITH_STORE(test_config__of_the_directory_is_used_and_shown),
 		WITH_STORE(test_config__a_bad_file_opens_no_store),
 		WITH_STORE(test_null__is_a_cache_that_holds_nothing),
+		WITH_STORE(test_open__that_succeeds_leaves_the_message_alone),
 		WITH_STORE(test_disabled__by_option_environment_file_or_policy),
 		WITH_STORE(test_log__says_what_no_caller_sees),
 		WITH_STORE(test_fork__the_child_gets_a_clear_error),

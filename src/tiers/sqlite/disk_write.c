@@ -280,6 +280,7 @@ struct old_row {
 	int64_t expires;
 	bool has_key; /* the head could be read */
 	bool is_key;  /* and is of the key that was asked for */
+	bool absent;  /* there is no value */
 	struct buf head;
 };
 
@@ -321,6 +322,7 @@ static int find(struct disk *disk, enum statement which, uint64_t value, const s
 	ret->is_key = ret->has_key && key && record.cache == key->cache &&
 	              record.key.size == key->key.size &&
 	              memcmp(record.key.data, key->key.data, key->key.size) == 0;
+	ret->absent = ret->has_key && record.flags & RECORD_ABSENT;
 	return TERRACE_OK;
 }
 
@@ -587,6 +589,7 @@ int terrace__disk_peek(void *tier, const struct tier_key *key, struct tier_row *
 		.seq = old.seq,
 		.charge = old.bytes,
 		.expires = old.expires,
+		.absent = old.absent,
 	};
 	return TERRACE_OK;
 }

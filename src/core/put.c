@@ -79,6 +79,9 @@ static void keep_copy(struct terrace_cache *cache, const struct write *write, st
 {
 	const struct tier_key *key = &write->put.key;
 
+	/* What its lease was outdated by may be there alone. */
+	if (write->lease && write->rc == TERRACE_MISS)
+		return;
 	if (!write->stamp || write->kind == WRITE_DELETE) {
 		terrace__memory_forget(cache, key);
 		return;
@@ -331,7 +334,9 @@ int terrace__put_written(struct terrace_cache *cache, struct write *write)
 
 	terrace__write(cache->store, write, 1);
 	rc = write->rc;
-	terrace__memory_forget(cache, &write->put.key);
+	/* What is newer than it may be there alone. */
+	if (rc != TERRACE_MISS)
+		terrace__memory_forget(cache, &write->put.key);
 	if (rc == TERRACE_OK) {
 		count_add(&cache->counts, COUNT_puts, 1);
 		event_of_key(cache, TERRACE_EVENT_PUT, write->put.key.key, 0);

@@ -114,16 +114,33 @@ static terrace_writer *writer_of(terrace_cache *cache, const char *text)
 	return writer;
 }
 
+/* So much that it is on its way to the disk before it ends. */
+static terrace_writer *large_writer(terrace_cache *cache)
+{
+	enum { PIECES = 100, PIECE = 4096 };
+	terrace_writer *writer = writer_of(cache, "older");
+	char piece[PIECE];
+
+	memset(piece, 'o', sizeof piece);
+	for (int i = 0; i < PIECES; i++)
+		assert_ok(terrace_writer_write(writer, terrace_bytes(piece, sizeof piece)));
+	return writer;
+}
+
 /* Is begun before `newer` is there, and ended after it. */
-enum older { OLDER_WRITER, OLDER_LEASE, OLDERS };
-enum newer { NEWER_WRITER, NEWER_FETCH, NEWERS };
+enum older { OLDER_WRITER, OLDER_LARGE, OLDER_LEASE, OLDERS };
+enum newer { NEWER_WRITER, NEWER_FETCH, NEWER_IMMEDIATE, NEWERS };
 
 static void store_newer(terrace_cache *cache, enum newer newer)
 {
 	struct meanwhile meanwhile = { .text = "newer" };
+	terrace_put_options options = TERRACE_PUT_INIT;
 
+	options.strategy = TERRACE_STRATEGY_IMMEDIATE;
 	if (newer == NEWER_FETCH)
 		fetch(cache, &meanwhile);
+	else if (newer == NEWER_IMMEDIATE)
+		assert_ok(terrace_put(cache, TERRACE_KEY("k"), terrace_str("newer"), &options));
 	else
 		assert_ok(terrace_writer_commit(writer_of(cache, "newer")));
 }
@@ -137,8 +154,12 @@ static void assert_newer_stays(terrace_cache *cache, enum older older, enum newe
 	/* Who has the lease would be told that it asks for what it computes. */
 	if (older == OLDER_LEASE && newer == NEWER_FETCH)
 		return;
+	if (newer == NEWER_IMMEDIATE && cache->tiers && !cache->memory)
+		return;
 	if (older == OLDER_WRITER)
 		writer = writer_of(cache, "older");
+	else if (older == OLDER_LARGE)
+		writer = large_writer(cache);
 	else
 		assert_status(terrace_lease_begin(cache, TERRACE_KEY("k"), 0, &lease, &value),
 		              TERRACE_MISS);

@@ -137,14 +137,14 @@ static int find(terrace_library *library)
 			return TERRACE_OK;
 	}
 	snprintf(library->path, sizeof library->path, "%s", library->file);
-	size = (size_t)snprintf(library->error, sizeof library->error, "there is no library %s in ",
-	                        library->file);
+	size = (size_t)snprintf(library->error, sizeof library->error, "there is no library %s%s",
+	                        library->file, library->folders[0] ? " in " : " ");
 	for (size_t i = 0; library->folders[i] && size < sizeof library->error; i++)
 		size += (size_t)snprintf(library->error + size, sizeof library->error - size,
 		                         "%s, ", library->folders[i]);
 	if (size < sizeof library->error)
 		snprintf(library->error + size, sizeof library->error - size,
-		         "nor where the system looks; install it");
+		         "%swhere the system looks; install it", library->folders[0] ? "nor " : "");
 	return TERRACE_OK;
 }
 

@@ -496,7 +496,8 @@ int terrace__lease_begin(struct terrace_cache *cache, terrace_slice key, int64_t
 	int rc;
 
 	if (holds(cache, key)) {
-		terrace__message_set("the loader of a key of cache %s asked for that very key",
+		terrace__message_set("the loader of \"%.*s\" of cache %s asked for that very key",
+		                     (int)min_u64(key.size, 100), (const char *)key.data,
 		                     cache->name);
 		return TERRACE_ECYCLE;
 	}

@@ -483,6 +483,18 @@ int terrace__get_hashed(struct terrace_cache *cache, terrace_slice key, uint64_t
 	return get_hashed(cache, &hashed, found, ret, ret_tier);
 }
 
+/* As cache_key_soon(), of the usual sizes without a call. */
+static inline struct tier_key key_soon(const struct terrace_cache *cache, terrace_slice key)
+{
+	struct tier_key hashed;
+
+	if (UNLIKELY(!hit_is_usual(key)))
+		return cache_key_soon(cache, key);
+	hashed = cache_key_of(cache, key, hash_key(key.data, key.size, cache->seed));
+	__builtin_prefetch((const void *)&cache->store->shared->versions[hashed.slot]);
+	return hashed;
+}
+
 void terrace__get_some(struct terrace_cache *cache, const terrace_slice *keys, size_t count,
                        struct entry **ret, unsigned *ret_tiers)
 {
@@ -493,7 +505,7 @@ void terrace__get_some(struct terrace_cache *cache, const terrace_slice *keys, s
 	for (size_t i = 0; i < count; i++)
 		__builtin_prefetch(keys[i].data);
 	for (size_t i = 0; i < count; i++)
-		hashed[i] = cache_key_soon(cache, keys[i]);
+		hashed[i] = key_soon(cache, keys[i]);
 	if (cache->memory && count > 0)
 		cache->memory_ops->soon_get(cache->memory, hashed, count);
 	for (size_t i = 0; i < count; i++) {

@@ -368,16 +368,20 @@ static inline uint64_t seed_of(const struct terrace *store, uint32_t cache)
 }
 
 /* A key of a cache, hashed. */
-static inline struct tier_key cache_key(const struct terrace_cache *cache, terrace_slice key)
+static inline struct tier_key cache_key_of(const struct terrace_cache *cache, terrace_slice key,
+                                           uint64_t hash)
 {
-	uint64_t hash = terrace__hash64(key.data, key.size, cache->seed);
-
 	return (struct tier_key){
 		.key = key,
 		.hash = hash,
 		.slot = cache_slot(cache, hash),
 		.cache = cache->number,
 	};
+}
+
+static inline struct tier_key cache_key(const struct terrace_cache *cache, terrace_slice key)
+{
+	return cache_key_of(cache, key, terrace__hash64(key.data, key.size, cache->seed));
 }
 
 /* The same, for who will look at its version: on its way while the entry is looked for. */

@@ -89,8 +89,11 @@ static const char *skip_blanks(const char *p)
 	}
 }
 
-/* The next word; false at the end of a line that is not continued (`*at` behind it). */
-static bool next_word(const char **at, struct word *word)
+/*
+ * The next word; false at the end of a line that is not continued (`*at` behind it). Before
+ * the first colon of a line are targets, behind it colons are of names.
+ */
+static bool next_word(const char **at, bool seen_target, struct word *word)
 {
 	const char *p = skip_blanks(*at);
 
@@ -115,7 +118,7 @@ static bool next_word(const char **at, struct word *word)
 			c = *++p;
 		else if (c == '$' && p[1] == '$')
 			p++;
-		else if (c == ':' && (p[1] == '\0' || strchr(" \t\r\n", p[1]))) {
+		else if (c == ':' && !seen_target) {
 			p++;
 			word->is_target = true;
 			break;
@@ -150,7 +153,7 @@ int depfile_read(struct file_set *set, const struct place *place, const char *pa
 {
 	char *data = read_file(path);
 	const char *at = data;
-	bool seen_target = false;
+	bool seen_target = false, seen_rule = false;
 	struct word word;
 	int rc = 0;
 
@@ -164,15 +167,19 @@ int depfile_read(struct file_set *set, const struct place *place, const char *pa
 	if (!data)
 		return -1;
 	while (*at && rc == 0) {
-		if (!next_word(&at, &word)) {
+		if (!next_word(&at, seen_target, &word)) {
 			if (*at == '\n')
 				seen_target = false;
 			at += *at != '\0';
 		} else if (word.is_target) {
-			seen_target = true;
+			seen_target = seen_rule = true;
 		} else if (seen_target) { /* words before the colon are further targets */
 			rc = add_prerequisite(set, place, &word);
 		}
+	}
+	if (rc == 0 && !seen_rule) {
+		note("the depfile %s has no rule; the result is not kept", path);
+		rc = -1;
 	}
 	free(data);
 	file_set_sort(set);

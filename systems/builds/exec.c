@@ -124,6 +124,12 @@ static void become(const char *const *command)
 	execvp(command[0], (char *const *)(uintptr_t)command);
 }
 
+/* To where the command looks for it, and stays open there. */
+static int move(int fd, int to)
+{
+	return fd == to ? fcntl(fd, F_SETFD, 0) : dup2(fd, to);
+}
+
 static void in_child(const char *const *command, const struct pipes *pipes,
                      const struct sigaction old[FORWARDED], const sigset_t *mask, pid_t parent)
 {
@@ -133,8 +139,8 @@ static void in_child(const char *const *command, const struct pipes *pipes,
 	sigprocmask(SIG_SETMASK, mask, NULL);
 	/* A command whose Terrace was killed would race the one who takes over. */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	if (getppid() == parent && dup2(pipes->input, 0) >= 0 && dup2(pipes->out[1], 1) >= 0 &&
-	    dup2(pipes->err[1], 2) >= 0)
+	if (getppid() == parent && move(pipes->input, 0) >= 0 && move(pipes->out[1], 1) >= 0 &&
+	    move(pipes->err[1], 2) >= 0)
 		become(command);
 	err = errno;
 	while (write(pipes->failure[1], &err, sizeof err) < 0 && errno == EINTR)
@@ -149,11 +155,18 @@ static int open_input(int input)
 
 	if (input >= 0) {
 		lseek(input, 0, SEEK_SET);
-		return fcntl(input, F_DUPFD_CLOEXEC, 0);
+		return fcntl(input, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 	}
 	do {
 		fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	} while (fd < 0 && errno == EINTR);
+	/* Not in the place of a stream that we were started without. */
+	if (fd >= 0 && fd <= STDERR_FILENO) {
+		int low = fd;
+
+		fd = fcntl(low, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+		close(low);
+	}
 	return fd;
 }
 

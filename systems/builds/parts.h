@@ -33,6 +33,8 @@ struct stamp {
 	int64_t is[7]; /* nothing: the file is absent */
 };
 void stamp_take(const char *path, struct stamp *ret);
+/* Of a link itself; of anything else as if it were absent. */
+void stamp_link(const char *path, struct stamp *ret);
 bool stamp_same(const struct stamp *a, const struct stamp *b);
 
 /* Files and what they hold, or listings and their names, sorted by name. */
@@ -120,6 +122,7 @@ void command_become(const char *const *command, int input);
 struct outputs {
 	const char **paths; /* not owned */
 	struct stamp *before;
+	struct stamp *links; /* before, of those that are links: of the link itself */
 	size_t count;
 };
 

@@ -123,15 +123,26 @@ int place_path(const struct place *place, const char *name, char ret[PATH_MAX])
 
 /* --- stamps --------------------------------------------------------------------------------------- */
 
+static struct stamp stamp_of(const struct stat *st)
+{
+	return (struct stamp){ { (int64_t)st->st_dev, (int64_t)st->st_ino, st->st_size,
+		                 st->st_mtim.tv_sec, st->st_mtim.tv_nsec, st->st_ctim.tv_sec,
+		                 st->st_ctim.tv_nsec } };
+}
+
 void stamp_take(const char *path, struct stamp *ret)
 {
 	struct stat st;
 
-	*ret = (struct stamp){ { 0 } };
-	if (stat(path, &st) == 0)
-		*ret = (struct stamp){ { (int64_t)st.st_dev, (int64_t)st.st_ino, st.st_size,
-			                 st.st_mtim.tv_sec, st.st_mtim.tv_nsec, st.st_ctim.tv_sec,
-			                 st.st_ctim.tv_nsec } };
+	*ret = stat(path, &st) == 0 ? stamp_of(&st) : (struct stamp){ { 0 } };
+}
+
+void stamp_link(const char *path, struct stamp *ret)
+{
+	struct stat st;
+
+	*ret = lstat(path, &st) == 0 && S_ISLNK(st.st_mode) ? stamp_of(&st) :
+	                                                      (struct stamp){ { 0 } };
 }
 
 bool stamp_same(const struct stamp *a, const struct stamp *b)

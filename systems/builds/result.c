@@ -137,14 +137,16 @@ int outputs_init(struct outputs *outputs, const struct run_spec *spec)
 		count++;
 	*outputs = (struct outputs){ .paths = calloc(count + 1, sizeof *outputs->paths),
 		                     .before = calloc(count + 1, sizeof *outputs->before),
+		                     .links = calloc(count + 1, sizeof *outputs->links),
 		                     .count = count };
-	if (!outputs->paths || !outputs->before) {
+	if (!outputs->paths || !outputs->before || !outputs->links) {
 		outputs_done(outputs);
 		return -1;
 	}
 	for (size_t i = 0; i < count; i++) {
 		outputs->paths[i] = spec->outputs[i] ? spec->outputs[i] : spec->depfile;
 		stamp_take(outputs->paths[i], &outputs->before[i]);
+		stamp_link(outputs->paths[i], &outputs->links[i]);
 	}
 	return 0;
 }
@@ -153,6 +155,7 @@ void outputs_done(struct outputs *outputs)
 {
 	free(outputs->paths);
 	free(outputs->before);
+	free(outputs->links);
 	*outputs = (struct outputs){ 0 };
 }
 
@@ -163,6 +166,15 @@ static bool was_written(const struct outputs *outputs, size_t i)
 
 	stamp_take(outputs->paths[i], &now);
 	return !stamp_same(&now, &outputs->before[i]);
+}
+
+/* A link that is a command's work would come back as a file, or be written through. */
+static bool is_new_link(const struct outputs *outputs, size_t i)
+{
+	struct stamp now, none = { { 0 } };
+
+	stamp_link(outputs->paths[i], &now);
+	return !stamp_same(&now, &outputs->links[i]) && !stamp_same(&now, &none);
 }
 
 static int pack_file(FILE *out, const struct place *place, const char *path)
@@ -206,15 +218,24 @@ static int pack_files(FILE *out, const struct capture *capture, const struct pla
 {
 	for (size_t i = 0; i < outputs->count && !ferror(out); i++) {
 		const char *path = outputs->paths[i];
-		bool written = was_written(outputs, i);
+		bool written = was_written(outputs, i), there = access(path, F_OK) == 0;
 
-		if (!written && capture->exit_status == 0) {
-			note("the command did not write the file %s: %s; its result is not kept",
-			     path,
-			     access(path, F_OK) < 0 ? strerror(errno) : "it is as it was before");
+		if (is_new_link(outputs, i)) {
+			note("the command made %s a link; its result is not kept", path);
 			return -1;
 		}
-		written = written && access(path, F_OK) == 0;
+		/* Nothing is taken away when a result is given back. */
+		if (!there && (written || capture->exit_status == 0)) {
+			note("the command %s the file %s; its result is not kept",
+			     written ? "removed" : "did not write", path);
+			return -1;
+		}
+		if (!written && capture->exit_status == 0) {
+			note("the command did not write the file %s: it is as it was before; its "
+			     "result is not kept",
+			     path);
+			return -1;
+		}
 		pack_u64(out, written);
 		if (written && pack_file(out, place, path) < 0)
 			return -1;
@@ -313,6 +334,17 @@ static int write_bytes(struct unpack *in, int fd, uint64_t size)
 	return 0;
 }
 
+/* A device or a pipe is written to, which is not for us; errno says so. */
+static bool may_replace(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0 || S_ISREG(st.st_mode))
+		return true;
+	errno = EEXIST;
+	return false;
+}
+
 /* Beside its place, under a name of our own: nobody sees half of it. */
 static int write_beside(struct unpack *in, char path[PATH_MAX], mode_t mode, uint64_t size,
                         char temporary[PATH_MAX])
@@ -320,6 +352,8 @@ static int write_beside(struct unpack *in, char path[PATH_MAX], mode_t mode, uin
 	int fd;
 
 	follow_links(path);
+	if (!may_replace(path))
+		return -1;
 	if (snprintf(temporary, PATH_MAX, "%s.terrace-XXXXXX", path) >= PATH_MAX ||
 	    make_parents(path) < 0)
 		return -1;

@@ -214,6 +214,14 @@ static int64_t start_mark(void)
 	return now;
 }
 
+/* Its last moment, where the file system knows seconds alone. */
+static int64_t changed_at(const struct stat *st)
+{
+	int64_t nanoseconds = st->st_ctim.tv_nsec ? st->st_ctim.tv_nsec : 999999999;
+
+	return (int64_t)st->st_ctim.tv_sec * 1000000000 + nanoseconds;
+}
+
 /*
  * A discovered input that changed while the command ran may not be what it read. Every
  * write shows in this one of its times, which nobody can set.
@@ -226,7 +234,7 @@ static bool changed_since(const struct run *run, const struct file_set *set, int
 
 		if (place_path(&run->place, set->files[i].name, path) < 0 || stat(path, &st) < 0)
 			return true;
-		if ((int64_t)st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec >= start) {
+		if (changed_at(&st) >= start) {
 			explain(run, "%s changed while the command ran; the result is not kept",
 			        path);
 			return true;

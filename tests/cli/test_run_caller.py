@@ -17,6 +17,14 @@ class RunCaller(RunTest):
                                         env=env, dir=False)
                 self.assertEqual((done.code, done.out), (0, out), (where, options))
 
+    def test_streams__that_are_closed_are_not_in_the_commands_way(self):
+        for closed in ("<&-", "<&- >&-", "<&- 2>&-", "<&- >&- 2>&-", ">&- 2>&-"):
+            script = 'cat > in; echo "$?" > status'
+            subprocess.run(["sh", "-c", '"$@" ' + closed, "sh", TERRACE, "--dir", self.path("store"), "run",
+                            "--out", "status", "--", "sh", "-c", script + "; : '%s'" % closed],
+                           cwd=self.work, env=self.env, stdin=subprocess.DEVNULL, timeout=60)
+            self.assertEqual(self.read("status"), "0\n", closed)
+
     def test_what_is_left_running_and_writes_does_not_hold_us(self):
         done = self.run_sh("(trap '' PIPE; while sleep 0.02; do echo more || exit; done) & echo now")
         self.assertEqual((done.code, done.out[:4]), (0, b"now\n"))

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import subprocess
 import unittest
 
@@ -155,6 +156,44 @@ class RunInputs(RunTest):
         self.run_sh(*args)
         self.write("program", "2")
         self.assertEqual(self.run_sh(*args).err, "terrace: run: miss: %s changed\n" % self.path("program"))
+
+    def never_kept(self, says, script, *options):
+        for _ in range(2):
+            before = self.runs()
+            done = self.run_sh(script, *options)
+            self.assertIn(says, done.err)
+            self.assertEqual(self.runs(), before + 1, "it is run each time")
+
+    def test_out__that_the_command_makes_a_link_is_not_kept(self):
+        self.never_kept("made now a link", "echo v1 > lib.1; ln -sfn lib.1 now",
+                        "--out", "lib.1", "--out", "now")
+        self.assertTrue(os.path.islink(self.path("now")))
+
+    def test_out__that_was_removed_is_not_kept(self):
+        self.write("out", "old")
+        for script in ("rm -f out", "echo new > out; rm out"):
+            self.never_kept("the file out; its result is not kept", script, "--out", "out")
+            self.write("out", "old")
+
+    def test_out__a_pipe_in_its_place_is_written_to_and_stays(self):
+        self.assertEqual(self.run_sh("echo v > out", "--out", "out").code, 0)
+        os.unlink(self.path("out"))
+        os.mkfifo(self.path("out"))
+        reader = subprocess.Popen(["cat", self.path("out")], stdout=subprocess.PIPE)
+        self.assertEqual(self.run_sh("echo v > out", "--out", "out").code, 0)
+        self.assertEqual(reader.communicate(timeout=60)[0], b"v\n")
+        self.assertTrue(stat.S_ISFIFO(os.lstat(self.path("out")).st_mode))
+
+    def test_depfile__colons_without_a_blank(self):
+        self.write("x:y", "")
+        for n, rule in enumerate(("o:%s\n", "o:\\\n %s\n", "o: x:y %s\n", "o p:%s\n")):
+            name = "h%d" % n
+            self.write("rule%d" % n, rule % name)
+            self.changes(name, "cat %s; cp rule%d d%d" % (name, n, n), "--depfile", "d%d" % n)
+
+    def test_depfile__without_a_rule_is_not_kept(self):
+        self.write("h", "1")
+        self.never_kept("has no rule", "echo h > d", "--depfile", "d")
 
 
 if __name__ == "__main__":
